@@ -1,0 +1,41 @@
+//! Edged: runs this node's pods.
+
+use std::sync::Arc;
+
+use actix::Message;
+use serde_json::Value;
+
+/// A pod that this node should run, new or changed, with or without `deletionTimestamp`.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct PodChanged(pub Arc<Value>);
+
+/// The cloud removed the pod object: whatever still runs of it must go, nothing is reported.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct PodRemoved {
+    pub namespace: String,
+    pub name: String,
+    /// Empty when the delete did not say.
+    pub uid: String,
+}
+
+/// A stored configmap or secret changed or went: volumes and environments may depend on it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ConfigChanged {
+    /// `configmap` or `secret`.
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// The Node object as the cloud has it now (labels, taints, uid).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct NodeChanged(pub Arc<Value>);
+
+/// The session to the cloud opened or ended: register and renew the lease at once, or stop trying.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct CloudReachable(pub bool);

@@ -1,0 +1,9 @@
+//! L2: how actors meet. [`Link`] is the only way to reach another actor; one file of typed
+//! messages per module. An actor never holds another actor's `Addr` or imports its folder.
+
+pub mod edge_hub;
+pub mod edged;
+mod link;
+pub mod meta;
+
+pub use link::{ActorStats, Link, LinkError, Mail, Receipt};

@@ -1,0 +1,3 @@
+//! L2: the container runtime behind one trait: CRI over gRPC, and a scripted fake for unit tests.
+
+pub mod runtime;

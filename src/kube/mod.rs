@@ -1,0 +1,10 @@
+//! L1: what Kubernetes objects mean: selectors, patches, quantities, tables, validation. Pure.
+
+pub mod defaults;
+pub mod patch;
+pub mod protobuf;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod table;
+pub mod validate;

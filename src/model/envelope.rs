@@ -1,0 +1,170 @@
+//! A KubeEdge message with its content understood (protocol section 2, design D3).
+
+use serde_json::Value;
+
+use super::{ErrStatus, Resource};
+
+/// One message between cloud and edge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    pub header: Header,
+    pub route: Route,
+    pub body: Body,
+}
+
+/// `header` of the JSON frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header {
+    /// UUIDv4 of this message; an acknowledgement names it as its parent.
+    pub msg_id: String,
+    /// Message this one answers.
+    pub parent_msg_id: Option<String>,
+    /// Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// Kubernetes resourceVersion of the content, decimal.
+    pub resource_version: Option<String>,
+    pub sync: bool,
+    /// beehive's context type (`header.type`), empty on the wire today.
+    pub context_type: Option<String>,
+}
+
+/// `route` of the JSON frame. Source, group and operation stay text: unknown ones must survive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub source: String,
+    pub destination: Option<String>,
+    pub group: String,
+    pub operation: String,
+    pub resource: Resource,
+}
+
+/// What a message carries, by kind of content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// `null`.
+    Null,
+    /// A JSON string: `"OK"`, `"ping"`, a patch, a device event, a PEM. Not unescaped further.
+    Text(String),
+    /// A Kubernetes object or another JSON object.
+    Object(Value),
+    /// `{"Object": .., "Err": ..}`, the answer to create, patch and lease calls (section 6.3).
+    ObjectResp(Box<ObjectResp>),
+    /// A bare `{"ErrStatus": ..}` where an object was asked for.
+    Error(Box<ErrStatus>),
+    /// Numbers, booleans, arrays: kept, counted, never acted on.
+    Unknown(Value),
+}
+
+/// Both keys are always present on the wire; KubeEdge recognises the shape by them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObjectResp {
+    pub object: Option<Value>,
+    pub err: Option<ErrStatus>,
+}
+
+/// Operations (section 2.3) this project sends or acts on.
+pub mod operation {
+    pub const INSERT: &str = "insert";
+    pub const UPDATE: &str = "update";
+    pub const DELETE: &str = "delete";
+    pub const QUERY: &str = "query";
+    pub const PATCH: &str = "patch";
+    pub const RESPONSE: &str = "response";
+    pub const ERROR: &str = "error";
+    pub const UPLOAD: &str = "upload";
+    pub const PUBLISH: &str = "publish";
+    pub const KEEPALIVE: &str = "keepalive";
+    /// Extension: the edge lists what it holds, the cloud answers with the differences.
+    pub const RESYNC: &str = "resync";
+}
+
+/// Sources (section 2.4).
+pub mod source {
+    pub const EDGE_CONTROLLER: &str = "edgecontroller";
+    pub const DEVICE_CONTROLLER: &str = "devicecontroller";
+    pub const DYNAMIC_CONTROLLER: &str = "dynamiccontroller";
+    pub const POLICY_CONTROLLER: &str = "policycontroller";
+    pub const CLOUD_HUB: &str = "cloudhub";
+    /// EdgeHub's own name on the wire.
+    pub const EDGE_HUB: &str = "websocket";
+    pub const EDGED: &str = "edged";
+    pub const META_MANAGER: &str = "metamanager";
+    pub const TWIN: &str = "twin";
+}
+
+/// Groups (section 2.4).
+pub mod group {
+    pub const RESOURCE: &str = "resource";
+    pub const META: &str = "meta";
+    pub const TWIN: &str = "twin";
+    pub const USER: &str = "user";
+    pub const HUB: &str = "hub";
+}
+
+impl Envelope {
+    /// A new message with a fresh UUIDv4. `now_ms` is Unix milliseconds.
+    #[must_use]
+    pub fn new(
+        source: &str,
+        group: &str,
+        operation: &str,
+        resource: Resource,
+        body: Body,
+        now_ms: i64,
+    ) -> Self {
+        Self {
+            header: Header {
+                msg_id: uuid::Uuid::new_v4().to_string(),
+                timestamp_ms: now_ms,
+                ..Header::default()
+            },
+            route: Route {
+                source: source.to_owned(),
+                destination: None,
+                group: group.to_owned(),
+                operation: operation.to_owned(),
+                resource,
+            },
+            body,
+        }
+    }
+
+    /// The answer to `self` in the shape of section 2.6: same source, group and resource,
+    /// operation `response`, parent set. Cloud replies override the route where 6.4 says so.
+    #[must_use]
+    pub fn response(&self, body: Body, now_ms: i64) -> Self {
+        let route = &self.route;
+        let mut answer =
+            Self::new(&route.source, &route.group, operation::RESPONSE, route.resource.clone(), body, now_ms);
+        answer.header.parent_msg_id = Some(self.header.msg_id.clone());
+        answer
+    }
+
+    /// The acknowledgement an edge sends after persisting (section 4.3).
+    #[must_use]
+    pub fn ack(&self, now_ms: i64) -> Self {
+        self.response(Body::Text("OK".to_owned()), now_ms)
+    }
+
+    #[must_use]
+    pub fn with_resource_version(mut self, version: impl Into<String>) -> Self {
+        self.header.resource_version = Some(version.into());
+        self
+    }
+
+    #[must_use]
+    pub fn is(&self, operation: &str) -> bool {
+        self.route.operation == operation
+    }
+}
+
+impl Body {
+    /// `metadata.{field}` of an object body, if it is text.
+    #[must_use]
+    pub fn meta(&self, field: &str) -> Option<&str> {
+        match self {
+            Self::Object(value) => value.get("metadata")?.get(field)?.as_str(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! L0: the words both sides share. Data and serde only, no I/O, no actors.
+
+mod envelope;
+mod ids;
+mod resource;
+mod status;
+
+pub use envelope::{Body, Envelope, Header, ObjectResp, Route, group, operation, source};
+pub use ids::{InvalidName, NodeName};
+pub use resource::{ObjectKey, Resource};
+pub use status::{ErrStatus, Reason, Status, StatusDetails};

@@ -1,0 +1,158 @@
+//! The only parser and printer of KubeEdge's resource paths (protocol section 3).
+
+use std::fmt;
+
+/// Names one Kubernetes object on the wire: `{namespace|null}/{kind}[/{name}]`.
+///
+/// `kind` is KubeEdge's lower-case singular word (`pod`, `configmap`, `podpatch`, `nodepatch`,
+/// `lease`, ...), kept as text so that kinds we do not know survive.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// `None` is printed as the literal `null` (cluster-scoped objects).
+    pub namespace: Option<String>,
+    pub kind: String,
+    /// Absent in lists such as `default/pod`.
+    pub name: Option<String>,
+}
+
+impl ObjectKey {
+    #[must_use]
+    pub fn namespaced(namespace: &str, kind: &str, name: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), kind: kind.to_owned(), name: Some(name.to_owned()) }
+    }
+
+    #[must_use]
+    pub fn cluster(kind: &str, name: &str) -> Self {
+        Self { namespace: None, kind: kind.to_owned(), name: Some(name.to_owned()) }
+    }
+
+    /// The same object under another wire kind: a pod's `podpatch`, a node's `nodepatch`.
+    #[must_use]
+    pub fn with_kind(&self, kind: &str) -> Self {
+        Self { kind: kind.to_owned(), ..self.clone() }
+    }
+
+    /// Empty when the key names a list.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// Empty for cluster-scoped objects.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace.as_deref().unwrap_or("null"), self.kind)?;
+        match &self.name {
+            Some(name) => write!(f, "/{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a message is about. Parsing never fails: what fits no known shape is [`Resource::Other`],
+/// and printing gives back the exact text that was parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// `default/pod/nginx`, `null/node/edge1`, `default/pod`.
+    Object(ObjectKey),
+    /// `device/{namespace}/{name}/twin/edge_updated`.
+    DeviceTwin { namespace: String, name: String },
+    /// `device/{namespace}/{name}/state/update`.
+    DeviceState { namespace: String, name: String },
+    /// `membership`.
+    Membership,
+    /// `membership/detail`.
+    MembershipDetail,
+    /// `twin`: the cloud's confirmation of twin and state updates.
+    Twin,
+    /// `node`: keepalive.
+    Keepalive,
+    /// `k8s/ca.crt`.
+    ClusterCa,
+    /// MQTT topics, URLs, jobs, MetaServer paths and whatever the future brings.
+    Other(String),
+}
+
+impl Resource {
+    /// Parses the wire form (without the cloud-internal `node/{node}/` prefix).
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let other = || Self::Other(text.to_owned());
+        match text {
+            "membership" => return Self::Membership,
+            "membership/detail" => return Self::MembershipDetail,
+            "twin" => return Self::Twin,
+            "node" => return Self::Keepalive,
+            "k8s/ca.crt" => return Self::ClusterCa,
+            _ => {}
+        }
+        let mut parts = text.split('/');
+        let (first, second, third) = (parts.next(), parts.next(), parts.next());
+        let (fourth, fifth, rest) = (parts.next(), parts.next(), parts.next());
+        match (first, second, third, fourth, fifth, rest) {
+            (Some("device"), Some(ns), Some(name), Some("twin"), Some("edge_updated"), None)
+                if !ns.is_empty() && !name.is_empty() =>
+            {
+                Self::DeviceTwin { namespace: ns.to_owned(), name: name.to_owned() }
+            }
+            (Some("device"), Some(ns), Some(name), Some("state"), Some("update"), None)
+                if !ns.is_empty() && !name.is_empty() =>
+            {
+                Self::DeviceState { namespace: ns.to_owned(), name: name.to_owned() }
+            }
+            (Some(ns), Some(kind), name, None, None, None) if is_kind(kind) && !ns.is_empty() => {
+                if name.is_some_and(str::is_empty) {
+                    return other();
+                }
+                Self::Object(ObjectKey {
+                    namespace: (ns != "null").then(|| ns.to_owned()),
+                    kind: kind.to_owned(),
+                    name: name.map(str::to_owned),
+                })
+            }
+            _ => other(),
+        }
+    }
+
+    /// The object key, if this is one.
+    #[must_use]
+    pub fn object(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::Object(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// KubeEdge's kinds are lower-case words: a topic such as `sensors/T1/x` is not an object.
+fn is_kind(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_lowercase())
+}
+
+impl From<ObjectKey> for Resource {
+    fn from(key: ObjectKey) -> Self {
+        Self::Object(key)
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => key.fmt(f),
+            Self::DeviceTwin { namespace, name } => write!(f, "device/{namespace}/{name}/twin/edge_updated"),
+            Self::DeviceState { namespace, name } => write!(f, "device/{namespace}/{name}/state/update"),
+            Self::Membership => f.write_str("membership"),
+            Self::MembershipDetail => f.write_str("membership/detail"),
+            Self::Twin => f.write_str("twin"),
+            Self::Keepalive => f.write_str("node"),
+            Self::ClusterCa => f.write_str("k8s/ca.crt"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}

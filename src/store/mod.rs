@@ -1,0 +1,110 @@
+//! L2: what must survive. Bytes in, bytes out; durability is part of the contract.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One table per durability and compaction policy, never one per module (design section 3).
+/// Owners share a table by key prefix, e.g. `meta/`, `token/`, `edged/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Kubernetes objects and module state: point reads, overwritten in place.
+    Objects,
+    /// Queues in arrival order: written once, deleted soon.
+    Outbox,
+    /// Few small rows about this store itself and this node.
+    Local,
+}
+
+/// Writes that become durable together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    ops: Vec<Op>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
+    Delete { table: Table, key: Vec<u8> },
+}
+
+impl Batch {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn put(mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.ops.push(Op::Put { table, key: key.into(), value: value.into() });
+        self
+    }
+
+    #[must_use]
+    pub fn delete(mut self, table: Table, key: impl Into<Vec<u8>>) -> Self {
+        self.ops.push(Op::Delete { table, key: key.into() });
+        self
+    }
+
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Ordered tables. Implementations: RocksDB, and memory with faults for tests; both pass the
+/// conformance suite.
+pub trait Store: Send + Sync + 'static {
+    /// # Errors
+    /// [`StoreError`] when the engine refuses. Reads are short; arbiters may call them.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Rows whose key starts with `prefix`, in key order, strictly after the key `after`, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine refuses.
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// Writes all batches in order as one and returns once the write-ahead log is on disk.
+    /// Blocks: only the committer's thread calls it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none of it is durable.
+    fn write(&self, batches: &[Batch]) -> Result<(), StoreError>;
+
+    /// Bytes on disk, approximate.
+    fn size_bytes(&self) -> u64;
+}
+
+/// What went wrong with the store. Cloneable because one failed commit answers many waiters.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {op} {}: {why}", path.display())]
+    Io { op: &'static str, path: PathBuf, why: Arc<str> },
+    /// The store was written by a newer program.
+    #[error("{} has schema {found}, this program knows up to {known}: install a newer version or restore a backup", path.display())]
+    NewerSchema { path: PathBuf, found: u32, known: u32 },
+    /// The files are damaged. Nothing was changed.
+    #[error("{} is damaged ({why}); nothing was changed. Move the folder away and restart: the edge fetches its objects from the cloud again", path.display())]
+    Damaged { path: PathBuf, why: Arc<str> },
+    /// The commit queue is full: the disk is slower than the writers.
+    #[error("the commit queue is full")]
+    Busy,
+    /// The committer has ended.
+    #[error("the store is closed")]
+    Closed,
+}
