@@ -3,5 +3,6 @@
 
 pub mod actors;
 pub mod exporter;
+pub mod identity;
 pub mod logging;
 pub mod readiness;
