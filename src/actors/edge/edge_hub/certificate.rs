@@ -1,13 +1,8 @@
 //! What a node certificate says, whether it may be used, and when to renew it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
-use crate::identity::{IdentityError, PeerIdentity};
+use crate::identity::{IdentityError, PeerIdentity, cert_der_from_pem, validity};
 use crate::model::NodeName;
 
 /// The parts of the stored certificate that decide.
@@ -34,8 +29,9 @@ impl Certificate {
     /// # Errors
     /// [`IdentityError::Certificate`] when the text holds no readable X.509 certificate.
     pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
-        let der = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|err| IdentityError::Certificate(format!("not a PEM certificate: {err}")))?;
+        let Some(der) = cert_der_from_pem(pem) else {
+            return Err(IdentityError::Certificate("it is not a PEM certificate".to_owned()));
+        };
         Self::from_der(&der)
     }
 
@@ -43,14 +39,12 @@ impl Certificate {
     /// [`IdentityError::Certificate`] when the bytes are no X.509 certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, IdentityError> {
         let peer = PeerIdentity::from_der(der)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(der)
-            .map_err(|err| IdentityError::Certificate(format!("not an X.509 certificate: {err}")))?;
-        let validity = parsed.validity();
+        let validity = validity(der)?;
         Ok(Self {
             node: peer.node(),
             common_name: peer.common_name,
-            not_before: unix(validity.not_before.timestamp()),
-            not_after: unix(validity.not_after.timestamp()),
+            not_before: validity.not_before,
+            not_after: validity.not_after,
         })
     }
 
@@ -76,41 +70,15 @@ impl Certificate {
     }
 }
 
-fn unix(seconds: i64) -> SystemTime {
-    let distance = Duration::from_secs(seconds.unsigned_abs());
-    let time = if seconds < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(distance)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(distance)
-    };
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// DER as a PEM `CERTIFICATE`.
-#[must_use]
-pub fn to_pem(der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for (at, letter) in text.chars().enumerate() {
-        if at > 0 && at % 64 == 0 {
-            pem.push('\n');
-        }
-        pem.push(letter);
-    }
-    pem.push_str("\n-----END CERTIFICATE-----\n");
-    pem
-}
-
-/// Lower-case hex of SHA-256: how a join token names the CA (protocol 5.2).
-#[must_use]
-pub fn sha256_hex(der: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn unix(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
 
     fn certificate(node: &str) -> Certificate {
         Certificate {
@@ -144,14 +112,5 @@ mod tests {
         assert_eq!(certificate.renew_at(9.0), unix(1_000_550));
         let backwards = Certificate { not_after: unix(5), ..certificate };
         assert_eq!(backwards.renew_at(0.5), unix(1_000_000), "no life: at once, no panic");
-    }
-
-    #[test]
-    fn pem_is_what_other_tools_read() {
-        let der: Vec<u8> = (0..200).collect();
-        let pem = to_pem(&der);
-        assert!(pem.lines().all(|line| line.len() <= 64));
-        assert_eq!(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().as_ref(), der);
-        assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }
