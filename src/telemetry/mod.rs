@@ -6,3 +6,5 @@ pub mod exporter;
 pub mod identity;
 pub mod logging;
 pub mod readiness;
+pub mod edge_hub;
+pub mod meta_manager;

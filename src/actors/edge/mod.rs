@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! The edge's modules.
+
+pub mod edge_hub;
+pub mod meta_manager;

@@ -1,0 +1,6 @@
+//! EdgeHub
+mod backoff;
+mod certificate;
+mod queues;
+mod routing;
+mod session;
