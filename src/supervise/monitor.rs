@@ -190,7 +190,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::supervise::{Policy, Running, Tree, TreeSettings};
+    use crate::supervise::{Policy, Running, State, Tree, TreeSettings};
 
     async fn request(address: SocketAddr, head: &str) -> (u16, String) {
         try_request(address, head).await.unwrap()
@@ -254,8 +254,8 @@ mod tests {
         let (running, address, _) = start(true);
         assert_eq!(request(address, "POST /actors/Nobody/panic HTTP/1.1").await.0, 404);
         assert_eq!(request(address, "POST /actors/Monitor/panic HTTP/1.1").await.0, 202);
-        let restarts = || running.handle().snapshot().actors[0].restarts;
-        while restarts() == 0 {
+        let row = || running.handle().snapshot().actors.swap_remove(0);
+        while (row().restarts, row().state) != (1, State::Running) {
             tokio::task::yield_now().await;
         }
         // The old server may still take a connection and drop it with itself.
