@@ -204,7 +204,8 @@ mod tests {
             let (x, y) = (parse(a), parse(b));
             prop_assert!(x.is_ok() && y.is_ok());
             // Rounding may make two different ones equal, never swap them.
-            prop_assert!(if a <= b { x <= y } else { x >= y });
+            let in_order = if a <= b { x <= y } else { x >= y };
+            prop_assert!(in_order, "{} {}", a, b);
         }
 
         #[test]
