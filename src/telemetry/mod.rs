@@ -3,6 +3,8 @@
 
 pub mod actors;
 pub mod exporter;
+//! (see ARCHITECTURE.md)
+pub mod cri;
 pub mod identity;
 pub mod logging;
 pub mod readiness;

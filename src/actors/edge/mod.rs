@@ -2,3 +2,5 @@
 
 pub mod edge_hub;
 pub mod meta_manager;
+//! (see ARCHITECTURE.md)
+pub mod edged;
