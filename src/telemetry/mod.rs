@@ -4,3 +4,6 @@
 pub mod actors;
 pub mod edge_hub;
 pub mod meta_manager;
+pub mod exporter;
+pub mod logging;
+pub mod readiness;
