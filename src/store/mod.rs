@@ -55,6 +55,11 @@ impl Batch {
         self
     }
 
+    /// Adds the writes of `other` after these.
+    pub fn append(&mut self, other: Self) {
+        self.ops.extend(other.ops);
+    }
+
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops

@@ -1,1 +1,4 @@
 //! MetaManager
+mod objects;
+mod outbox;
+mod reports;
