@@ -128,11 +128,12 @@ pub fn child<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value
 
 /// The members of an object, for writing; anything else becomes an empty object first.
 pub fn map(value: &mut Value) -> &mut Map<String, Value> {
-    loop {
-        match value {
-            Value::Object(map) => return map,
-            other => *other = Value::Object(Map::new()),
-        }
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("it was just made an object"),
     }
 }
 
