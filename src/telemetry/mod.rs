@@ -10,3 +10,5 @@ pub mod logging;
 pub mod readiness;
 pub mod edge_hub;
 pub mod meta_manager;
+
+pub mod apiserver;
