@@ -2,3 +2,6 @@
 //! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
 
 pub mod actors;
+pub mod exporter;
+pub mod logging;
+pub mod readiness;
