@@ -1,4 +1,5 @@
-//! L4: the whole programs, wired.
+//! L4: the whole programs, wired, and keadm's commands.
 
 pub mod edge;
+
 mod program;

@@ -3,7 +3,6 @@
 
 pub mod actors;
 pub mod exporter;
-//! (see ARCHITECTURE.md)
 pub mod cri;
 pub mod identity;
 pub mod logging;

@@ -1,3 +1,2 @@
-//! (see ARCHITECTURE.md)
 
 pub mod api_server;

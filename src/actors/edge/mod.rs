@@ -2,5 +2,4 @@
 
 pub mod edge_hub;
 pub mod meta_manager;
-//! (see ARCHITECTURE.md)
 pub mod edged;
