@@ -1,6 +1,7 @@
 //! `cloudcore.yaml`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,53 @@ impl Default for CloudCoreConfig {
             data_dir: "/var/lib/kubeedge/cloud".into(),
             identity: IdentityConfig::default(),
             modules: CloudModules::default(),
+        }
+    }
+}
+
+impl CloudCoreConfig {
+    /// Where the join-token key is: `cloudHub.tokenKeyFile`, or beside the CA's key.
+    #[must_use]
+    pub fn token_key_file(&self) -> PathBuf {
+        self.beside_ca_key(&self.modules.cloud_hub.token_key_file, "join-token.key")
+    }
+
+    /// Where the service-account key is: `apiServer.serviceAccountKeyFile`, or beside the CA's key.
+    #[must_use]
+    pub fn service_account_key_file(&self) -> PathBuf {
+        self.beside_ca_key(&self.modules.api_server.service_account_key_file, "service-account.key")
+    }
+
+    fn beside_ca_key(&self, configured: &Path, name: &str) -> PathBuf {
+        if configured.as_os_str().is_empty() {
+            self.modules.cloud_hub.tls_ca_key_file.with_file_name(name)
+        } else {
+            configured.to_owned()
+        }
+    }
+
+    /// Folder of the embedded API's store: `apiServer.dataDir`, or `{dataDir}/apiserver`.
+    #[must_use]
+    pub fn api_server_data_dir(&self) -> PathBuf {
+        let configured = &self.modules.api_server.data_dir;
+        if configured.as_os_str().is_empty() { self.data_dir.join("apiserver") } else { configured.clone() }
+    }
+
+    /// `host:port` of the monitor; 127.0.0.1:9091 unless configured.
+    #[must_use]
+    pub fn monitor_address(&self) -> &str {
+        let configured = self.common_config.monitor_server.bind_address.as_str();
+        if configured.is_empty() { "127.0.0.1:9091" } else { configured }
+    }
+
+    /// Life of a node certificate: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
+    #[must_use]
+    pub fn node_certificate_ttl(&self) -> Duration {
+        match self.identity.node_svid_ttl_secs {
+            0 => {
+                Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
+            }
+            secs => Duration::from_secs(secs),
         }
     }
 }
@@ -108,7 +156,8 @@ pub struct ApiServerConfig {
     pub data_dir: PathBuf,
     /// The admin kubeconfig, written 0600 at each start.
     pub kubeconfig: PathBuf,
-    /// Signs service-account tokens; created 0600 if missing.
+    /// Signs service-account tokens; created 0600 if missing. Empty: `service-account.key` beside
+    /// the CA's key ([`CloudCoreConfig::service_account_key_file`]).
     pub service_account_key_file: PathBuf,
 }
 
@@ -118,8 +167,7 @@ impl ApiServerConfig {
         if !self.data_dir.as_os_str().is_empty() {
             folder("modules.apiServer.dataDir", &self.data_dir)?;
         }
-        file("modules.apiServer.kubeconfig", &self.kubeconfig)?;
-        file("modules.apiServer.serviceAccountKeyFile", &self.service_account_key_file)
+        file("modules.apiServer.kubeconfig", &self.kubeconfig)
     }
 }
 
@@ -131,7 +179,7 @@ impl Default for ApiServerConfig {
             port: 6443,
             data_dir: PathBuf::new(),
             kubeconfig: "/etc/kubeedge/admin.conf".into(),
-            service_account_key_file: "/etc/kubeedge/ca/service-account.key".into(),
+            service_account_key_file: PathBuf::new(),
         }
     }
 }
@@ -154,6 +202,7 @@ pub struct CloudHubConfig {
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,
     /// Signs join tokens: 32 random bytes, created 0600 if missing. Removing it ends all tokens.
+    /// Empty: `join-token.key` beside the CA's key ([`CloudCoreConfig::token_key_file`]).
     pub token_key_file: PathBuf,
     /// IP addresses edges dial; they go into the server certificate. Empty: this host's.
     pub advertise_address: Vec<String>,
@@ -177,7 +226,6 @@ impl CloudHubConfig {
         file(&key("tlsCAKeyFile"), &self.tls_ca_key_file)?;
         file(&key("tlsCertFile"), &self.tls_cert_file)?;
         file(&key("tlsPrivateKeyFile"), &self.tls_private_key_file)?;
-        file(&key("tokenKeyFile"), &self.token_key_file)?;
         for (i, address) in self.advertise_address.iter().enumerate() {
             ip(&key(&format!("advertiseAddress[{i}]")), address)?;
         }
@@ -207,7 +255,7 @@ impl Default for CloudHubConfig {
             tls_ca_key_file: "/etc/kubeedge/ca/rootCA.key".into(),
             tls_cert_file: "/etc/kubeedge/certs/server.crt".into(),
             tls_private_key_file: "/etc/kubeedge/certs/server.key".into(),
-            token_key_file: "/etc/kubeedge/ca/join-token.key".into(),
+            token_key_file: PathBuf::new(),
             advertise_address: Vec::new(),
             dns_names: Vec::new(),
             edge_cert_signing_duration: 365,

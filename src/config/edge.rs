@@ -35,6 +35,15 @@ impl Default for EdgeCoreConfig {
     }
 }
 
+impl EdgeCoreConfig {
+    /// `host:port` of the monitor; 127.0.0.1:9092 unless configured.
+    #[must_use]
+    pub fn monitor_address(&self) -> &str {
+        let configured = self.common_config.monitor_server.bind_address.as_str();
+        if configured.is_empty() { "127.0.0.1:9092" } else { configured }
+    }
+}
+
 impl ConfigFile for EdgeCoreConfig {
     const API_VERSION: &'static str = "edgecore.config.kubeedge.io/v1alpha2";
     const KIND: &'static str = "EdgeCore";

@@ -65,7 +65,7 @@ pub enum ConfigError {
     Key { place: Place, key: String, why: String },
 }
 
-/// `cloudcore.yaml:12`, or `--set`.
+/// `cloudcore.yaml, line 12`, or `--set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub file: String,
@@ -76,7 +76,7 @@ pub struct Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            Some(line) => write!(f, "{}:{line}", self.file),
+            Some(line) => write!(f, "{}, line {line}", self.file),
             None => f.write_str(&self.file),
         }
     }
@@ -209,7 +209,7 @@ impl<'t, T: ConfigFile> Reader<'t, T> {
     fn foreign(&mut self, path: &str, siblings: &Mapping) -> Result<(), ConfigError> {
         if T::FOREIGN_KEYS.contains(&path) {
             let place = self.place(path);
-            self.warnings.push(format!("{place}: {path} is a key of KubeEdge that has no effect here"));
+            self.warnings.push(format!("{path} is a key of KubeEdge that has no effect here ({place})"));
             return Ok(());
         }
         let (above, name) = path.rsplit_once('.').unwrap_or(("", path));

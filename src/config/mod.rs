@@ -3,6 +3,7 @@
 
 mod cli;
 mod cloud;
+mod difference;
 mod duration;
 mod edge;
 mod foreign_keys;
@@ -12,6 +13,7 @@ mod place;
 mod spelling;
 
 pub use cli::{CoreArgs, RunMode, host, run_mode};
+pub use difference::differing_keys;
 pub use duration::parse_go_duration;
 pub use invalid::Invalid;
 pub use loader::{ConfigError, ConfigFile, Host, Loaded, Place, load, load_with, parse};
