@@ -1,1 +1,5 @@
-//! (see ARCHITECTURE.md)
+//! The modules of cloudcore.
+
+pub mod cloud_hub;
+pub mod edge_controller;
+pub mod sync_controller;
