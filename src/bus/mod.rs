@@ -1,11 +1,14 @@
 //! L2: how actors meet. [`Link`] is the only way to reach another actor; one file of typed
 //! messages per module. An actor never holds another actor's `Addr` or imports its folder.
 
+pub mod cloud_hub;
+pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;
 mod link;
 #[cfg(test)]
 mod link_tests;
 pub mod meta;
+pub mod sync;
 
 pub use link::{ActorStats, Link, LinkError, Mail, Receipt};

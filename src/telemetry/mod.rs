@@ -2,6 +2,8 @@
 //! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
 
 pub mod actors;
+pub mod cloud_hub;
+pub mod edge_controller;
 pub mod exporter;
 pub mod cri;
 pub mod identity;

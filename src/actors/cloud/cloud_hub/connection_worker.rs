@@ -1,0 +1,65 @@
+//! One accepted TLS connection: who the peer is, and how to end it at once.
+
+use std::any::Any;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::dev::Extensions;
+
+use crate::bus::cloud_hub::EndReason;
+use crate::identity::PeerIdentity;
+
+/// Shared by the HTTP side and the session. The socket is a second handle on the connection: a
+/// websocket actor that waits for a slow client is not polled any more, so only this ends it.
+#[derive(Debug)]
+pub struct Connection {
+    /// From the verified client certificate, if there is one.
+    pub peer: Option<PeerIdentity>,
+    socket: Option<TcpStream>,
+    ended: OnceLock<EndReason>,
+}
+
+impl Connection {
+    /// Closes both directions at once. The first reason stays.
+    pub fn end(&self, reason: EndReason) {
+        self.ended.get_or_init(|| reason);
+        if let Some(socket) = &self.socket
+            && let Err(err) = socket.shutdown(Shutdown::Both)
+        {
+            tracing::debug!(error = %err, "connection was closed before");
+        }
+    }
+
+    /// Why it ended, if it did.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndReason> {
+        self.ended.get().copied()
+    }
+
+    /// A connection without a socket.
+    #[cfg(test)]
+    pub fn detached() -> Arc<Self> {
+        Arc::new(Self { peer: None, socket: None, ended: OnceLock::new() })
+    }
+}
+
+/// For `HttpServer::on_connect`: puts an `Arc<Connection>` into the connection's extensions.
+pub fn remember(io: &dyn Any, extensions: &mut Extensions) {
+    let Some(tls) = io.downcast_ref::<TlsStream<actix_web::rt::net::TcpStream>>() else { return };
+    let (tcp, session) = tls.get_ref();
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let peer = leaf.and_then(|leaf| {
+        let read = PeerIdentity::from_der(leaf.as_ref());
+        read.inspect_err(|err| tracing::info!(error = %err, "client certificate not understood")).ok()
+    });
+    let socket = match tcp.as_fd().try_clone_to_owned() {
+        Ok(fd) => Some(TcpStream::from(fd)),
+        Err(err) => {
+            tracing::warn!(error = %err, "no second handle on a connection");
+            None
+        }
+    };
+    extensions.insert(Arc::new(Connection { peer, socket, ended: OnceLock::new() }));
+}

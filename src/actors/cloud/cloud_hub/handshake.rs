@@ -1,0 +1,120 @@
+//! Who may open a session, decided before the websocket upgrade. No I/O.
+
+use crate::bus::sync::Extensions;
+use crate::identity::PeerIdentity;
+use crate::model::NodeName;
+
+/// Names of our extensions in the `Kubeedge-Extensions` header.
+const ACK_WINDOW: &str = "ack-window";
+const RESYNC: &str = "resync";
+
+/// The headers of an upgrade request that matter here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// First value of `ConnectionUse` (a Go edge may repeat the header; protocol section 1.2).
+    pub connection_use: Option<&'a str>,
+    pub node_id: Option<&'a str>,
+    pub extensions: Option<&'a str>,
+}
+
+/// An accepted request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    pub node: NodeName,
+    pub extensions: Extensions,
+}
+
+/// Why a request was refused. `Display` is the response's body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the client certificate is not a node's (CN system:node:<name>, O system:nodes)")]
+    NotANode,
+    #[error("header node_id says {header:?} but the certificate is for node {certificate:?}")]
+    OtherNode { header: String, certificate: String },
+    #[error("header ConnectionUse must be \"msg\"")]
+    ConnectionUse,
+}
+
+impl Refused {
+    /// HTTP status code.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::NotANode | Self::OtherNode { .. } => 403,
+            Self::ConnectionUse => 400,
+        }
+    }
+}
+
+/// Decides by the certificate; headers can only contradict it (design D8).
+///
+/// # Errors
+/// [`Refused`], which the peer gets as text.
+pub fn admit(peer: Option<&PeerIdentity>, asked: &Asked<'_>) -> Result<Accepted, Refused> {
+    let node = peer.and_then(PeerIdentity::node).ok_or(Refused::NotANode)?;
+    if let Some(header) = asked.node_id
+        && header != node.as_str()
+    {
+        let header = header.chars().take(NodeName::MAX_BYTES).collect();
+        return Err(Refused::OtherNode { header, certificate: node.as_str().to_owned() });
+    }
+    if asked.connection_use != Some("msg") {
+        return Err(Refused::ConnectionUse);
+    }
+    Ok(Accepted { node, extensions: parse_extensions(asked.extensions.unwrap_or_default()) })
+}
+
+fn parse_extensions(offered: &str) -> Extensions {
+    let mut known = Extensions::default();
+    for word in offered.split(',').map(str::trim) {
+        match word {
+            ACK_WINDOW => known.ack_window = true,
+            RESYNC => known.resync = true,
+            _ => {}
+        }
+    }
+    known
+}
+
+/// The accepted list for the 101 response; `None` when there is none to name.
+#[must_use]
+pub fn extensions_header(accepted: Extensions) -> Option<&'static str> {
+    match (accepted.ack_window, accepted.resync) {
+        (true, true) => Some("ack-window,resync"),
+        (true, false) => Some(ACK_WINDOW),
+        (false, true) => Some(RESYNC),
+        (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions() {
+        for (offered, ack_window, resync, echoed) in [
+            ("", false, false, None),
+            ("ack-window,resync", true, true, Some("ack-window,resync")),
+            (" resync , zip", false, true, Some("resync")),
+            ("ack-window", true, false, Some("ack-window")),
+            ("ACK-WINDOW", false, false, None),
+        ] {
+            let got = parse_extensions(offered);
+            assert_eq!(got, Extensions { ack_window, resync }, "{offered:?}");
+            assert_eq!(extensions_header(got), echoed);
+        }
+    }
+
+    #[test]
+    fn nobody_without_a_node_certificate() {
+        let admin = PeerIdentity {
+            common_name: "kubernetes-admin".into(),
+            organizations: vec!["system:masters".into()],
+            spiffe_id: None,
+        };
+        let asked = Asked { connection_use: Some("msg"), node_id: Some("edge-1"), extensions: None };
+        assert_eq!(admit(None, &asked), Err(Refused::NotANode));
+        assert_eq!(admit(Some(&admin), &asked), Err(Refused::NotANode));
+    }
+}

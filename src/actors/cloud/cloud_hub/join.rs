@@ -1,0 +1,200 @@
+//! The join server's decisions: routes, who may have a certificate, how often. No I/O.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::identity::PeerIdentity;
+use crate::model::NodeName;
+
+/// Largest body of any request: a CSR is under 1 KiB (users.md C10, CVE-2022-31075).
+pub const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `GET /ca.crt`.
+    CaCertificate,
+    /// `GET /edge.crt`.
+    EdgeCertificate,
+    /// `GET /node/{name}`.
+    Node(NodeName),
+    Unknown,
+}
+
+/// The routes of protocol section 5.3 that this server has.
+#[must_use]
+pub fn route(method: &str, path: &str) -> Route {
+    if method != "GET" {
+        return Route::Unknown;
+    }
+    match path {
+        "/ca.crt" => Route::CaCertificate,
+        "/edge.crt" => Route::EdgeCertificate,
+        _ => match path.strip_prefix("/node/").map(NodeName::parse) {
+            Some(Ok(name)) => Route::Node(name),
+            _ => Route::Unknown,
+        },
+    }
+}
+
+/// How the caller of `/edge.crt` shows who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// The node's own certificate: rotation.
+    Certificate(NodeName),
+    /// A join token, parts 2 to 4; still to be verified.
+    Token { node: NodeName, jwt: String },
+}
+
+/// A refusal: HTTP status and the text the caller reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub code: u16,
+    pub why: String,
+}
+
+impl Denied {
+    #[must_use]
+    pub fn new(code: u16, why: impl Into<String>) -> Self {
+        Self { code, why: why.into() }
+    }
+}
+
+/// Reads the credentials of a request for a certificate. A client certificate decides alone, as
+/// in KubeEdge (protocol section 5.3): a token beside it is not looked at.
+///
+/// # Errors
+/// [`Denied`] with 400, 401 or 403.
+pub fn credential(
+    peer: Option<&PeerIdentity>,
+    node_header: Option<&str>,
+    authorization: Option<&str>,
+) -> Result<Credential, Denied> {
+    let header = node_header.ok_or_else(|| Denied::new(400, "header NodeName is missing"))?;
+    let node = NodeName::parse(header).map_err(|err| Denied::new(400, format!("header NodeName: {err}")))?;
+    if let Some(peer) = peer {
+        return match peer.node() {
+            Some(certified) if certified == node => Ok(Credential::Certificate(node)),
+            Some(certified) => Err(Denied::new(
+                403,
+                format!("the certificate of node {certified} cannot ask for node {node}"),
+            )),
+            None => Err(Denied::new(403, "the client certificate is not a node's")),
+        };
+    }
+    let text = authorization.ok_or_else(|| Denied::new(401, "header Authorization is missing"))?;
+    let mut words = text.split(' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some("Bearer"), Some(jwt), None) if !jwt.is_empty() => {
+            Ok(Credential::Token { node, jwt: jwt.to_owned() })
+        }
+        _ => Err(Denied::new(401, "header Authorization must be \"Bearer <token>\"")),
+    }
+}
+
+/// Token buckets by peer address, checked before anything else is done for a peer.
+#[derive(Debug)]
+pub struct RateLimit {
+    /// Requests at once.
+    burst: f64,
+    /// Requests a second, in the long run.
+    per_sec: f64,
+    buckets: HashMap<IpAddr, Bucket>,
+    max_peers: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl RateLimit {
+    /// At most `max_peers` addresses are remembered; when all of them are busy, new ones wait.
+    #[must_use]
+    pub fn new(burst: u32, per_sec: u32, max_peers: usize) -> Self {
+        Self { burst: burst.into(), per_sec: per_sec.into(), buckets: HashMap::new(), max_peers }
+    }
+
+    /// May `peer` make one more request now?
+    pub fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+        if !self.buckets.contains_key(&peer) && self.buckets.len() >= self.max_peers {
+            let refill = Duration::from_secs_f64(self.burst / self.per_sec.max(0.001));
+            self.buckets.retain(|_, bucket| bucket.at + refill > now);
+            if self.buckets.len() >= self.max_peers {
+                return false;
+            }
+        }
+        let bucket = self.buckets.entry(peer).or_insert(Bucket { tokens: self.burst, at: now });
+        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
+        bucket.tokens = (bucket.tokens + passed * self.per_sec).min(self.burst);
+        bucket.at = now;
+        if bucket.tokens < 1.0 {
+            return false;
+        }
+        bucket.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let node = |name| Route::Node(NodeName::parse(name).unwrap());
+        for (method, path, want) in [
+            ("GET", "/ca.crt", Route::CaCertificate),
+            ("GET", "/edge.crt", Route::EdgeCertificate),
+            ("GET", "/node/edge-1", node("edge-1")),
+            ("GET", "/node/", Route::Unknown),
+            ("GET", "/node/a/b", Route::Unknown),
+            ("GET", "/node/..%2fsecrets", Route::Unknown),
+            ("POST", "/ca.crt", Route::Unknown),
+            ("GET", "/", Route::Unknown),
+        ] {
+            assert_eq!(route(method, path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn credentials_without_certificate() {
+        let code = |node, auth| credential(None, node, auth).map_err(|denied| denied.code);
+        for (node, auth, want) in [
+            (None, Some("Bearer a.b.c"), Err(400)),
+            (Some("Bad Name"), Some("Bearer a.b.c"), Err(400)),
+            (Some("edge-1"), None, Err(401)),
+            (Some("edge-1"), Some("a.b.c"), Err(401)),
+            (Some("edge-1"), Some("Bearer a.b.c d"), Err(401)),
+            (Some("edge-1"), Some("Bearer "), Err(401)),
+            (Some("edge-1"), Some("Basic a.b.c"), Err(401)),
+        ] {
+            assert_eq!(code(node, auth), want, "{node:?} {auth:?}");
+        }
+        let node = NodeName::parse("edge-1").unwrap();
+        let want = Credential::Token { node, jwt: "a.b.c".into() };
+        assert_eq!(credential(None, Some("edge-1"), Some("Bearer a.b.c")), Ok(want));
+    }
+
+    #[test]
+    fn rate_limit() {
+        let start = Instant::now();
+        let peer = |n| IpAddr::from([10, 0, 0, n]);
+        let mut limit = RateLimit::new(2, 1, 2);
+        let at = |ms| start + Duration::from_millis(ms);
+        for (ms, n, want) in [
+            (0, 1, true),
+            (0, 1, true),
+            (0, 1, false),
+            (500, 1, false),
+            (1_600, 1, true),
+            (1_600, 2, true),
+            (1_600, 3, false), // no room to remember a third
+            (9_000, 3, true),  // the others are idle now
+        ] {
+            assert_eq!(limit.admit(peer(n), at(ms)), want, "{n} at {ms} ms");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The two HTTPS listeners: websocket sessions and the join server.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web_actors::ws;
+
+use super::OpenSession;
+use super::connection_worker::{Connection, remember};
+use super::handshake::{self, Asked};
+use super::join_worker::{JoinServer, serve};
+use super::pump_actor::{MAX_IN_BYTES, Pump};
+use crate::bus::Link;
+
+const EXTENSIONS: HeaderName = HeaderName::from_static("kubeedge-extensions");
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Join requests at once.
+const JOINS: usize = 256;
+
+/// Starts the websocket listener. `nodes` connections and some more are accepted.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn websocket(
+    listener: TcpListener,
+    tls: &rustls::ServerConfig,
+    open: Link<OpenSession>,
+    nodes: u32,
+) -> io::Result<ServerHandle> {
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(open.clone())).default_service(web::to(upgrade))
+    })
+    .on_connect(remember)
+    .workers(workers)
+    .max_connections(nodes as usize + 256)
+    .client_request_timeout(HEADER_TIMEOUT)
+    .tls_handshake_timeout(TLS_TIMEOUT)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .listen_rustls_0_23(listener, tls.clone())?;
+    Ok(run(server.run(), "websocket"))
+}
+
+/// Starts the join listener.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn join(
+    listener: TcpListener,
+    tls: &rustls::ServerConfig,
+    state: Arc<JoinServer>,
+) -> io::Result<ServerHandle> {
+    let data = web::Data::from(state);
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(serve)))
+        .on_connect(remember)
+        .workers(1)
+        .max_connections(JOINS)
+        .client_request_timeout(HEADER_TIMEOUT)
+        .tls_handshake_timeout(TLS_TIMEOUT)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen_rustls_0_23(listener, tls.clone())?;
+    Ok(run(server.run(), "join"))
+}
+
+fn run(server: Server, name: &'static str) -> ServerHandle {
+    let handle = server.handle();
+    actix::spawn(async move {
+        if let Err(err) = server.await {
+            tracing::error!(listener = name, error = %err, "listener failed");
+        }
+    });
+    handle
+}
+
+async fn upgrade(
+    request: HttpRequest,
+    payload: web::Payload,
+    open: web::Data<Link<OpenSession>>,
+) -> HttpResponse {
+    let refuse = |code: u16, why: String| {
+        tracing::info!(peer = ?request.peer_addr(), code, why, "session refused");
+        let code = actix_web::http::StatusCode::from_u16(code).unwrap_or_default();
+        HttpResponse::build(code).force_close().content_type("text/plain; charset=utf-8").body(why)
+    };
+    let Some(connection) = request.conn_data::<Arc<Connection>>().cloned() else {
+        return refuse(403, "no client certificate".to_owned());
+    };
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let asked = Asked {
+        connection_use: header("ConnectionUse"),
+        node_id: header("node_id"),
+        extensions: header("Kubeedge-Extensions"),
+    };
+    let accepted = match handshake::admit(connection.peer.as_ref(), &asked) {
+        Ok(accepted) => accepted,
+        Err(why) => return refuse(why.code(), why.to_string()),
+    };
+    if let Err(err) = ws::handshake(&request) {
+        return refuse(400, err.to_string());
+    }
+    let extensions = accepted.extensions;
+    let message = OpenSession { node: accepted.node, extensions, connection };
+    let opened = match open.ask(message, OPEN_DEADLINE).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(limit)) => return refuse(503, limit.to_string()),
+        Err(err) => return refuse(503, err.to_string()),
+    };
+    let pump = Pump {
+        frames: Some(opened.frames),
+        pipe: opened.pipe,
+        from_edge: opened.from_edge,
+        moved: opened.moved,
+        broken: opened.broken,
+        partial: None,
+    };
+    match ws::WsResponseBuilder::new(pump, &request, payload).frame_size(MAX_IN_BYTES).start() {
+        Ok(mut response) => {
+            if let Some(list) = handshake::extensions_header(extensions) {
+                response.headers_mut().insert(EXTENSIONS, HeaderValue::from_static(list));
+            }
+            response
+        }
+        Err(err) => refuse(400, err.to_string()),
+    }
+}

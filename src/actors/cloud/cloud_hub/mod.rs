@@ -1,0 +1,355 @@
+//! CloudHub: accepts nodes, keeps one session worker per node, gives certificates to new ones
+//! (protocol sections 1, 4, 5; design D2, D6, D8).
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use actix_web::dev::ServerHandle;
+use tokio::sync::mpsc;
+
+use self::connection_worker::Connection;
+use self::join_worker::JoinServer;
+use self::session::{PIPE_FRAMES, Session, Settings};
+use self::session_worker::{
+    Broken, Down, FromEdge, Pipe, PipeMoved, SessionEnded, SessionLinks, SessionWorker,
+};
+use crate::bus::cloud_hub::{CloseNode, ConnectedNodes, EndReason, SendDown};
+use crate::bus::edge_controller::Upstream;
+use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
+use crate::bus::{ActorStats, Link};
+use crate::config::{CloudHubConfig, Listener};
+use crate::identity::{Ca, JoinTokens};
+use crate::model::NodeName;
+use crate::supervise::{Policy, TreeHandle, WorkerAddr};
+use crate::telemetry::cloud_hub::CloudHubMetrics;
+
+mod class;
+mod connection_worker;
+mod handshake;
+mod join;
+mod join_worker;
+mod listen_worker;
+mod pump_actor;
+mod queue;
+mod session;
+mod session_worker;
+#[cfg(test)]
+mod tests;
+
+/// The actor's name in the tree: its sessions are its workers.
+pub const NAME: &str = "CloudHub";
+/// Messages a session worker may have waiting; its queue is behind it.
+const SESSION_MAILBOX: usize = 4_096;
+/// Upgrades and session ends waiting for CloudHub.
+const OWN_MAILBOX: usize = 4_096;
+
+/// Why CloudHub cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudHubError {
+    #[error("cloudHub.{listener}: cannot listen on {address}")]
+    Bind { listener: &'static str, address: String, source: std::io::Error },
+}
+
+/// The bound sockets. They outlive restarts of the actor: nobody's connect is refused meanwhile.
+pub struct Listeners {
+    websocket: TcpListener,
+    https: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`CloudHubError::Bind`] names the address.
+    pub fn bind(config: &CloudHubConfig) -> Result<Self, CloudHubError> {
+        let bind = |listener: &'static str, at: &Listener| {
+            let bound = TcpListener::bind((at.address.as_str(), at.port));
+            bound.map_err(|source| CloudHubError::Bind {
+                listener,
+                address: format!("{}:{}", at.address, at.port),
+                source,
+            })
+        };
+        Ok(Self { websocket: bind("websocket", &config.websocket)?, https: bind("https", &config.https)? })
+    }
+
+    /// Where the websocket and the join server listen.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.websocket.local_addr()?, self.https.local_addr()?))
+    }
+}
+
+/// What CloudHub is built from.
+pub struct CloudHubParts {
+    pub config: CloudHubConfig,
+    pub listeners: Listeners,
+    /// Client certificates required (`ClientAuth::Required`).
+    pub websocket_tls: Arc<rustls::ServerConfig>,
+    /// Client certificates optional (`ClientAuth::Optional`).
+    pub https_tls: Arc<rustls::ServerConfig>,
+    pub ca: Arc<Ca>,
+    pub tokens: Arc<JoinTokens>,
+    pub trust_domain: String,
+    /// Life of the node certificates it signs.
+    pub node_cert_ttl: Duration,
+    /// PEM of the CA that the Kubernetes API's certificate is signed by; edges ask for it.
+    pub cluster_ca_pem: Arc<str>,
+    pub client: ::kube::Client,
+    pub tree: TreeHandle,
+    pub upstream: Link<Upstream>,
+    pub node_connected: Link<NodeConnected>,
+    pub node_gone: Link<NodeGone>,
+    pub held: Link<Held>,
+    pub delivered: Link<Delivered>,
+}
+
+/// The actor.
+pub struct CloudHub {
+    parts: CloudHubParts,
+    live: HashMap<NodeName, Live>,
+    next_session: u64,
+    servers: Vec<ServerHandle>,
+    metrics: CloudHubMetrics,
+    /// Of the links that its own listeners and sessions have on it.
+    stats: Arc<ActorStats>,
+}
+
+/// One connected node.
+struct Live {
+    session: u64,
+    worker: WorkerAddr<SessionWorker>,
+    down: Link<Down>,
+    connection: Arc<Connection>,
+}
+
+impl Live {
+    fn end(&self, reason: EndReason) {
+        self.connection.end(reason);
+        self.worker.stop();
+    }
+}
+
+/// A listener asks for a session. Private to CloudHub.
+#[derive(Message)]
+#[rtype(result = "Result<Opened, NodeLimit>")]
+pub(crate) struct OpenSession {
+    node: NodeName,
+    extensions: Extensions,
+    connection: Arc<Connection>,
+}
+
+/// The pump's ends of a new session.
+pub(crate) struct Opened {
+    frames: mpsc::Receiver<bytes::Bytes>,
+    pipe: Arc<Pipe>,
+    from_edge: Link<FromEdge>,
+    moved: Link<PipeMoved>,
+    broken: Link<Broken>,
+}
+
+/// `nodeLimit` nodes are connected.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} nodes are connected, which is cloudHub.nodeLimit")]
+pub(crate) struct NodeLimit(u32);
+
+impl CloudHub {
+    #[must_use]
+    pub fn new(parts: CloudHubParts) -> Self {
+        Self {
+            parts,
+            live: HashMap::new(),
+            next_session: 1,
+            servers: Vec::new(),
+            metrics: CloudHubMetrics::new(),
+            stats: Arc::new(ActorStats::bounded(OWN_MAILBOX)),
+        }
+    }
+
+    fn listen(&mut self, ctx: &mut Context<Self>) -> std::io::Result<()> {
+        let parts = &self.parts;
+        let open = Link::to(NAME, &ctx.address(), Arc::clone(&self.stats));
+        let join = Arc::new(JoinServer::new(
+            Arc::clone(&parts.ca),
+            Arc::clone(&parts.tokens),
+            parts.client.clone(),
+            parts.trust_domain.clone(),
+            parts.node_cert_ttl,
+            self.metrics.clone(),
+        ));
+        let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
+        self.servers.push(listen_worker::websocket(
+            websocket,
+            &parts.websocket_tls,
+            open,
+            parts.config.node_limit,
+        )?);
+        self.servers.push(listen_worker::join(https, &parts.https_tls, join)?);
+        Ok(())
+    }
+
+    fn stop_listening(&mut self) {
+        for server in self.servers.drain(..) {
+            actix::spawn(server.stop(false));
+        }
+    }
+
+    fn end_all(&mut self, reason: EndReason) {
+        for live in self.live.values() {
+            live.end(reason);
+        }
+        self.live.clear();
+        self.show_connected();
+    }
+
+    fn show_connected(&self) {
+        let nodes = self.live.len() as f64;
+        self.metrics.connected_nodes.set(nodes);
+        self.metrics.go_connected_nodes.set(nodes);
+    }
+
+    fn open(&mut self, asked: OpenSession, ctx: &mut Context<Self>) -> Result<Opened, NodeLimit> {
+        let OpenSession { node, extensions, connection } = asked;
+        let limit = self.parts.config.node_limit;
+        if !self.live.contains_key(&node) && self.live.len() >= limit as usize {
+            self.metrics.refused.increment(1);
+            return Err(NodeLimit(limit));
+        }
+        if let Some(old) = self.live.remove(&node) {
+            old.end(EndReason::Replaced);
+        }
+        let session = self.next_session;
+        self.next_session += 1;
+        let (sender, frames) = mpsc::channel(PIPE_FRAMES);
+        let pipe = Arc::new(Pipe::default());
+        let config = &self.parts.config;
+        let settings = Settings::new(
+            Duration::from_secs(config.keepalive_interval.max(1)),
+            Duration::from_secs(config.write_timeout.max(1)),
+        );
+        let cluster_ca = Arc::clone(&self.parts.cluster_ca_pem);
+        let worker = SessionWorker {
+            node: node.clone(),
+            id: session,
+            extensions,
+            state: Session::new(node.clone(), extensions, settings, cluster_ca, Instant::now()),
+            frames: Some(sender),
+            pipe: Arc::clone(&pipe),
+            connection: Arc::clone(&connection),
+            links: SessionLinks {
+                upstream: self.parts.upstream.clone(),
+                connected: self.parts.node_connected.clone(),
+                gone: self.parts.node_gone.clone(),
+                held: self.parts.held.clone(),
+                delivered: self.parts.delivered.clone(),
+                ended: Link::to(NAME, &ctx.address(), Arc::clone(&self.stats)),
+            },
+            metrics: self.metrics.clone(),
+            timer: None,
+            unacked: 0,
+        };
+        let name = format!("session {node}");
+        let tree = &self.parts.tree;
+        let worker =
+            tree.spawn_worker(NAME, "Session", name, SESSION_MAILBOX, Policy::default(), move || worker);
+        let opened =
+            Opened { frames, pipe, from_edge: worker.link(), moved: worker.link(), broken: worker.link() };
+        tracing::info!(%node, session, ack_window = extensions.ack_window, resync = extensions.resync,
+            "session opened");
+        self.live.insert(node, Live { session, down: worker.link(), worker, connection });
+        self.show_connected();
+        Ok(opened)
+    }
+}
+
+impl Actor for CloudHub {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Err(err) = self.listen(ctx) {
+            // The sockets are bound, so this is a lack of threads or files: supervision tries again.
+            tracing::error!(error = %err, "cannot serve");
+            ctx.stop();
+        }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.stop_listening();
+        self.end_all(EndReason::Shutdown);
+    }
+}
+
+impl Supervised for CloudHub {
+    /// Sessions end; their edges reconnect to the same sockets and compare.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.stop_listening();
+        self.end_all(EndReason::Restarted);
+        self.stats = Arc::new(ActorStats::bounded(OWN_MAILBOX));
+    }
+}
+
+impl Handler<OpenSession> for CloudHub {
+    type Result = Result<Opened, NodeLimit>;
+
+    fn handle(&mut self, message: OpenSession, ctx: &mut Self::Context) -> Self::Result {
+        self.open(message, ctx)
+    }
+}
+
+impl Handler<SendDown> for CloudHub {
+    type Result = ();
+
+    fn handle(&mut self, message: SendDown, _: &mut Self::Context) {
+        for (node, message) in message.messages {
+            let Some(live) = self.live.get(&node) else { continue };
+            if let Err(err) = live.down.tell(Down(message)) {
+                tracing::warn!(%node, error = %err, "session does not keep up");
+                live.end(EndReason::QueueFull);
+            }
+        }
+    }
+}
+
+impl Handler<CloseNode> for CloudHub {
+    type Result = ();
+
+    fn handle(&mut self, message: CloseNode, _: &mut Self::Context) {
+        match message.node {
+            None => self.end_all(message.reason),
+            Some(node) => {
+                if let Some(live) = self.live.remove(&node) {
+                    live.end(message.reason);
+                    self.show_connected();
+                }
+            }
+        }
+    }
+}
+
+impl Handler<ConnectedNodes> for CloudHub {
+    type Result = Vec<NodeName>;
+
+    fn handle(&mut self, _: ConnectedNodes, _: &mut Self::Context) -> Self::Result {
+        let mut nodes: Vec<NodeName> = self.live.keys().cloned().collect();
+        nodes.sort();
+        nodes
+    }
+}
+
+impl Handler<SessionEnded> for CloudHub {
+    type Result = ();
+
+    fn handle(&mut self, message: SessionEnded, _: &mut Self::Context) {
+        if self.live.get(&message.node).is_some_and(|live| live.session == message.session) {
+            self.live.remove(&message.node);
+            self.show_connected();
+        }
+    }
+}
+
+crate::handles!(CloudHub: OpenSession, SendDown, CloseNode, ConnectedNodes, SessionEnded);

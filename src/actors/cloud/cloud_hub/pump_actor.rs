@@ -1,0 +1,141 @@
+//! The websocket side of a session: frames in, frames out, nothing decided. actix-web does not
+//! poll this actor while its client is slow, so deadlines live in the session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_http::ws::Item;
+use actix_web_actors::ws;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::session_worker::{Broken, FromEdge, Pipe, PipeMoved};
+use crate::bus::Link;
+use crate::bus::cloud_hub::EndReason;
+use crate::wire::frame;
+
+/// Largest message of an edge. Kubernetes objects are under 2 MiB.
+pub const MAX_IN_BYTES: usize = 4 << 20;
+/// For a session to take one message.
+const TAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The actor. Dropping it tells the session.
+pub struct Pump {
+    pub frames: Option<mpsc::Receiver<Bytes>>,
+    pub pipe: Arc<Pipe>,
+    pub from_edge: Link<FromEdge>,
+    pub moved: Link<PipeMoved>,
+    pub broken: Link<Broken>,
+    /// A fragmented message under way.
+    pub partial: Option<BytesMut>,
+}
+
+struct Out(Bytes);
+
+impl Pump {
+    fn receive(&mut self, bytes: &[u8], ctx: &mut ws::WebsocketContext<Self>) {
+        let envelope = match frame::decode(bytes, MAX_IN_BYTES) {
+            Ok(envelope) => envelope,
+            Err(err) => return self.fail(&err.to_string(), ctx),
+        };
+        let link = self.from_edge.clone();
+        let taken = async move { link.ask(FromEdge(envelope), TAKE_DEADLINE).await };
+        // Until the session has it, nothing more is read: TCP slows the edge down.
+        ctx.wait(taken.into_actor(self).map(|result, actor, ctx| {
+            if let Err(err) = result {
+                actor.fail(&err.to_string(), ctx);
+            }
+        }));
+    }
+
+    fn assemble(&mut self, item: Item, ctx: &mut ws::WebsocketContext<Self>) {
+        let (bytes, last) = match item {
+            Item::FirstText(bytes) | Item::FirstBinary(bytes) => {
+                self.partial = Some(BytesMut::new());
+                (bytes, false)
+            }
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
+        };
+        let Some(partial) = &mut self.partial else { return self.fail("a fragment without a start", ctx) };
+        if partial.len() + bytes.len() > MAX_IN_BYTES {
+            return self.fail("a fragmented message is too large", ctx);
+        }
+        partial.extend_from_slice(&bytes);
+        if last && let Some(whole) = self.partial.take() {
+            self.receive(&whole, ctx);
+        }
+    }
+
+    fn fail(&mut self, why: &str, ctx: &mut ws::WebsocketContext<Self>) {
+        tracing::info!(why, "bad frame, session ends");
+        self.tell(EndReason::BadFrame);
+        ctx.stop();
+    }
+
+    fn tell(&self, reason: EndReason) {
+        if let Err(err) = self.broken.tell(Broken(reason)) {
+            tracing::trace!(error = %err, "session is over already");
+        }
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.tell(EndReason::Closed);
+    }
+}
+
+impl Actor for Pump {
+    type Context = ws::WebsocketContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(frames) = self.frames.take() else { return ctx.stop() };
+        let next = |mut frames: mpsc::Receiver<Bytes>| async move {
+            let frame = frames.recv().await?;
+            Some((Out(frame), frames))
+        };
+        ctx.add_stream(stream::unfold(frames, next));
+    }
+}
+
+impl StreamHandler<Out> for Pump {
+    fn handle(&mut self, Out(bytes): Out, ctx: &mut Self::Context) {
+        match bytes.try_into() {
+            Ok(text) => ctx.write_raw(ws::Message::Text(text)),
+            Err(_) => return self.fail("our own frame is not text", ctx),
+        }
+        self.pipe.taken.fetch_add(1, Ordering::AcqRel);
+        if self.pipe.starved.swap(false, Ordering::AcqRel)
+            && let Err(err) = self.moved.tell(PipeMoved)
+        {
+            tracing::debug!(error = %err, "session sees it at its next turn");
+        }
+    }
+
+    /// The session is over.
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        ctx.close(None);
+        ctx.stop();
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Pump {
+    fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
+        match message {
+            Ok(ws::Message::Text(text)) => self.receive(text.as_bytes(), ctx),
+            Ok(ws::Message::Binary(bytes)) => self.receive(&bytes, ctx),
+            Ok(ws::Message::Continuation(item)) => self.assemble(item, ctx),
+            Ok(ws::Message::Ping(bytes)) => ctx.pong(&bytes),
+            Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
+            Ok(ws::Message::Close(reason)) => {
+                ctx.close(reason);
+                ctx.stop();
+            }
+            Err(err) => self.fail(&err.to_string(), ctx),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The state machine of one node's session: keepalive, write deadline, acknowledgements, routing
+//! of what the node says (protocol sections 1.4, 1.7, 2.5). No clock, no I/O.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::class;
+use super::queue::{Limits, Pushed, Queue};
+use crate::bus::cloud_hub::{EndReason, Outgoing};
+use crate::bus::edge_controller::ObjectVersion;
+use crate::bus::sync::{Delivered, Extensions};
+use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source};
+use crate::wire::frame::MAX_FRAME_BYTES;
+
+/// Frames handed to the pump and not yet taken by it.
+pub const PIPE_FRAMES: usize = 64;
+/// Bytes of such frames; a single larger frame may go alone.
+const PIPE_BYTES: usize = 1 << 20;
+/// Messages in flight with the `ack-window` extension; a Go edge gets one (protocol section 4.2).
+const ACK_WINDOW: usize = 32;
+
+/// Times and sizes of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub keepalive: Duration,
+    pub write_timeout: Duration,
+    pub queue_messages: usize,
+    pub queue_bytes: usize,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn new(keepalive: Duration, write_timeout: Duration) -> Self {
+        Self { keepalive, write_timeout, queue_messages: 16_384, queue_bytes: 64 << 20 }
+    }
+}
+
+/// What the shell must do, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Give the frame to the pump.
+    Write(Bytes),
+    /// Tell EdgeController.
+    Upstream(Envelope),
+    /// Tell SyncController: a part of the edge's listing.
+    Listing(Envelope),
+    /// Tell SyncController: the edge has it.
+    Delivered(Box<Delivered>),
+    /// Observe the time from first send to acknowledgement.
+    AckSeconds(f64),
+    /// Count a message that has no receiver here.
+    Unhandled { source: String, operation: String, resource: String },
+    /// Log what the edge complains about; it is neither an acknowledgement nor a refusal.
+    EdgeError { resource: String, why: String },
+    /// Count a message too large to send.
+    TooLarge { resource: String, why: String },
+    /// Stop and close the socket at once. Nothing follows.
+    End(EndReason),
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    node: NodeName,
+    extensions: Extensions,
+    settings: Settings,
+    /// PEM of the cluster's CA, for `k8s/ca.crt`.
+    cluster_ca: Arc<str>,
+    queue: Queue,
+    last_keepalive: Instant,
+    /// Frames given to the pump: when, and how large.
+    pipe: VecDeque<(Instant, usize)>,
+    pipe_bytes: usize,
+    /// Frames the pump took so far, as last heard.
+    taken: u64,
+    ended: bool,
+}
+
+impl Session {
+    #[must_use]
+    pub fn new(
+        node: NodeName,
+        extensions: Extensions,
+        settings: Settings,
+        cluster_ca: Arc<str>,
+        now: Instant,
+    ) -> Self {
+        let window = if extensions.ack_window { ACK_WINDOW } else { 1 };
+        let limits = Limits { messages: settings.queue_messages, bytes: settings.queue_bytes, window };
+        Self {
+            node,
+            extensions,
+            settings,
+            cluster_ca,
+            queue: Queue::new(limits),
+            last_keepalive: now,
+            pipe: VecDeque::new(),
+            pipe_bytes: 0,
+            taken: 0,
+            ended: false,
+        }
+    }
+
+    /// Messages sent and not acknowledged.
+    #[must_use]
+    pub fn unacked(&self) -> usize {
+        self.queue.unacked()
+    }
+
+    /// The node said something. `now_ms` is Unix milliseconds.
+    pub fn receive(&mut self, envelope: Envelope, now: Instant, now_ms: i64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.ended {
+            return effects;
+        }
+        match envelope.route.operation.as_str() {
+            operation::KEEPALIVE => self.last_keepalive = now,
+            operation::RESPONSE => self.acknowledge(&envelope, now, &mut effects),
+            "config" | "ping" | "pong" => {
+                let ack = envelope.response(Body::Text("ack".to_owned()), now_ms);
+                self.push(Outgoing::new(ack), &mut effects);
+            }
+            operation::ERROR => {
+                let why = match &envelope.body {
+                    Body::Text(text) => text.chars().take(200).collect(),
+                    _ => String::new(),
+                };
+                let resource = envelope.route.resource.to_string();
+                effects.push(Effect::EdgeError { resource, why });
+            }
+            operation::RESYNC if self.extensions.resync => effects.push(Effect::Listing(envelope)),
+            _ => self.dispatch(envelope, now_ms, &mut effects),
+        }
+        self.fill_pipe(now, &mut effects);
+        effects
+    }
+
+    /// Another module sends something down.
+    pub fn send(&mut self, message: Arc<Outgoing>, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.ended {
+            return effects;
+        }
+        self.push(message, &mut effects);
+        self.fill_pipe(now, &mut effects);
+        effects
+    }
+
+    /// Time passed or the pump moved. `taken` counts the frames the pump took since the start.
+    pub fn turn(&mut self, taken: u64, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.ended {
+            return effects;
+        }
+        while self.taken < taken {
+            self.taken += 1;
+            if let Some((_, bytes)) = self.pipe.pop_front() {
+                self.pipe_bytes = self.pipe_bytes.saturating_sub(bytes);
+            }
+        }
+        let stuck = self.pipe.front().is_some_and(|(since, _)| *since + self.settings.write_timeout <= now);
+        if self.last_keepalive + self.settings.keepalive <= now {
+            self.end(EndReason::KeepaliveLost, &mut effects);
+        } else if stuck {
+            self.end(EndReason::WriteTimeout, &mut effects);
+        } else {
+            self.fill_pipe(now, &mut effects);
+        }
+        effects
+    }
+
+    /// When [`Session::turn`] must be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        let mut deadline = self.last_keepalive + self.settings.keepalive;
+        if let Some((since, _)) = self.pipe.front() {
+            deadline = deadline.min(*since + self.settings.write_timeout);
+        }
+        match self.queue.next_deadline() {
+            Some(resend) if self.pipe_has_room() => deadline.min(resend),
+            _ => deadline,
+        }
+    }
+
+    /// Does the session wait for the pump to take frames?
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        !self.pipe_has_room()
+    }
+
+    fn end(&mut self, reason: EndReason, effects: &mut Vec<Effect>) {
+        self.ended = true;
+        effects.push(Effect::End(reason));
+    }
+
+    fn push(&mut self, message: Arc<Outgoing>, effects: &mut Vec<Effect>) {
+        if class::is_node_delete(&message) {
+            return self.end(EndReason::NodeDeleted, effects);
+        }
+        let resource = || message.route.resource.to_string();
+        let frame = match message.frame() {
+            Ok(frame) if frame.len() <= MAX_FRAME_BYTES => frame,
+            Ok(frame) => {
+                let why = format!("{} bytes", frame.len());
+                return effects.push(Effect::TooLarge { resource: resource(), why });
+            }
+            Err(err) => {
+                return effects.push(Effect::TooLarge { resource: resource(), why: err.to_string() });
+            }
+        };
+        match self.queue.push(message, frame) {
+            Pushed::Queued | Pushed::Outdated => {}
+            Pushed::Full => self.end(EndReason::QueueFull, effects),
+        }
+    }
+
+    fn acknowledge(&mut self, envelope: &Envelope, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(parent) = envelope.header.parent_msg_id.as_deref() else { return };
+        // Edges also answer answers: an unknown parent is normal (protocol section 4.3).
+        let Some(acked) = self.queue.ack(parent, now) else { return };
+        effects.push(Effect::AckSeconds(acked.waited.as_secs_f64()));
+        if !self.extensions.resync
+            && let Some(delivered) = delivered(&self.node, &acked.message)
+        {
+            effects.push(Effect::Delivered(Box::new(delivered)));
+        }
+    }
+
+    /// Routing of protocol section 2.5, after control messages.
+    fn dispatch(&mut self, envelope: Envelope, now_ms: i64, effects: &mut Vec<Effect>) {
+        let route = &envelope.route;
+        if route.resource == Resource::ClusterCa && route.operation == operation::QUERY {
+            let mut answer = envelope.response(Body::Text(self.cluster_ca.to_string()), now_ms);
+            source::CLOUD_HUB.clone_into(&mut answer.route.source);
+            group::RESOURCE.clone_into(&mut answer.route.group);
+            return self.push(Outgoing::new(answer), effects);
+        }
+        let handled = match route.source.as_str() {
+            // No edge may speak with the cloud's own voice.
+            source::CLOUD_HUB
+            | source::EDGE_CONTROLLER
+            | source::DEVICE_CONTROLLER
+            | "cloudStream"
+            | "synccontroller" => false,
+            source::TWIN | "metaserver" => false,
+            _ => route.operation != operation::UPLOAD && route.resource.object().is_some(),
+        };
+        if handled {
+            effects.push(Effect::Upstream(envelope));
+        } else {
+            let short = |text: &str| text.chars().take(80).collect::<String>();
+            effects.push(Effect::Unhandled {
+                source: short(&route.source),
+                operation: short(&route.operation),
+                resource: short(&route.resource.to_string()),
+            });
+        }
+    }
+
+    fn pipe_has_room(&self) -> bool {
+        self.pipe.is_empty() || (self.pipe.len() < PIPE_FRAMES && self.pipe_bytes < PIPE_BYTES)
+    }
+
+    fn fill_pipe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while !self.ended && self.pipe_has_room() {
+            let Some(frame) = self.queue.next(now) else { return };
+            self.pipe.push_back((now, frame.len()));
+            self.pipe_bytes = self.pipe_bytes.saturating_add(frame.len());
+            effects.push(Effect::Write(frame));
+        }
+    }
+}
+
+fn delivered(node: &NodeName, message: &Outgoing) -> Option<Delivered> {
+    let text = |key: &str| {
+        let value = message.object().and_then(|object| object.get(key));
+        value.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    };
+    if message.route.group != group::RESOURCE {
+        return None;
+    }
+    Some(Delivered {
+        node: node.clone(),
+        resource: message.route.resource.clone(),
+        api_version: text("apiVersion"),
+        kind: text("kind"),
+        deleted: class::is_delete(message),
+        version: ObjectVersion {
+            resource: message.route.resource.clone(),
+            uid: class::uid(message)?.to_owned(),
+            resource_version: message.header.resource_version.clone().unwrap_or_default(),
+        },
+    })
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! Tables of the session's state machine.
+
+use serde_json::json;
+
+use super::*;
+use crate::model::ObjectKey;
+
+fn session(extensions: Extensions, now: Instant) -> Session {
+    let settings = Settings::new(Duration::from_secs(30), Duration::from_secs(10));
+    Session::new(NodeName::parse("edge-1").unwrap(), extensions, settings, "CA PEM".into(), now)
+}
+
+fn upstream(source: &str, operation: &str, resource: &str) -> Envelope {
+    Envelope::new(source, "meta", operation, Resource::parse(resource), Body::Null, 0)
+}
+
+fn pod(name: &str) -> Envelope {
+    let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "uid": name}});
+    let resource = ObjectKey::namespaced("default", "pod", name).into();
+    Envelope::new("edgecontroller", "resource", "insert", resource, Body::Object(object), 0)
+        .with_resource_version("7")
+}
+
+fn kinds(effects: &[Effect]) -> Vec<String> {
+    effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Write(_) => "write".to_owned(),
+            Effect::Upstream(_) => "upstream".to_owned(),
+            Effect::Listing(_) => "listing".to_owned(),
+            Effect::Delivered(it) => format!("delivered {} {}", it.kind, it.version.resource_version),
+            Effect::AckSeconds(secs) => format!("acked after {secs}"),
+            Effect::Unhandled { .. } => "unhandled".to_owned(),
+            Effect::EdgeError { .. } => "edge error".to_owned(),
+            Effect::TooLarge { .. } => "too large".to_owned(),
+            Effect::End(reason) => reason.label().to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn routing() {
+    let now = Instant::now();
+    let both = Extensions { ack_window: true, resync: true };
+    for (source, operation, resource, want) in [
+        ("websocket", "keepalive", "node", vec![]),
+        ("edged", "query", "default/configmap/c", vec!["upstream"]),
+        ("edged", "frobnicate", "default/thing/c", vec!["upstream"]),
+        ("metamanager", "query", "k8s/ca.crt", vec!["write"]),
+        ("metamanager", "resync", "null", vec!["listing"]),
+        ("websocket", "ping", "x", vec!["write"]),
+        ("edged", "error", "default/pod/p", vec!["edge error"]),
+        ("edgecontroller", "insert", "null/node/edge-1", vec!["unhandled"]),
+        ("devicecontroller", "update", "default/pod/p", vec!["unhandled"]),
+        ("twin", "get", "membership/detail", vec!["unhandled"]),
+        ("bus", "upload", "default/alarms", vec!["unhandled"]),
+        ("edged", "insert", "some/Mqtt/Topic", vec!["unhandled"]),
+        ("edged", "response", "default/pod/p", vec![]),
+    ] {
+        let effects = session(both, now).receive(upstream(source, operation, resource), now, 0);
+        assert_eq!(kinds(&effects), want, "{source} {operation} {resource}");
+    }
+    let old = session(Extensions::default(), now).receive(upstream("metamanager", "resync", "null"), now, 0);
+    assert_eq!(kinds(&old), ["unhandled"], "the extension was not agreed on");
+}
+
+#[test]
+fn acknowledgements() {
+    let start = Instant::now();
+    let mut session = session(Extensions::default(), start);
+    let message = pod("a");
+    let ack = message.ack(0);
+    assert_eq!(kinds(&session.send(Outgoing::new(message), start)), ["write"]);
+    assert_eq!(kinds(&session.send(Outgoing::new(pod("b")), start)), [""; 0], "one at a time for a Go edge");
+    assert_eq!(session.unacked(), 1);
+    let later = start + Duration::from_secs(2);
+    let effects = session.receive(ack, later, 0);
+    assert_eq!(kinds(&effects), ["acked after 2", "delivered Pod 7", "write"]);
+}
+
+#[test]
+fn deadlines() {
+    let start = Instant::now();
+    let at = |secs| start + Duration::from_secs(secs);
+    let mut idle = session(Extensions::default(), start);
+    assert_eq!(idle.next_deadline(), at(30));
+    idle.receive(upstream("websocket", "keepalive", "node"), at(20), 0);
+    assert_eq!(kinds(&idle.turn(0, at(49))), [""; 0]);
+    assert_eq!(kinds(&idle.turn(0, at(50))), ["keepalive_lost"]);
+    assert_eq!(kinds(&idle.turn(0, at(51))), [""; 0], "ends once");
+
+    let mut slow = session(Extensions::default(), start);
+    slow.send(Outgoing::new(pod("a")), at(1));
+    assert_eq!(slow.next_deadline(), at(6), "resend");
+    assert_eq!(kinds(&slow.turn(0, at(6))), ["write"]);
+    assert_eq!(kinds(&slow.turn(0, at(11))), ["write_timeout"], "10 s after the frame was given to the pump");
+    let mut taken = session(Extensions::default(), start);
+    taken.send(Outgoing::new(pod("a")), at(1));
+    assert_eq!(kinds(&taken.turn(1, at(2))), [""; 0]);
+    assert_eq!(kinds(&taken.turn(1, at(12))), ["write"], "unacknowledged is not unwritten");
+}
+
+#[test]
+fn the_pipe_is_bounded() {
+    let now = Instant::now();
+    let mut session = session(Extensions { ack_window: true, resync: true }, now);
+    let reply = || Outgoing::new(upstream("edgecontroller", "response", "default/lease/l"));
+    for n in 0..PIPE_FRAMES + 10 {
+        let want = usize::from(n < PIPE_FRAMES);
+        assert_eq!(session.send(reply(), now).len(), want);
+    }
+    assert!(session.is_starved());
+    assert_eq!(session.turn(4, now).len(), 4, "as many as the pump took");
+}
+
+#[test]
+fn endings() {
+    let now = Instant::now();
+    let mut deleted = session(Extensions::default(), now);
+    let gone = Envelope::new(
+        "edgecontroller",
+        "resource",
+        "delete",
+        Resource::parse("null/node/edge-1"),
+        Body::Null,
+        0,
+    );
+    assert_eq!(kinds(&deleted.send(Outgoing::new(gone), now)), ["node_deleted"]);
+    assert_eq!(kinds(&deleted.send(Outgoing::new(pod("a")), now)), [""; 0]);
+
+    let settings =
+        Settings { queue_messages: 2, ..Settings::new(Duration::MAX / 4, Duration::from_secs(10)) };
+    let settings = Settings { keepalive: Duration::from_secs(30), ..settings };
+    let node = NodeName::parse("edge-1").unwrap();
+    let mut full = Session::new(node, Extensions::default(), settings, "".into(), now);
+    for (name, want) in [("a", vec!["write"]), ("b", vec![]), ("c", vec!["queue_full"])] {
+        assert_eq!(kinds(&full.send(Outgoing::new(pod(name)), now)), want, "{name}");
+    }
+}
+
+#[test]
+fn a_too_large_object_does_not_stop_the_others() {
+    let now = Instant::now();
+    let mut session = session(Extensions::default(), now);
+    let mut large = pod("large");
+    if let Body::Object(object) = &mut large.body {
+        object["data"] = "x".repeat(MAX_FRAME_BYTES).into();
+    }
+    assert_eq!(kinds(&session.send(Outgoing::new(large), now)), ["too large"]);
+    assert_eq!(kinds(&session.send(Outgoing::new(pod("a")), now)), ["write"]);
+}

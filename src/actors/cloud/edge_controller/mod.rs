@@ -1,0 +1,373 @@
+//! EdgeController: tells nodes about their pods and what those reference, and talks to the
+//! Kubernetes API for them (protocol section 6).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::kube::api::{Api, ApiResource, DynamicObject};
+use ::kube::runtime::{WatchStreamExt, watcher};
+use actix::prelude::*;
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use self::authority::Verdict;
+use self::index::{Change, Content, Event, Index};
+use self::lanes::Lanes;
+use self::object::Kind;
+use self::plan::{NoPlan, Plan, Subject};
+use crate::bus::Link;
+use crate::bus::cloud_hub::{CloseNode, EndReason, Outgoing, SendDown};
+use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences, Upstream};
+use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation};
+use crate::telemetry::edge_controller::EdgeControllerMetrics;
+
+mod answer;
+mod authority;
+mod call_worker;
+mod index;
+mod lanes;
+mod object;
+mod plan;
+mod references;
+
+/// Messages for CloudHub in one go.
+const BATCH: usize = 256;
+/// Messages waiting for CloudHub. Beyond it all sessions end: comparing costs less than keeping.
+const OUTBOX: usize = 200_000;
+const HUB_DEADLINE: Duration = Duration::from_secs(10);
+const HUB_RETRY: Duration = Duration::from_millis(250);
+/// Nodes of KubeEdge carry this label (protocol section 6.1).
+const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
+
+/// What EdgeController is built from.
+#[derive(Clone)]
+pub struct EdgeControllerParts {
+    pub client: ::kube::Client,
+    pub send_down: Link<SendDown>,
+    pub close_node: Link<CloseNode>,
+    /// Goes into the annotation `cloudcore` of new nodes: this cloudcore's address.
+    pub cloudcore: String,
+}
+
+/// The actor.
+pub struct EdgeController {
+    parts: EdgeControllerParts,
+    index: Index,
+    lanes: Lanes<Job>,
+    outbox: VecDeque<(NodeName, Arc<Outgoing>)>,
+    /// A batch is with CloudHub.
+    sending: bool,
+    /// Sessions must end before anything else is sent: they missed something.
+    heal: bool,
+    metrics: EdgeControllerMetrics,
+}
+
+/// A planned message of a node.
+struct Job {
+    node: NodeName,
+    request: Envelope,
+    verdict: Verdict,
+    plan: Plan,
+}
+
+struct Watched(Kind, Result<watcher::Event<DynamicObject>, watcher::Error>);
+
+impl EdgeController {
+    #[must_use]
+    pub fn new(parts: EdgeControllerParts) -> Self {
+        Self {
+            parts,
+            index: Index::default(),
+            lanes: Lanes::default(),
+            outbox: VecDeque::new(),
+            sending: false,
+            heal: false,
+            metrics: EdgeControllerMetrics::new(),
+        }
+    }
+
+    fn watch(&self, kind: Kind, ctx: &mut Context<Self>) {
+        let resource = ApiResource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            api_version: "v1".to_owned(),
+            kind: kind.name().to_owned(),
+            plural: kind.plural().to_owned(),
+        };
+        let api: Api<DynamicObject> = Api::all_with(self.parts.client.clone(), &resource);
+        let config = match kind {
+            Kind::Node => watcher::Config::default().labels(EDGE_NODES),
+            _ => watcher::Config::default(),
+        };
+        let events = watcher(api, config).default_backoff();
+        ctx.add_stream(events.map(move |event| Watched(kind, event)));
+    }
+
+    fn tell_nodes(&mut self, changes: &[Change], ctx: &mut Context<Self>) {
+        let now_ms = now_ms();
+        for change in changes {
+            let message = object::message(change, now_ms);
+            self.metrics.downstream.increment(change.nodes.len() as u64);
+            self.outbox.extend(change.nodes.iter().map(|node| (node.clone(), Arc::clone(&message))));
+        }
+        self.flush(ctx);
+    }
+
+    /// Gives CloudHub the next batch. One at a time: the order is kept, and a busy CloudHub is
+    /// waited for.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        if self.outbox.len() > OUTBOX {
+            tracing::warn!(messages = self.outbox.len(), "queue to cloudhub is full, all sessions end");
+            self.outbox.clear();
+            self.heal = true;
+        }
+        if self.sending || (self.heal && !self.index.is_complete()) {
+            return;
+        }
+        if self.heal {
+            let close = CloseNode { node: None, reason: EndReason::Restarted };
+            let link = self.parts.close_node.clone();
+            self.sending = true;
+            let asked = async move { link.ask(close, HUB_DEADLINE).await };
+            let done = asked.into_actor(self).map(|result, actor, ctx| {
+                actor.sending = false;
+                match result {
+                    Ok(()) => {
+                        actor.heal = false;
+                        actor.flush(ctx);
+                    }
+                    Err(err) => actor.retry(&err, ctx),
+                }
+            });
+            ctx.spawn(done);
+            return;
+        }
+        if self.outbox.is_empty() {
+            return;
+        }
+        let count = self.outbox.len().min(BATCH);
+        let batch = SendDown { messages: self.outbox.drain(..count).collect() };
+        let (link, sent) = (self.parts.send_down.clone(), batch.clone());
+        self.sending = true;
+        let asked = async move { link.ask(sent, HUB_DEADLINE).await };
+        let done = asked.into_actor(self).map(move |result, actor, ctx| {
+            actor.sending = false;
+            match result {
+                Ok(()) => actor.flush(ctx),
+                Err(err) => {
+                    // It may have been sent: sessions drop what they have already.
+                    batch.messages.into_iter().rev().for_each(|message| actor.outbox.push_front(message));
+                    actor.retry(&err, ctx);
+                }
+            }
+        });
+        ctx.spawn(done);
+    }
+
+    fn retry(&mut self, err: &crate::bus::LinkError, ctx: &mut Context<Self>) {
+        tracing::warn!(error = %err, waiting = self.outbox.len(), "cloudhub does not take messages");
+        let jitter = fastrand::u64(..HUB_RETRY.as_millis() as u64);
+        self.sending = true;
+        ctx.run_later(HUB_RETRY + Duration::from_millis(jitter), |actor, ctx| {
+            actor.sending = false;
+            actor.flush(ctx);
+        });
+    }
+
+    fn serve(&mut self, node: NodeName, request: Envelope, ctx: &mut Context<Self>) {
+        let mut plan = match plan::plan(&node, &request) {
+            Ok(plan) => plan,
+            Err(NoPlan::Unknown) => {
+                self.metrics.unknown.increment(1);
+                tracing::debug!(%node, resource = %request.route.resource, operation = request.route.operation,
+                    "message of an unknown kind");
+                return;
+            }
+            Err(NoPlan::Bad { shape, status }) => {
+                self.metrics.bad.increment(1);
+                tracing::info!(%node, resource = %request.route.resource, why = status.message, "bad message");
+                return self.answer(&node, answer::answers(&request, shape, Err(status), now_ms()), ctx);
+            }
+        };
+        plan::complete_node(&mut plan, &self.parts.cloudcore);
+        let needs_index = matches!(plan.subject, Subject::Referenced { .. } | Subject::Token { .. });
+        if needs_index && !self.index.is_complete() {
+            let status = Status::failure(Reason::ServiceUnavailable, NotReady.to_string());
+            return self.answer(&node, answer::answers(&request, plan.shape, Err(status), now_ms()), ctx);
+        }
+        let verdict = authority::judge(&node, &plan, &self.index);
+        if let Verdict::Forbidden(why) = &verdict {
+            self.metrics.forbidden.increment(1);
+            tracing::warn!(%node, resource = %request.route.resource, why, "message refused");
+        }
+        let (class, object) = (plan.class, plan.object.clone());
+        let job = Job { node: node.clone(), request, verdict, plan };
+        match self.lanes.push(&node, class, &object, job) {
+            Ok(Some(job)) => self.start(job, ctx),
+            Ok(None) => {}
+            Err(lanes::Full) => {
+                self.metrics.dropped.increment(1);
+                tracing::warn!(%node, object, "too many messages wait for the api server, one dropped");
+            }
+        }
+    }
+
+    fn start(&mut self, job: Job, ctx: &mut Context<Self>) {
+        let Job { node, request, verdict, plan } = job;
+        let (class, object, shape) = (plan.class, plan.object.clone(), plan.shape);
+        let is_volume = verdict == Verdict::IfClaimIsOurs;
+        let calls = call_worker::run(self.parts.client.clone(), node.clone(), verdict, plan);
+        let done = calls.into_actor(self).map(move |mut result, actor, ctx| {
+            if is_volume
+                && let Ok(volume) = &result
+                && !authority::owns_volume(&node, volume, &actor.index)
+            {
+                actor.metrics.forbidden.increment(1);
+                let why = format!("no pod of node {node} claims {}", request.route.resource);
+                result = Err(Status::failure(Reason::Forbidden, why));
+            }
+            match &result {
+                Ok(_) => actor.metrics.served.increment(1),
+                Err(_) => actor.metrics.failed.increment(1),
+            }
+            let answers = answer::answers(&request, shape, result, now_ms());
+            actor.answer(&node, answers, ctx);
+            for next in actor.lanes.done(&node, class, &object) {
+                actor.start(next, ctx);
+            }
+        });
+        ctx.spawn(done);
+    }
+
+    fn answer(&mut self, node: &NodeName, answers: Vec<Envelope>, ctx: &mut Context<Self>) {
+        self.outbox.extend(answers.into_iter().map(|envelope| (node.clone(), Outgoing::new(envelope))));
+        self.flush(ctx);
+    }
+
+    /// What a comparison found, checked against what is desired now.
+    fn differences(&self, asked: SendDifferences) -> (Vec<Change>, Option<Envelope>) {
+        let SendDifferences { node, missing, changed, surplus, answer } = asked;
+        let mut changes = Vec::new();
+        for old in surplus {
+            let Resource::Object(key) = old.resource else { continue };
+            let wanted = self.index.desired_object(&node, &key);
+            if wanted.is_none_or(|wanted| wanted.uid != old.uid) {
+                let content = Content::Skeleton { uid: old.uid };
+                changes.push(Change {
+                    nodes: vec![node.clone()],
+                    operation: operation::DELETE,
+                    key,
+                    content,
+                });
+            }
+        }
+        let with = |op: &'static str, list: Vec<Resource>| list.into_iter().map(move |it| (op, it));
+        for (operation, resource) in with(operation::INSERT, missing).chain(with(operation::UPDATE, changed))
+        {
+            let Resource::Object(key) = resource else { continue };
+            let Some(wanted) = self.index.desired_object(&node, &key) else { continue };
+            let plain = matches!(key.kind.as_str(), "secret" | "node") || wanted.is_terminating();
+            changes.push(Change {
+                nodes: vec![node.clone()],
+                operation: if plain { operation::UPDATE } else { operation },
+                content: Content::Object(Arc::clone(&wanted.object)),
+                key,
+            });
+        }
+        (changes, answer)
+    }
+}
+
+impl Actor for EdgeController {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        for kind in Kind::ALL {
+            self.watch(kind, ctx);
+        }
+    }
+}
+
+impl Supervised for EdgeController {
+    /// Everything here can be listed again. What sessions missed meanwhile is found by their
+    /// comparison, so they must end once.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        let parts = self.parts.clone();
+        *self = Self::new(parts);
+        self.heal = true;
+    }
+}
+
+impl StreamHandler<Watched> for EdgeController {
+    fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
+        let was_complete = self.index.is_complete();
+        let event = match event {
+            Ok(watcher::Event::Init) => Event::Listing,
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => match to_value(object) {
+                Some(value) => Event::Applied(value),
+                None => return,
+            },
+            Ok(watcher::Event::Delete(object)) => match to_value(object) {
+                Some(value) => Event::Removed(value),
+                None => return,
+            },
+            Ok(watcher::Event::InitDone) => Event::Listed,
+            Err(err) => {
+                self.metrics.watch_errors.increment(1);
+                tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
+                return;
+            }
+        };
+        let changes = self.index.apply(kind, event);
+        if !was_complete && self.index.is_complete() {
+            tracing::info!("all objects are listed");
+        }
+        self.tell_nodes(&changes, ctx);
+    }
+}
+
+impl Handler<Upstream> for EdgeController {
+    type Result = ();
+
+    fn handle(&mut self, message: Upstream, ctx: &mut Self::Context) {
+        self.serve(message.node, message.envelope, ctx);
+    }
+}
+
+impl Handler<ListDesired> for EdgeController {
+    type Result = Result<Vec<ObjectVersion>, NotReady>;
+
+    fn handle(&mut self, message: ListDesired, _: &mut Self::Context) -> Self::Result {
+        if !self.index.is_complete() {
+            return Err(NotReady);
+        }
+        Ok(self.index.desired(&message.node))
+    }
+}
+
+impl Handler<SendDifferences> for EdgeController {
+    type Result = Result<(), NotReady>;
+
+    fn handle(&mut self, message: SendDifferences, ctx: &mut Self::Context) -> Self::Result {
+        if !self.index.is_complete() {
+            return Err(NotReady);
+        }
+        let node = message.node.clone();
+        let (changes, answer) = self.differences(message);
+        self.tell_nodes(&changes, ctx);
+        self.answer(&node, answer.into_iter().collect(), ctx);
+        Ok(())
+    }
+}
+
+crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences);
+
+fn to_value(object: DynamicObject) -> Option<Value> {
+    serde_json::to_value(object).inspect_err(|err| tracing::warn!(error = %err, "object is not JSON")).ok()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,273 @@
+//! SyncController: after a connect, a node gets only what differs (design D6, protocol section
+//! 4.6). Edges with our `resync` extension list what they hold; for others the API remembers it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use actix::prelude::*;
+
+use self::compare::{Differences, compare};
+use self::listing::Listing;
+use crate::bus::Link;
+use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
+use crate::bus::sync::{Delivered, Held, NodeConnected, NodeGone};
+use crate::model::{Body, Envelope, NodeName, group, source};
+use crate::telemetry::cloud_hub::SyncMetrics;
+
+mod compare;
+mod listing;
+mod object_sync_worker;
+
+const ASK: Duration = Duration::from_secs(10);
+/// Before another try, plus jitter of the same size.
+const RETRY: Duration = Duration::from_millis(500);
+/// An edge lists right after connecting; if it does not, it gets everything.
+const LISTING_DEADLINE: Duration = Duration::from_secs(30);
+/// Deliveries of one node not yet written down. Beyond it they are forgotten: sent once more.
+const MAX_DELIVERIES: usize = 4_096;
+
+/// The actor.
+pub struct SyncController {
+    client: ::kube::Client,
+    desired: Link<ListDesired>,
+    send: Link<SendDifferences>,
+    nodes: HashMap<NodeName, Node>,
+    metrics: SyncMetrics,
+}
+
+/// A connected node.
+struct Node {
+    session: u64,
+    since: Instant,
+    listing: Listing,
+    compared: bool,
+    /// Are ObjectSyncs kept for this node? Not for our edges, not where the kinds are not served.
+    recorded: bool,
+    deliveries: VecDeque<Delivered>,
+    recording: bool,
+}
+
+/// One comparison to be done.
+#[derive(Clone)]
+struct Task {
+    node: NodeName,
+    session: u64,
+    held: Source,
+    answer: Option<Envelope>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Listed(Vec<ObjectVersion>),
+    /// Ask the API; send everything as update.
+    Recorded,
+}
+
+impl SyncController {
+    #[must_use]
+    pub fn new(client: ::kube::Client, desired: Link<ListDesired>, send: Link<SendDifferences>) -> Self {
+        Self { client, desired, send, nodes: HashMap::new(), metrics: SyncMetrics::new() }
+    }
+
+    /// Compares and sends; tries again until it is done or the session is over.
+    fn run(&mut self, task: Task, ctx: &mut Context<Self>) {
+        let current = self.nodes.get(&task.node).is_some_and(|node| node.session == task.session);
+        if !current {
+            return;
+        }
+        let (client, desired, send) = (self.client.clone(), self.desired.clone(), self.send.clone());
+        let work = task.clone();
+        let done = async move { resync(client, desired, send, work).await };
+        ctx.spawn(done.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(done) => actor.finish(&task, &done),
+            Err(why) => {
+                tracing::debug!(node = %task.node, why, "comparison not possible yet");
+                let pause = RETRY + RETRY.mul_f64(fastrand::f64());
+                ctx.run_later(pause, move |actor, ctx| actor.run(task, ctx));
+            }
+        }));
+    }
+
+    fn finish(&mut self, task: &Task, done: &Done) {
+        let Some(node) = self.nodes.get_mut(&task.node) else { return };
+        if node.session != task.session {
+            return;
+        }
+        node.compared = true;
+        node.recorded = done.recorded;
+        let seconds = node.since.elapsed().as_secs_f64();
+        self.metrics.resync_seconds.record(seconds);
+        tracing::info!(node = %task.node, missing = done.missing, changed = done.changed,
+            surplus = done.surplus, seconds, "node compared");
+    }
+
+    /// Writes down one delivery of `node`, then the next.
+    fn record(&mut self, name: NodeName, ctx: &mut Context<Self>) {
+        let Some(node) = self.nodes.get_mut(&name) else { return };
+        if node.recording {
+            return;
+        }
+        let Some(delivery) = node.deliveries.pop_front() else { return };
+        node.recording = true;
+        let client = self.client.clone();
+        let work = async move { object_sync_worker::record(&client, &delivery).await };
+        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| {
+            if let Err(err) = result {
+                tracing::warn!(node = %name, error = %err, "delivery not written down");
+            }
+            if let Some(node) = actor.nodes.get_mut(&name) {
+                node.recording = false;
+            }
+            actor.record(name, ctx);
+        }));
+    }
+}
+
+/// What one comparison sent.
+struct Done {
+    missing: usize,
+    changed: usize,
+    surplus: usize,
+    recorded: bool,
+}
+
+async fn resync(
+    client: ::kube::Client,
+    desired: Link<ListDesired>,
+    send: Link<SendDifferences>,
+    task: Task,
+) -> Result<Done, String> {
+    let Task { node, held, answer, .. } = task;
+    let (held, as_update, recorded) = match held {
+        Source::Listed(held) => (held, false, false),
+        Source::Recorded => match object_sync_worker::load(&client, &node).await {
+            Ok(Some(held)) => (held, true, true),
+            Ok(None) => (Vec::new(), true, false),
+            Err(err) => return Err(err.to_string()),
+        },
+    };
+    let asked = desired.ask(ListDesired { node: node.clone() }, ASK).await;
+    let wanted = asked.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
+    let Differences { mut missing, mut changed, surplus } = compare(&wanted, &held);
+    if as_update {
+        // SyncController of KubeEdge never inserts; edges take updates as either.
+        missing.append(&mut changed);
+        std::mem::swap(&mut missing, &mut changed);
+    }
+    let done = Done { missing: missing.len(), changed: changed.len(), surplus: surplus.len(), recorded };
+    let sent = send.ask(SendDifferences { node, missing, changed, surplus, answer }, ASK).await;
+    sent.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
+    Ok(done)
+}
+
+impl Actor for SyncController {
+    type Context = Context<Self>;
+}
+
+impl Supervised for SyncController {
+    /// Sessions whose comparison was lost end themselves nothing: each listing that still comes is
+    /// answered as if its node had just connected.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.nodes.clear();
+    }
+}
+
+impl Handler<NodeConnected> for SyncController {
+    type Result = ();
+
+    fn handle(&mut self, message: NodeConnected, ctx: &mut Self::Context) {
+        let NodeConnected { node, session, extensions } = message;
+        if self.nodes.get(&node).is_some_and(|known| known.session >= session) {
+            return;
+        }
+        self.nodes.insert(node.clone(), Node::new(session));
+        let task = Task { node, session, held: Source::Recorded, answer: None };
+        if !extensions.resync {
+            return self.run(task, ctx);
+        }
+        ctx.run_later(LISTING_DEADLINE, move |actor, ctx| {
+            let waiting = actor.nodes.get(&task.node).is_some_and(|node| node.is_waiting(task.session));
+            if waiting {
+                tracing::warn!(node = %task.node, "the edge did not list what it holds, it gets everything");
+                actor.run(Task { held: Source::Listed(Vec::new()), ..task }, ctx);
+            }
+        });
+    }
+}
+
+impl Node {
+    fn new(session: u64) -> Self {
+        Self {
+            session,
+            since: Instant::now(),
+            listing: Listing::default(),
+            compared: false,
+            recorded: false,
+            deliveries: VecDeque::new(),
+            recording: false,
+        }
+    }
+
+    fn is_waiting(&self, session: u64) -> bool {
+        self.session == session && !self.compared
+    }
+}
+
+impl Handler<NodeGone> for SyncController {
+    type Result = ();
+
+    fn handle(&mut self, message: NodeGone, _: &mut Self::Context) {
+        if self.nodes.get(&message.node).is_some_and(|node| node.session <= message.session) {
+            self.nodes.remove(&message.node);
+        }
+    }
+}
+
+impl Handler<Held> for SyncController {
+    type Result = ();
+
+    fn handle(&mut self, message: Held, ctx: &mut Self::Context) {
+        let Held { node: name, session, envelope } = message;
+        let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(session));
+        if node.session != session {
+            return;
+        }
+        match node.listing.add(&envelope.body) {
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                let answer = Some(answer(&envelope));
+                self.run(Task { node: name, session, held: Source::Listed(held), answer }, ctx);
+            }
+            Err(err) => {
+                self.metrics.bad_listings.increment(1);
+                tracing::warn!(node = %name, error = %err, "bad listing");
+            }
+        }
+    }
+}
+
+impl Handler<Delivered> for SyncController {
+    type Result = ();
+
+    fn handle(&mut self, message: Delivered, ctx: &mut Self::Context) {
+        let name = message.node.clone();
+        let Some(node) = self.nodes.get_mut(&name) else { return };
+        if !node.recorded || node.deliveries.len() >= MAX_DELIVERIES {
+            return;
+        }
+        node.deliveries.push_back(message);
+        self.record(name, ctx);
+    }
+}
+
+crate::handles!(SyncController: NodeConnected, NodeGone, Held, Delivered);
+
+/// `"OK"` to the last part of a listing.
+fn answer(listing: &Envelope) -> Envelope {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let mut answer = listing.response(Body::Text("OK".to_owned()), now_ms);
+    source::EDGE_CONTROLLER.clone_into(&mut answer.route.source);
+    group::RESOURCE.clone_into(&mut answer.route.group);
+    answer
+}
