@@ -1,1 +1,3 @@
 //! edgecore.
+use crate::config::{EdgeCoreConfig, Loaded};
+pub fn run(_l: Loaded<EdgeCoreConfig>) -> u8 { 0 }

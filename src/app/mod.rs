@@ -1,5 +1,5 @@
 //! L4: the whole programs, wired, and keadm's commands.
 
+pub mod cloud;
 pub mod edge;
-
 mod program;

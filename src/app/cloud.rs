@@ -1,0 +1,159 @@
+//! cloudcore: the embedded Kubernetes API (or a client of a real one) and the controllers.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
+use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
+use crate::actors::cloud::edge_controller::{EdgeController, EdgeControllerParts};
+use crate::actors::cloud::sync_controller::SyncController;
+use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
+use crate::config::{CloudCoreConfig, Loaded, host};
+use crate::identity::{self, Ca, ClientAuth, JoinTokens, KeyPair, ServiceAccountKeys};
+use crate::store::{RocksStore, Tuning};
+use crate::supervise::{MAIN_THREAD, Policy};
+
+/// Thread of CloudHub and its sessions: a busy hub delays no controller.
+const HUB_THREAD: &str = "cloudhub";
+/// Thread of the controllers.
+const CONTROL_THREAD: &str = "controllers";
+
+/// Runs cloudcore until it is told to end; the exit code.
+#[must_use]
+pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
+    let Loaded { config, warnings } = loaded;
+    let common = config.common_config.clone();
+    let monitor = config.monitor_address().to_owned();
+    program::run("cloudcore", &common, &monitor, &warnings, async move |stage| declare(stage, &config).await)
+}
+
+async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
+    let hub_config = &config.modules.cloud_hub;
+    let ca = Arc::new(Ca::load_or_create(&hub_config.tls_ca_file, &hub_config.tls_ca_key_file)?);
+    let names = server_names(config);
+
+    let (client, cluster_ca) = if is_embedded(config) {
+        let core = embedded_api(stage, config, &ca, &names)?;
+        (core.client(), ca.cert_pem())
+    } else {
+        real_cluster(config).await?
+    };
+
+    let tree = &mut stage.tree;
+    let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
+    let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
+    let sync = tree.slot::<SyncController>("SyncController", 1_024);
+
+    let parts = EdgeControllerParts {
+        client: client.clone(),
+        send_down: hub.link(),
+        close_node: hub.link(),
+        cloudcore: names.first().cloned().unwrap_or_default(),
+    };
+    let sync_client = client.clone();
+    let (desired, send) = (controller.link(), controller.link());
+    let hub_parts = CloudHubParts {
+        config: hub_config.clone(),
+        listeners: Listeners::bind(hub_config)?,
+        websocket_tls: identity::server_tls(&hub_pair(config, &ca, &names)?, &ca.cert_pem(), ClientAuth::Required)?,
+        https_tls: identity::server_tls(&hub_pair(config, &ca, &names)?, &ca.cert_pem(), ClientAuth::Optional)?,
+        ca,
+        tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
+        trust_domain: config.identity.trust_domain.clone(),
+        node_cert_ttl: config.node_certificate_ttl(),
+        cluster_ca_pem: cluster_ca.into(),
+        client: client.clone(),
+        tree: tree.handle(),
+        upstream: controller.link(),
+        node_connected: sync.link(),
+        node_gone: sync.link(),
+        held: sync.link(),
+        delivered: sync.link(),
+    };
+    let (websocket, https) = hub_parts.listeners.addresses()?;
+    tracing::info!(%websocket, %https, "cloudhub listens");
+
+    tree.add(controller, CONTROL_THREAD, Policy::default(), move || EdgeController::new(parts));
+    tree.add(sync, CONTROL_THREAD, Policy::default(), move || SyncController::new(sync_client, desired, send));
+    tree.add(hub, HUB_THREAD, Policy::default(), move || CloudHub::new(hub_parts));
+    Ok(Box::new(()))
+}
+
+/// Does cloudcore serve its own Kubernetes API?
+fn is_embedded(config: &CloudCoreConfig) -> bool {
+    let real = &config.kube_api_config;
+    config.modules.api_server.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty()
+}
+
+/// Opens the store and declares the server of the embedded API. It is ready for the controllers
+/// at once, before its socket is served.
+fn embedded_api(
+    stage: &mut Stage,
+    config: &CloudCoreConfig,
+    ca: &Arc<Ca>,
+    names: &[String],
+) -> Result<Arc<ApiCore>, Fatal> {
+    let api = &config.modules.api_server;
+    let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
+    let keys = Arc::new(ServiceAccountKeys::load_or_create(&config.service_account_key_file())?);
+    let core = ApiCore::start(ApiSettings {
+        store,
+        keys,
+        ca_pem: ca.cert_pem(),
+        clock: Arc::new(jiff::Timestamp::now),
+    })?;
+    let address = format!("{}:{}", api.address, api.port);
+    let listener = TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;
+    let parts = ApiServerParts {
+        core: Arc::clone(&core),
+        ca: Arc::clone(ca),
+        tls: kubeconfig::server_tls(ca, listener.local_addr()?, names)?,
+        listener: Arc::new(listener),
+        kubeconfig: api.kubeconfig.clone(),
+    };
+    let slot = stage.tree.slot("ApiServer", 64);
+    stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
+    Ok(core)
+}
+
+/// A client of the cluster that `kubeAPIConfig` names, and the CA its certificate is signed by.
+async fn real_cluster(config: &CloudCoreConfig) -> Result<(::kube::Client, String), Fatal> {
+    let api = &config.kube_api_config;
+    let mut settings = if api.kube_config.as_os_str().is_empty() {
+        ::kube::Config::new(api.master.parse()?)
+    } else {
+        let file = ::kube::config::Kubeconfig::read_from(&api.kube_config)?;
+        ::kube::Config::from_custom_kubeconfig(file, &::kube::config::KubeConfigOptions::default()).await?
+    };
+    if !api.master.is_empty() {
+        settings.cluster_url = api.master.parse()?;
+    }
+    let ca = settings.root_cert.iter().flatten().map(|der| identity::cert_pem_from_der(der)).collect();
+    Ok((::kube::Client::try_from(settings)?, ca))
+}
+
+/// Every name and address this cloudcore may be dialled by.
+fn server_names(config: &CloudCoreConfig) -> Vec<String> {
+    let hub = &config.modules.cloud_hub;
+    let mut names = hub.advertise_address.clone();
+    if names.is_empty() {
+        names.push(host().address.to_string());
+    }
+    names.extend(hub.dns_names.iter().filter(|name| !name.is_empty()).cloned());
+    names
+}
+
+/// CloudHub's certificate: the configured files if they exist, else a fresh one of our CA.
+fn hub_pair(config: &CloudCoreConfig, ca: &Ca, names: &[String]) -> Result<KeyPair, Fatal> {
+    let hub = &config.modules.cloud_hub;
+    if hub.tls_cert_file.exists() || hub.tls_private_key_file.exists() {
+        let read = |path: &std::path::Path| {
+            std::fs::read_to_string(path).map_err(|err| format!("cannot read {}: {err}", path.display()))
+        };
+        return Ok(KeyPair { cert_pem: read(&hub.tls_cert_file)?, key_pem: read(&hub.tls_private_key_file)? });
+    }
+    let pair = ca.issue_server("KubeEdge", names, Duration::from_secs(364 * 24 * 3600))?;
+    Ok(pair)
+}
