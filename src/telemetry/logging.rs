@@ -3,8 +3,9 @@
 use std::io::IsTerminal;
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LoggingConfig};
@@ -34,15 +35,26 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let level = &config.level;
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .map_err(|source| LoggingError::Level { level: level.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let mut filter: Targets =
+        level.parse().map_err(|source| LoggingError::Level { level: level.clone(), source })?;
+    for noisy in NOISY {
+        if !level.contains(noisy) {
+            filter = filter.with_target(*noisy, LevelFilter::WARN);
+        }
+    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
     Ok(match config.format {
-        LogFormat::Text => Box::new(builder.with_ansi(colors).finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
+        LogFormat::Text => Box::new(registry.with(lines.with_ansi(colors))),
+        LogFormat::Json => {
+            Box::new(registry.with(lines.json().flatten_event(true).with_current_span(false)))
+        }
     })
 }
+
+/// Libraries whose everyday lines help nobody who runs this program. Naming one in the level
+/// brings its lines back.
+const NOISY: &[&str] = &["actix_server", "tungstenite", "tower", "hyper", "h2"];
 
 #[cfg(test)]
 mod tests {
