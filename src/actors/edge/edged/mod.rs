@@ -11,3 +11,5 @@ pub mod resources;
 pub mod security;
 pub mod sources;
 pub mod spec;
+pub mod volumes;
+pub mod volumes_worker;
