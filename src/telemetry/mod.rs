@@ -1,2 +1,3 @@
 //! (see ARCHITECTURE.md)
 pub mod cri;
+pub mod identity;
