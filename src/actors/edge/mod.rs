@@ -1,2 +1,3 @@
-//! (see ARCHITECTURE.md)
+//! The modules of edgecore.
+
 pub mod edged;
