@@ -1,4 +1,5 @@
 //! The integration tests: real programs, real clients, real sockets.
 
+mod cri;
 mod harness;
 mod kubectl;

@@ -2,4 +2,6 @@
 
 pub mod edge_hub;
 pub mod meta_manager;
+//! The modules of edgecore.
+
 pub mod edged;
