@@ -26,8 +26,14 @@ const MAX_GENERATE_PREFIX: usize = 58;
 const NAME_TRIES: usize = 8;
 
 /// Metadata that only the server sets.
-const SYSTEM_FIELDS: [&str; 6] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"];
+const SYSTEM_FIELDS: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+];
 
 /// Stores a new object.
 ///
@@ -49,7 +55,9 @@ pub fn create(
     }
     let now = object::time(tx.world.now);
     let metadata = object::metadata(&mut new);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"] {
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"]
+    {
         metadata.remove(field);
     }
     metadata.insert("name".into(), name.clone().into());
@@ -63,15 +71,16 @@ pub fn create(
     admission::before_create(tx, kind, &mut new)?;
     (kind.hooks.defaults)(kind.kind, &mut new);
     admission::after_defaults(kind, &mut new);
-    let mut errors: Vec<FieldError> = Vec::new();
-    if let Some(why) = (kind.hooks.name)(kind.kind, &name) {
+    let mut errors = (kind.hooks.create)(kind.kind, &new);
+    if let Some(why) = (kind.hooks.name)(kind.kind, &name)
+        && !errors.iter().any(|err| err.field == "metadata.name")
+    {
         errors.push(FieldError {
             reason: "FieldValueInvalid",
             field: "metadata.name".into(),
             message: format!("Invalid value: {name:?}: {why}"),
         });
     }
-    errors.extend((kind.hooks.create)(kind.kind, &new));
     if !errors.is_empty() {
         return Err(ApiError::invalid(kind, &name, &errors));
     }
@@ -278,7 +287,9 @@ impl PatchKind {
             _ if kind.hooks.strategic.is_some() => Err(ApiError::unsupported_media(
                 "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
             )),
-            _ => Err(ApiError::unsupported_media("application/json-patch+json, application/merge-patch+json")),
+            _ => {
+                Err(ApiError::unsupported_media("application/json-patch+json, application/merge-patch+json"))
+            }
         }
     }
 }

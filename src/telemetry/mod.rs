@@ -1,10 +1,8 @@
-//! (see ARCHITECTURE.md)
-
-pub mod apiserver;
 //! L1: what can be seen from outside (design D12): logs, metric families, readiness. The HTTP side
 //! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
 
 pub mod actors;
+pub mod apiserver;
 pub mod exporter;
 pub mod logging;
 pub mod readiness;
