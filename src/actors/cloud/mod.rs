@@ -3,3 +3,6 @@
 pub mod cloud_hub;
 pub mod edge_controller;
 pub mod sync_controller;
+//! (see ARCHITECTURE.md)
+
+pub mod api_server;
