@@ -71,15 +71,16 @@ pub fn create(
     admission::before_create(tx, kind, &mut new)?;
     (kind.hooks.defaults)(kind.kind, &mut new);
     admission::after_defaults(kind, &mut new);
-    let mut errors: Vec<FieldError> = Vec::new();
-    if let Some(why) = (kind.hooks.name)(kind.kind, &name) {
+    let mut errors = (kind.hooks.create)(kind.kind, &new);
+    if let Some(why) = (kind.hooks.name)(kind.kind, &name)
+        && !errors.iter().any(|err| err.field == "metadata.name")
+    {
         errors.push(FieldError {
             reason: "FieldValueInvalid",
             field: "metadata.name".into(),
             message: format!("Invalid value: {name:?}: {why}"),
         });
     }
-    errors.extend((kind.hooks.create)(kind.kind, &new));
     if !errors.is_empty() {
         return Err(ApiError::invalid(kind, &name, &errors));
     }

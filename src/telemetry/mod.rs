@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod cloud_hub;
 pub mod edge_controller;
+pub mod apiserver;
 pub mod exporter;
 pub mod cri;
 pub mod apiserver;

@@ -37,12 +37,6 @@ impl Connection {
     pub fn ended(&self) -> Option<EndReason> {
         self.ended.get().copied()
     }
-
-    /// A connection without a socket.
-    #[cfg(test)]
-    pub fn detached() -> Arc<Self> {
-        Arc::new(Self { peer: None, socket: None, ended: OnceLock::new() })
-    }
 }
 
 /// For `HttpServer::on_connect`: puts an `Arc<Connection>` into the connection's extensions.

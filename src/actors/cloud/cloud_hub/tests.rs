@@ -1,1 +1,5 @@
-//! In-process tests.
+//! CloudHub in a running tree, over real TLS on loopback.
+
+mod harness;
+mod join;
+mod websocket;

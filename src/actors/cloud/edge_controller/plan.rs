@@ -100,6 +100,10 @@ pub enum NoPlan {
 /// [`NoPlan`].
 pub fn plan(node: &NodeName, message: &Envelope) -> Result<Plan, NoPlan> {
     let key = message.route.resource.object().ok_or(NoPlan::Unknown)?;
+    let cluster_scoped = matches!(key.kind.as_str(), "node" | "nodepatch" | "persistentvolume");
+    if key.name.is_none() || (key.namespace.is_none() && !cluster_scoped) {
+        return Err(NoPlan::Unknown); // a delete without a name would delete a collection
+    }
     let planned = match key.kind.as_str() {
         "node" | "nodepatch" | "nodestatus" => of_node(key, message),
         "pod" | "podpatch" | "podstatus" => of_pod(key, message),
@@ -115,7 +119,8 @@ pub fn plan(node: &NodeName, message: &Envelope) -> Result<Plan, NoPlan> {
     let plan = planned?;
     // Names become parts of URLs.
     let legal = |text: &str| {
-        text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b':'))
+        !text.is_empty()
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b':'))
             && text != "."
             && text != ".."
     };

@@ -1,0 +1,129 @@
+//! Watches: from where, what, and when they end.
+
+use super::*;
+use crate::apiserver::registry::HISTORY_CHANGES;
+
+#[tokio::test]
+async fn from_a_list_onwards() {
+    let bench = Bench::new();
+    bench.made(MAPS, &configmap("old")).await;
+    let (_, list) = bench.get(MAPS).await;
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    bench.made(MAPS, &configmap("a")).await;
+    bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": "2"}})).await;
+    let (_, gone) = bench.delete(&format!("{MAPS}/a"), &Value::Null).await;
+    assert_eq!(gone["status"], "Success");
+    let mut watch =
+        bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1")).await;
+    assert_eq!(watch.word().await, "ADDED a");
+    assert_eq!(watch.word().await, "MODIFIED a");
+    let deleted = watch.next().await.unwrap();
+    assert_eq!(deleted["type"], "DELETED");
+    assert_eq!(deleted["object"]["data"]["a"], "2");
+    let last: u64 = deleted["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(last > version.parse().unwrap());
+    assert!(watch.next().await.is_none(), "the timeout ends it");
+}
+
+#[tokio::test]
+async fn without_a_version_all_objects_come_first() {
+    let bench = Bench::new();
+    bench.made(MAPS, &configmap("a")).await;
+    let url = format!("{MAPS}?watch=true&labelSelector=!x&fieldSelector=metadata.name%3Da");
+    let mut watch = bench.watch(&url).await;
+    assert_eq!(watch.word().await, "ADDED a");
+    bench.made(MAPS, &configmap("b")).await;
+    // Leaving the selection looks like a deletion, coming back like a creation.
+    bench.merge(&format!("{MAPS}/a"), &json!({"metadata": {"labels": {"x": "1"}}})).await;
+    let left = watch.next().await.unwrap();
+    assert_eq!((left["type"].as_str(), left["object"]["metadata"].get("labels")), (Some("DELETED"), None));
+    let (_, now) = bench.get(&format!("{MAPS}/a")).await;
+    assert_eq!(left["object"]["metadata"]["resourceVersion"], now["metadata"]["resourceVersion"]);
+    bench.merge(&format!("{MAPS}/a"), &json!({"metadata": {"labels": {"x": null}}})).await;
+    assert_eq!(watch.word().await, "ADDED a");
+}
+
+#[tokio::test]
+async fn streaming_lists_end_with_a_bookmark() {
+    let bench = Bench::new();
+    bench.made(MAPS, &configmap("a")).await;
+    let url = format!(
+        "{MAPS}?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&fieldSelector=metadata.name%3Da"
+    );
+    let mut watch = bench.watch(&url).await;
+    assert_eq!(watch.word().await, "ADDED a");
+    let mark = watch.next().await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let (_, list) = bench.get(MAPS).await;
+    assert_eq!(mark["object"]["metadata"]["resourceVersion"], list["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn history_is_bounded_and_says_so() {
+    let bench = Bench::new();
+    let made = bench.made(MAPS, &configmap("a")).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut slow = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    for turn in 0..=HISTORY_CHANGES {
+        let (code, _) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": turn.to_string()}})).await;
+        assert_eq!(code, 200);
+    }
+    // A client that did not keep up is told so and cut off.
+    let event = slow.next().await.unwrap();
+    assert_eq!((event["type"].as_str(), event["object"]["code"].as_u64()), (Some("ERROR"), Some(410)));
+    assert!(slow.next().await.is_none());
+    let (code, value) = bench.get(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!((code, value["reason"].as_str()), (410, Some("Expired")));
+    let (code, _) = bench.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await;
+    assert_eq!(code, 410);
+}
+
+#[tokio::test]
+async fn tables_in_watches() {
+    let bench = Bench::new();
+    bench.made(PODS, &pod("p")).await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let response =
+        bench.core.call(bench.request(Method::GET, &format!("{PODS}?watch=true"), b"", &accept)).await;
+    let ApiBody::Stream(lines) = response.body else { panic!("no stream") };
+    let mut watch = Watching { lines, buffer: Vec::new() };
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["object"]["kind"], "Table");
+    assert_eq!(event["object"]["rows"][0]["object"]["metadata"]["name"], "p");
+    assert!(!event["object"]["columnDefinitions"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_not_seen() {
+    let bench = Bench::new();
+    bench.made(MAPS, &configmap("a")).await;
+    let (_, list) = bench.get(MAPS).await;
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    bench.store.set_faults(crate::store::Faults { fail_writes: 1, ..Default::default() });
+    let (code, value) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": "lost"}})).await;
+    assert_eq!((code, value["reason"].as_str()), (500, Some("InternalError")));
+    assert_eq!(bench.get(&format!("{MAPS}/a")).await.1["data"]["a"], "1");
+    let (code, _) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": "kept"}})).await;
+    assert_eq!(code, 200);
+    let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "kept");
+}
+
+#[tokio::test]
+async fn concurrent_writers_share_commits_and_lose_nothing() {
+    let mut bench = Bench::new();
+    bench.store.set_faults(crate::store::Faults {
+        write_delay: std::time::Duration::from_millis(5),
+        ..Default::default()
+    });
+    let before = bench.store.writes();
+    let bodies: Vec<Value> = (0..200).map(|index| configmap(&format!("c{index}"))).collect();
+    let all = bodies.iter().map(|body| bench.post(MAPS, body));
+    let answers = futures_util::future::join_all(all).await;
+    assert!(answers.iter().all(|(code, _)| *code == 201));
+    assert!(bench.store.writes() - before < 100, "{} commits", bench.store.writes() - before);
+    bench.restart();
+    let (_, list) = bench.get(MAPS).await;
+    assert_eq!(names(&list).len(), 201);
+}
