@@ -1,10 +1,12 @@
 //! `cloudcore.yaml`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommonConfig, IdentityConfig, Listener};
+use super::invalid::{Check, at_least_one, file, folder, ip, require, url};
+use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, Listener, foreign_keys};
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,83 @@ impl Default for CloudCoreConfig {
     }
 }
 
+impl CloudCoreConfig {
+    /// Where the join-token key is: `cloudHub.tokenKeyFile`, or beside the CA's key.
+    #[must_use]
+    pub fn token_key_file(&self) -> PathBuf {
+        self.beside_ca_key(&self.modules.cloud_hub.token_key_file, "join-token.key")
+    }
+
+    /// Where the service-account key is: `apiServer.serviceAccountKeyFile`, or beside the CA's key.
+    #[must_use]
+    pub fn service_account_key_file(&self) -> PathBuf {
+        self.beside_ca_key(&self.modules.api_server.service_account_key_file, "service-account.key")
+    }
+
+    fn beside_ca_key(&self, configured: &Path, name: &str) -> PathBuf {
+        if configured.as_os_str().is_empty() {
+            self.modules.cloud_hub.tls_ca_key_file.with_file_name(name)
+        } else {
+            configured.to_owned()
+        }
+    }
+
+    /// Folder of the embedded API's store: `apiServer.dataDir`, or `{dataDir}/apiserver`.
+    #[must_use]
+    pub fn api_server_data_dir(&self) -> PathBuf {
+        let configured = &self.modules.api_server.data_dir;
+        if configured.as_os_str().is_empty() { self.data_dir.join("apiserver") } else { configured.clone() }
+    }
+
+    /// `host:port` of the monitor; 127.0.0.1:9091 unless configured.
+    #[must_use]
+    pub fn monitor_address(&self) -> &str {
+        let configured = self.common_config.monitor_server.bind_address.as_str();
+        if configured.is_empty() { "127.0.0.1:9091" } else { configured }
+    }
+
+    /// Life of a node certificate: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
+    #[must_use]
+    pub fn node_certificate_ttl(&self) -> Duration {
+        match self.identity.node_svid_ttl_secs {
+            0 => {
+                Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
+            }
+            secs => Duration::from_secs(secs),
+        }
+    }
+}
+
+impl ConfigFile for CloudCoreConfig {
+    const API_VERSION: &'static str = "cloudcore.config.kubeedge.io/v1alpha1";
+    const KIND: &'static str = "CloudCore";
+    const PROGRAM: &'static str = "cloudcore";
+    const DEFAULTS: &'static str = include_str!("../../config/cloudcore.yaml");
+    const FOREIGN_KEYS: &'static [&'static str] = foreign_keys::CLOUD;
+    const FREE_MAPS: &'static [&'static str] = &[];
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.common_config.validate()?;
+        self.kube_api_config.validate()?;
+        folder("dataDir", &self.data_dir)?;
+        self.identity.validate()?;
+        self.modules.api_server.validate()?;
+        self.modules.cloud_hub.validate()?;
+        self.modules.node_monitor.validate()
+    }
+
+    fn minimal(host: &Host) -> String {
+        format!(
+            "# What cloudcore needs to be told; everything else has a default (--defaultconfig prints them all).\n\
+             apiVersion: {}\nkind: {}\nmodules:\n  cloudHub:\n    \
+             # Addresses edges dial; they go into the server certificate.\n    advertiseAddress: [\"{}\"]\n",
+            Self::API_VERSION,
+            Self::KIND,
+            host.address
+        )
+    }
+}
+
 /// Where the Kubernetes API is. Both empty: cloudcore serves its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -44,6 +123,17 @@ pub struct KubeApiConfig {
     pub kube_config: PathBuf,
 }
 
+impl KubeApiConfig {
+    fn validate(&self) -> Check {
+        if self.master.is_empty() {
+            Ok(())
+        } else {
+            url("kubeAPIConfig.master", &self.master, &["https", "http"])
+        }
+    }
+}
+
+/// One section per module.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudModules {
@@ -66,6 +156,19 @@ pub struct ApiServerConfig {
     pub data_dir: PathBuf,
     /// The admin kubeconfig, written 0600 at each start.
     pub kubeconfig: PathBuf,
+    /// Signs service-account tokens; created 0600 if missing. Empty: `service-account.key` beside
+    /// the CA's key ([`CloudCoreConfig::service_account_key_file`]).
+    pub service_account_key_file: PathBuf,
+}
+
+impl ApiServerConfig {
+    fn validate(&self) -> Check {
+        ip("modules.apiServer.address", &self.address)?;
+        if !self.data_dir.as_os_str().is_empty() {
+            folder("modules.apiServer.dataDir", &self.data_dir)?;
+        }
+        file("modules.apiServer.kubeconfig", &self.kubeconfig)
+    }
 }
 
 impl Default for ApiServerConfig {
@@ -76,10 +179,12 @@ impl Default for ApiServerConfig {
             port: 6443,
             data_dir: PathBuf::new(),
             kubeconfig: "/etc/kubeedge/admin.conf".into(),
+            service_account_key_file: PathBuf::new(),
         }
     }
 }
 
+/// The edges' side: listeners, certificates, sessions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudHubConfig {
@@ -96,6 +201,9 @@ pub struct CloudHubConfig {
     pub tls_ca_key_file: PathBuf,
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,
+    /// Signs join tokens: 32 random bytes, created 0600 if missing. Removing it ends all tokens.
+    /// Empty: `join-token.key` beside the CA's key ([`CloudCoreConfig::token_key_file`]).
+    pub token_key_file: PathBuf,
     /// IP addresses edges dial; they go into the server certificate. Empty: this host's.
     pub advertise_address: Vec<String>,
     /// DNS names that go into the server certificate.
@@ -106,6 +214,34 @@ pub struct CloudHubConfig {
     pub token_refresh_duration: u64,
     pub websocket: Listener,
     pub https: Listener,
+}
+
+impl CloudHubConfig {
+    fn validate(&self) -> Check {
+        let key = |name: &str| format!("modules.cloudHub.{name}");
+        at_least_one(&key("keepaliveInterval"), self.keepalive_interval)?;
+        at_least_one(&key("nodeLimit"), self.node_limit.into())?;
+        at_least_one(&key("writeTimeout"), self.write_timeout)?;
+        file(&key("tlsCAFile"), &self.tls_ca_file)?;
+        file(&key("tlsCAKeyFile"), &self.tls_ca_key_file)?;
+        file(&key("tlsCertFile"), &self.tls_cert_file)?;
+        file(&key("tlsPrivateKeyFile"), &self.tls_private_key_file)?;
+        for (i, address) in self.advertise_address.iter().enumerate() {
+            ip(&key(&format!("advertiseAddress[{i}]")), address)?;
+        }
+        for (i, name) in self.dns_names.iter().enumerate() {
+            let fine = !name.contains(['/', ' ', ':', '@']);
+            require(fine, &key(&format!("dnsNames[{i}]")), format!("{name:?} is not a DNS name"))?;
+        }
+        let days = self.edge_cert_signing_duration;
+        let why = format!("it must be 1 to 36400 days, found {days}");
+        require((1..=36_400).contains(&days), &key("edgeCertSigningDuration"), why)?;
+        let hours = self.token_refresh_duration;
+        let why = format!("it must be 1 to 87600 hours, found {hours}");
+        require((1..=87_600).contains(&hours), &key("tokenRefreshDuration"), why)?;
+        self.websocket.validate(&key("websocket"))?;
+        self.https.validate(&key("https"))
+    }
 }
 
 impl Default for CloudHubConfig {
@@ -119,6 +255,7 @@ impl Default for CloudHubConfig {
             tls_ca_key_file: "/etc/kubeedge/ca/rootCA.key".into(),
             tls_cert_file: "/etc/kubeedge/certs/server.crt".into(),
             tls_private_key_file: "/etc/kubeedge/certs/server.key".into(),
+            token_key_file: PathBuf::new(),
             advertise_address: Vec::new(),
             dns_names: Vec::new(),
             edge_cert_signing_duration: 365,
@@ -160,6 +297,12 @@ pub struct NodeMonitorConfig {
     pub enable: bool,
     /// Seconds after the last lease renewal.
     pub grace_period_secs: u64,
+}
+
+impl NodeMonitorConfig {
+    fn validate(&self) -> Check {
+        at_least_one("modules.nodeMonitor.gracePeriodSecs", self.grace_period_secs)
+    }
 }
 
 impl Default for NodeMonitorConfig {

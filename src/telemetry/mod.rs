@@ -6,3 +6,6 @@ pub mod apiserver;
 pub mod exporter;
 pub mod logging;
 pub mod readiness;
+//! (see ARCHITECTURE.md)
+pub mod cri;
+pub mod identity;
