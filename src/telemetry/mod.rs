@@ -17,3 +17,6 @@ pub mod edge_hub;
 pub mod meta_manager;
 
 pub mod apiserver;
+//! (see ARCHITECTURE.md)
+pub mod cri;
+pub mod identity;
