@@ -3,7 +3,7 @@
 
 pub mod actors;
 pub mod edge_hub;
-pub mod meta_manager;
 pub mod exporter;
 pub mod logging;
+pub mod meta_manager;
 pub mod readiness;
