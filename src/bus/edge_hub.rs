@@ -46,6 +46,9 @@ pub enum SendError {
     QueueFull,
     #[error("the message is larger than the cloud takes: {bytes} bytes")]
     TooLarge { bytes: usize },
+    /// A bug or a hostile object: it never becomes JSON.
+    #[error("the message cannot be encoded: {0}")]
+    Unprintable(String),
     #[error("no reply within {0:?}")]
     NoReply(Duration),
     #[error("the connection ended before the reply came")]

@@ -31,7 +31,7 @@ use crate::bus::meta::{ApplyDownstream, NotStored};
 use crate::config::EdgeHubConfig;
 use crate::model::{Body, Envelope, NodeName};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
-use crate::wire::frame;
+use crate::wire::frame::{self, WireError};
 
 /// How long storing one message may take before the cloud has to send it again.
 const APPLY_DEADLINE: Duration = Duration::from_secs(30);
@@ -312,6 +312,8 @@ impl Actor for EdgeHub {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(RENEWAL_CHECK, |hub, ctx| hub.renew_if_due(ctx));
+        // After a restart the session is gone and MetaManager does not know.
+        self.tell_news(ctx);
         let effects = self.hub.tick(now());
         self.run(effects, ctx);
     }
@@ -432,13 +434,10 @@ impl EdgeHub {
 
 /// Encodes, refusing what the cloud would not take.
 fn outgoing(envelope: &Envelope, class: Class, purpose: Purpose) -> Result<Outgoing, SendError> {
-    let frame = frame::encode(envelope).map_err(|err| {
-        tracing::warn!(resource = %envelope.route.resource, error = %err, "message not encoded");
-        SendError::TooLarge { bytes: 0 }
+    let frame = frame::encode_within(envelope, MAX_MESSAGE_BYTES).map_err(|err| match err {
+        WireError::TooLarge { bytes, .. } => SendError::TooLarge { bytes },
+        err => SendError::Unprintable(err.to_string()),
     })?;
-    if frame.len() > MAX_MESSAGE_BYTES {
-        return Err(SendError::TooLarge { bytes: frame.len() });
-    }
     Ok(Outgoing { msg_id: envelope.header.msg_id.clone(), purpose, class, frame: Bytes::from(frame) })
 }
 

@@ -65,12 +65,6 @@ impl Queues {
         }
     }
 
-    /// Messages waiting.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.control.len() + self.event.len() + self.device.len()
-    }
-
     /// # Errors
     /// [`Full`] when the class or the bytes together are at their bound; nothing is dropped.
     pub fn push(&mut self, message: Outgoing) -> Result<(), Full> {
@@ -246,6 +240,6 @@ mod tests {
         queues.put_back(vec![message(Class::Control, 8), message(Class::Control, 9)]);
         assert_eq!(ids(&queues.take(now, 2, 1000)), ["8", "9"]);
         queues.retain(|_| false);
-        assert_eq!((queues.len(), queues.bytes), (0, 0));
+        assert_eq!((queues.ready_at(now), queues.bytes), (None, 0));
     }
 }

@@ -42,7 +42,8 @@ pub fn route(envelope: &Envelope) -> Route {
     match (route.group.as_str(), has_parent) {
         (group::RESOURCE | "func", true) => Route::Reply { store: is_tracked_reply(envelope) },
         (group::RESOURCE | "func", false) => Route::Store,
-        (group::USER, true) => Route::Reply { store: false },
+        // `meta` is what this edge asks with: a cloud may answer the resync listing in kind.
+        (group::USER | group::META, true) => Route::Reply { store: false },
         _ => Route::Nobody,
     }
 }
@@ -142,6 +143,7 @@ mod tests {
             ("configmap", "resource", "response", "default/configmap/c", Some("m"), object(), reply(true)),
             ("no secret", "resource", "response", "default/secret/c", Some("m"), error(), reply(false)),
             ("user reply", "user", "response", "x", Some("m"), Body::Null, reply(false)),
+            ("resync reply", "meta", "response", "null", Some("m"), object(), reply(false)),
             ("user push", "user", "publish", "x", None, Body::Null, Route::Nobody),
             ("twin", "twin", "update", "membership", None, object(), Route::Nobody),
             ("task", "taskmanager", "upgrade", "x", None, object(), Route::Nobody),

@@ -103,12 +103,6 @@ impl<T> Hub<T> {
         self.session
     }
 
-    /// Messages that wait in memory.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queues.len()
-    }
-
     /// The connection is open and the handshake done.
     pub fn opened(&mut self, resync: bool, now: Instant) -> Vec<Effect<T>> {
         self.session += 1;

@@ -78,9 +78,9 @@ impl Index {
         self.objects.keys().filter(move |key| key.kind == kind)
     }
 
-    #[must_use]
-    pub fn contains(&self, key: &ObjectKey) -> bool {
-        self.objects.contains_key(key)
+    /// Keys of everything stored.
+    pub fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.keys()
     }
 
     /// Stored objects: pods, configmaps, secrets, nodes, others.
@@ -106,7 +106,8 @@ impl Index {
     /// Why it cannot be stored: it has no object where there must be one.
     pub fn apply(&mut self, envelope: &Envelope) -> Result<Change, &'static str> {
         let Resource::Object(key) = &envelope.route.resource else { return Ok(Change::default()) };
-        if key.name.is_none() || matches!(key.kind.as_str(), "podpatch" | "nodepatch" | "podstatus" | "lease") {
+        if key.name.is_none() || matches!(key.kind.as_str(), "podpatch" | "nodepatch" | "podstatus" | "lease")
+        {
             return Ok(Change::default());
         }
         match envelope.route.operation.as_str() {
@@ -298,7 +299,8 @@ fn config_changed(key: &ObjectKey) -> Option<Notice> {
     })
 }
 
-fn changed(key: &ObjectKey, object: Value) -> Option<Notice> {
+/// What a stored object means for the others.
+pub fn changed(key: &ObjectKey, object: Value) -> Option<Notice> {
     match key.kind.as_str() {
         "pod" => Some(Notice::PodChanged(Arc::new(object))),
         "node" => Some(Notice::NodeChanged(Arc::new(object))),
