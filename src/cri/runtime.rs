@@ -43,6 +43,32 @@ pub trait Runtime: Send + Sync + 'static {
         sandbox: v1::PodSandboxConfig,
     ) -> BoxFuture<'_, Result<String, CriError>>;
 
+    fn remove_image(&self, image: String) -> BoxFuture<'_, Result<(), CriError>>;
+    /// Disk use of the image store, one entry per filesystem.
+    fn image_fs_info(&self) -> BoxFuture<'_, Result<Vec<v1::FilesystemUsage>, CriError>>;
+
+    /// Runs a command to its end inside a running container, at most `timeout_secs`.
+    fn exec_sync(
+        &self,
+        id: String,
+        command: Vec<String>,
+        timeout_secs: i64,
+    ) -> BoxFuture<'_, Result<v1::ExecSyncResponse, CriError>>;
+    /// Usage of one container. `usage_nano_cores` may be empty: compute rates from two samples.
+    fn container_stats(&self, id: String) -> BoxFuture<'_, Result<v1::ContainerStats, CriError>>;
+    /// Usage of every running container in one call.
+    fn list_container_stats(&self) -> BoxFuture<'_, Result<Vec<v1::ContainerStats>, CriError>>;
+    /// Makes the runtime open a container's log file anew (after it was rotated away).
+    fn reopen_log(&self, id: String) -> BoxFuture<'_, Result<(), CriError>>;
+    /// Changes limits of a live container.
+    fn update_resources(
+        &self,
+        id: String,
+        resources: v1::LinuxContainerResources,
+    ) -> BoxFuture<'_, Result<(), CriError>>;
+    /// How the runtime manages cgroups; `None` when it cannot say (containerd before 2.0).
+    fn cgroup_driver(&self) -> BoxFuture<'_, Result<Option<v1::CgroupDriver>, CriError>>;
+
     /// Container and sandbox events as they happen (containerd's own API where the CRI has none).
     /// The stream ends when the connection does; the caller reconnects and lists again.
     fn events(&self) -> BoxFuture<'_, Result<BoxStream<'static, RuntimeEvent>, CriError>>;
