@@ -344,25 +344,12 @@ impl Planner<'_> {
             }
             self.plan.actions.push(Action::Start {
                 container: name.clone(),
-                restarts: self.restarts(name, newest),
+                restarts: self.state.memory.next_restarts.get(name).copied().unwrap_or_default(),
                 image_ref: image_ref.clone(),
                 sandbox: sandbox.clone(),
             });
             return;
         }
-    }
-
-    /// The restart count of the next instance: one more than the last, even if the runtime lost it.
-    fn restarts(&self, name: &str, newest: Option<&Container>) -> u32 {
-        if let Some(newest) = newest {
-            return newest.restarts.saturating_add(1);
-        }
-        let status = &self.state.memory.status;
-        let init = status.init_container_statuses.iter().flatten();
-        let reported = init.chain(status.container_statuses.iter().flatten()).find(|c| c.name == name);
-        let ran = |c: &&k8s_openapi::api::core::v1::ContainerStatus| c.container_id.is_some();
-        let count = reported.filter(ran).map(|c| c.restart_count.saturating_add(1));
-        count.and_then(|count| u32::try_from(count).ok()).unwrap_or_default()
     }
 
     /// The pod is over but still there: nothing runs, its containers stay for their logs.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodStatus};
 
 use super::backoff::{CRASH_BASE, CRASH_CAP, CrashLoop, Retry, after, since};
-use super::observed::{Container, Observed, Sandbox, time_of};
+use super::observed::{Container, Life, Observed, Sandbox, time_of};
 
 /// Shortest grace a container gets, seconds.
 const MIN_GRACE_SECS: i64 = 1;
@@ -45,6 +45,8 @@ pub struct Memory {
     /// Their sources changed while they were being written.
     pub volumes_again: bool,
     pub containers: BTreeMap<String, ContainerMemory>,
+    /// Restart count of the next instance, by container name, where one ran before.
+    pub next_restarts: BTreeMap<String, u32>,
     /// When an exit was first seen, by container id.
     pub exits: BTreeMap<String, Timestamp>,
     /// Runtime calls about one id that failed.
@@ -241,6 +243,12 @@ impl PodState {
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
             memory.terminal = Some(Terminal { failed: None, stored: true });
         }
+        for old in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
+            if old.container_id.is_some() || old.restart_count > 0 {
+                let next = u32::try_from(old.restart_count).unwrap_or_default().saturating_add(1);
+                memory.next_restarts.insert(old.name.clone(), next);
+            }
+        }
         memory.status = status;
         let mut state =
             Self { pod, hashes, observed: Observed::default(), memory, busy: BTreeSet::new(), notes: vec![] };
@@ -294,6 +302,10 @@ impl PodState {
         for container in self.observed.containers.iter().filter(|c| c.exited()) {
             self.memory.exits.entry(container.id.clone()).or_insert(now);
         }
+        for container in self.observed.containers.iter().filter(|c| c.life != Life::Created) {
+            let next = self.memory.next_restarts.entry(container.name.clone()).or_default();
+            *next = (*next).max(container.restarts.saturating_add(1));
+        }
         let known: BTreeSet<&str> = self.observed.containers.iter().map(|c| c.id.as_str()).collect();
         self.memory.exits.retain(|id, _| known.contains(id.as_str()));
         let sandboxes: BTreeSet<&str> = self.observed.sandboxes.iter().map(|s| s.id.as_str()).collect();
@@ -330,7 +342,8 @@ impl PodState {
     /// Nothing is left and nobody waits for anything: the worker may go.
     #[must_use]
     pub fn finished(&self) -> bool {
-        self.memory.removed && self.memory.torn_down && self.observed.is_empty() && self.busy.is_empty()
+        let idle = self.busy.iter().all(|work| matches!(work, Work::Image(_)));
+        self.memory.removed && self.memory.torn_down && self.observed.is_empty() && idle
     }
 
     /// Grace of the pod's own choosing, seconds.
