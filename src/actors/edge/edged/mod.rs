@@ -1,0 +1,6 @@
+//! Edged: runs this node's pods.
+
+#[cfg(test)]
+mod fixtures;
+pub mod host;
+pub mod names;
