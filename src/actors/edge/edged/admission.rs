@@ -17,11 +17,7 @@ pub struct Refusal {
 ///
 /// # Errors
 /// [`Refusal`] with reason `NodePorts` or `OutOfpods`.
-pub fn admit<'a>(
-    pod: &Pod,
-    others: impl IntoIterator<Item = &'a Pod>,
-    max_pods: u32,
-) -> Result<(), Refusal> {
+pub fn admit<'a>(pod: &Pod, others: impl IntoIterator<Item = &'a Pod>, max_pods: u32) -> Result<(), Refusal> {
     let wanted = host_ports(pod);
     let mut count: u32 = 0;
     for other in others {
@@ -78,8 +74,16 @@ mod tests {
         for (case, other, want) in [
             ("no ports", pod(false, json!([{"containerPort": 80}])), None),
             ("same port", pod(false, json!([{"containerPort": 1, "hostPort": 8080}])), Some("NodePorts")),
-            ("other protocol", pod(false, json!([{"containerPort": 1, "hostPort": 8080, "protocol": "UDP"}])), None),
-            ("one address", pod(false, json!([{"containerPort": 1, "hostPort": 8080, "hostIP": "127.0.0.1"}])), Some("NodePorts")),
+            (
+                "other protocol",
+                pod(false, json!([{"containerPort": 1, "hostPort": 8080, "protocol": "UDP"}])),
+                None,
+            ),
+            (
+                "one address",
+                pod(false, json!([{"containerPort": 1, "hostPort": 8080, "hostIP": "127.0.0.1"}])),
+                Some("NodePorts"),
+            ),
             ("host network", pod(true, json!([{"containerPort": 8080}])), Some("NodePorts")),
         ] {
             assert_eq!(admit(&other, [&web], 110).err().map(|r| r.reason), want, "{case}");

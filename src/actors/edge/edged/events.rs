@@ -105,7 +105,10 @@ impl EventLog {
             count: Some(seen.count),
             first_timestamp: Some(whole_second(seen.first)),
             last_timestamp: Some(whole_second(seen.last)),
-            source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(self.node.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: Some(self.node.clone()),
+            }),
             reporting_component: Some("kubelet".to_owned()),
             reporting_instance: Some(self.node.clone()),
             ..Event::default()

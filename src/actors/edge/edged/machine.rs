@@ -36,7 +36,8 @@ impl Machine {
     #[must_use]
     pub fn read() -> Self {
         let line = |path: &str| read(path).lines().next().unwrap_or_default().trim().to_owned();
-        let first = |paths: [&str; 2]| paths.iter().map(|p| line(p)).find(|l| !l.is_empty()).unwrap_or_default();
+        let first =
+            |paths: [&str; 2]| paths.iter().map(|p| line(p)).find(|l| !l.is_empty()).unwrap_or_default();
         let machine_id = first(["/etc/machine-id", "/var/lib/dbus/machine-id"]);
         let uuid = first(["/sys/class/dmi/id/product_uuid", "/etc/machine-id"]);
         Self {
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!(meminfo(text, "MemTotal"), Some(24_684_092 * 1024));
         assert_eq!(meminfo(text, "MemAvailable"), Some(20_000_000 * 1024));
         assert_eq!(meminfo("MemTotal: many", "MemTotal"), None);
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         assert_eq!(os_image(""), "Linux");
         assert_eq!(running_tasks("0.5 0.4 0.3 2/345 6789"), Some(345));
         assert_eq!(running_tasks("nonsense"), None);

@@ -122,7 +122,8 @@ pub fn status(
         ])
     };
     let disk_left = usage.disk_bytes / 100 * (100 - DISK_FLOOR_PERCENT);
-    let address = |kind: &str, address: &str| NodeAddress { type_: kind.to_owned(), address: address.to_owned() };
+    let address =
+        |kind: &str, address: &str| NodeAddress { type_: kind.to_owned(), address: address.to_owned() };
     let mut addresses: Vec<NodeAddress> =
         facts.addresses.iter().map(|ip| address("InternalIP", ip)).collect();
     addresses.push(address("Hostname", &facts.name));
@@ -336,28 +337,52 @@ mod tests {
 
     fn state_of(status: &NodeStatus) -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter().flatten();
-        conditions.map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone().unwrap_or_default())).collect()
+        conditions
+            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone().unwrap_or_default()))
+            .collect()
     }
 
     #[test]
     fn looks_like_a_kubeedge_node() {
         let node = node(&facts(), &EdgedConfig::default(), None, at(0));
         let value = serde_json::to_value(&node).expect("json");
-        assert_eq!(value["status"]["capacity"], json!({"cpu": "2", "ephemeral-storage": "264212084Ki", "memory": "24684092Ki", "pods": "110"}));
-        assert_eq!(value["status"]["allocatable"]["memory"], "24581692Ki", "as Go KubeEdge's on the same machine");
+        assert_eq!(
+            value["status"]["capacity"],
+            json!({"cpu": "2", "ephemeral-storage": "264212084Ki", "memory": "24684092Ki", "pods": "110"})
+        );
+        assert_eq!(
+            value["status"]["allocatable"]["memory"], "24581692Ki",
+            "as Go KubeEdge's on the same machine"
+        );
         assert_eq!(value["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10350);
         assert_eq!(value["metadata"]["labels"]["node-role.kubernetes.io/edge"], "");
         assert_eq!(value["metadata"]["labels"]["kubernetes.io/hostname"], "edge-1");
-        assert_eq!(value["status"]["addresses"], json!([{"type": "InternalIP", "address": "10.99.0.1"}, {"type": "Hostname", "address": "edge-1"}]));
-        let reasons: Vec<_> = state_of(&node.status.expect("status")).into_iter().map(|(_, _, r)| r).collect();
-        assert_eq!(reasons, ["KubeletHasSufficientMemory", "KubeletHasNoDiskPressure", "KubeletHasSufficientPID", "EdgeReady"]);
+        assert_eq!(
+            value["status"]["addresses"],
+            json!([{"type": "InternalIP", "address": "10.99.0.1"}, {"type": "Hostname", "address": "edge-1"}])
+        );
+        let reasons: Vec<_> =
+            state_of(&node.status.expect("status")).into_iter().map(|(_, _, r)| r).collect();
+        assert_eq!(
+            reasons,
+            [
+                "KubeletHasSufficientMemory",
+                "KubeletHasNoDiskPressure",
+                "KubeletHasSufficientPID",
+                "EdgeReady"
+            ]
+        );
     }
 
     #[test]
     fn pressures_and_runtime_trouble() {
         let config = EdgedConfig::default();
         for (case, change, want) in [
-            ("memory", (|f| f.usage.memory_available_bytes = 1) as fn(&mut Facts), ("MemoryPressure", "True")),
+            (
+                "memory",
+                (|f| f.usage.memory_available_bytes = 1) as fn(&mut Facts),
+                ("MemoryPressure", "True"),
+            ),
             ("disk", |f| f.usage.disk_free_bytes = 1, ("DiskPressure", "True")),
             ("inodes", |f| f.usage.inodes_free = 1, ("DiskPressure", "True")),
             ("pids", |f| f.usage.pids = 32700, ("PIDPressure", "True")),
@@ -369,8 +394,14 @@ mod tests {
             let found = state_of(&status).into_iter().any(|(t, s, _)| (t.as_str(), s.as_str()) == want);
             assert!(found, "{case}");
         }
-        let down = [("RuntimeReady".to_owned(), true, String::new()), ("NetworkReady".to_owned(), false, "cni".to_owned())];
-        assert_eq!(trouble(&down).as_deref(), Some("container runtime network not ready: NetworkReady=false message:cni"));
+        let down = [
+            ("RuntimeReady".to_owned(), true, String::new()),
+            ("NetworkReady".to_owned(), false, "cni".to_owned()),
+        ];
+        assert_eq!(
+            trouble(&down).as_deref(),
+            Some("container runtime network not ready: NetworkReady=false message:cni")
+        );
     }
 
     #[test]
@@ -382,16 +413,25 @@ mod tests {
         assert_eq!(all["metadata"]["uid"], "u");
         assert!(all["status"].get("capacity").is_some());
         let same = status(&facts(), &config, Some(&first), at(10));
-        assert_eq!(same.conditions.as_ref().map(|c| c[0].last_transition_time.clone()), first.conditions.as_ref().map(|c| c[0].last_transition_time.clone()));
+        assert_eq!(
+            same.conditions.as_ref().map(|c| c[0].last_transition_time.clone()),
+            first.conditions.as_ref().map(|c| c[0].last_transition_time.clone())
+        );
         assert_eq!(patch(Some((&first, at(0))), &same, "u", every, at(10)), None);
         let due = patch(Some((&first, at(0))), &same, "u", every, at(300)).expect("due");
-        assert_eq!(due["status"].as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()), Some(vec!["conditions".to_owned()]));
+        assert_eq!(
+            due["status"].as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()),
+            Some(vec!["conditions".to_owned()])
+        );
         let mut down = facts();
         down.runtime.trouble = Some("container runtime is down".into());
         let turned = status(&down, &config, Some(&first), at(20));
         let patch = patch(Some((&first, at(0))), &turned, "u", every, at(20)).expect("turned");
         let ready = &patch["status"]["conditions"][3];
-        assert_eq!((ready["status"].as_str(), ready["reason"].as_str()), (Some("False"), Some("KubeletNotReady")));
+        assert_eq!(
+            (ready["status"].as_str(), ready["reason"].as_str()),
+            (Some("False"), Some("KubeletNotReady"))
+        );
     }
 
     #[test]
@@ -400,7 +440,10 @@ mod tests {
         let list = images(many);
         assert_eq!((list.len(), list[0].size_bytes), (MAX_IMAGES, Some(79)));
         let lease = serde_json::to_value(lease("edge-1", "u", 40, at(1))).expect("json");
-        assert_eq!(lease["metadata"]["ownerReferences"][0], json!({"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": "u"}));
+        assert_eq!(
+            lease["metadata"]["ownerReferences"][0],
+            json!({"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": "u"})
+        );
         assert_eq!(lease["spec"]["renewTime"], "2027-01-15T08:00:01.000000Z");
     }
 }

@@ -185,20 +185,46 @@ pub enum Why {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     SandboxRunning(Sandbox),
-    SandboxFailed { message: String },
+    SandboxFailed {
+        message: String,
+    },
     VolumesReady,
-    VolumesFailed { message: String },
-    ImageReady { container: String, image_ref: String },
-    ImageFailed { container: String, reason: String, message: String },
+    VolumesFailed {
+        message: String,
+    },
+    ImageReady {
+        container: String,
+        image_ref: String,
+    },
+    ImageFailed {
+        container: String,
+        reason: String,
+        message: String,
+    },
     Started(Container),
-    StartFailed { container: String, reason: String, message: String, left: Option<Box<Container>> },
+    StartFailed {
+        container: String,
+        reason: String,
+        message: String,
+        left: Option<Box<Container>>,
+    },
     Killed(Box<Container>),
-    SandboxStopped { id: String },
-    Gone { id: String },
+    SandboxStopped {
+        id: String,
+    },
+    Gone {
+        id: String,
+    },
     /// A runtime call about `id` failed; it is tried again.
-    CallFailed { id: String },
-    TornDown { failed: Option<String> },
-    Confirmed { ok: bool },
+    CallFailed {
+        id: String,
+    },
+    TornDown {
+        failed: Option<String>,
+    },
+    Confirmed {
+        ok: bool,
+    },
 }
 
 /// A Kubernetes event to be.

@@ -38,7 +38,11 @@ pub fn status(state: &PodState, around: &Surroundings, now: Timestamp) -> PodSta
     for (spec, init) in specs(&state.pod) {
         let status = container_status(state, &spec.name, init, &needs, now);
         let status = ContainerStatus {
-            image: if status.image.is_empty() { spec.image.clone().unwrap_or_default() } else { status.image },
+            image: if status.image.is_empty() {
+                spec.image.clone().unwrap_or_default()
+            } else {
+                status.image
+            },
             ..status
         };
         if init { init_statuses.push(status) } else { statuses.push(status) }
@@ -242,11 +246,15 @@ fn waiting(
             }
             let spec = specs(&state.pod).find(|(spec, _)| spec.name == name);
             let image = spec.and_then(|(spec, _)| spec.image.as_deref()).unwrap_or_default();
-            return say("ImagePullBackOff", format!("Back-off pulling image \"{image}\": {reason}: {message}"));
+            return say(
+                "ImagePullBackOff",
+                format!("Back-off pulling image \"{image}\": {reason}: {message}"),
+            );
         }
         if let Some((pause, _)) = state.crash_pause(name, now) {
             let pod = full_name(&state.pod);
-            let text = format!("back-off {} restarting failed container={name} pod={pod}", go_duration(pause));
+            let text =
+                format!("back-off {} restarting failed container={name} pod={pod}", go_duration(pause));
             return say("CrashLoopBackOff", text);
         }
         if let Some((reason, message)) = &memory.error {
@@ -331,7 +339,10 @@ fn conditions(
     match missing.is_empty() {
         true => add("Ready", ready, reason, message.clone()),
         false => {
-            let text = format!("corresponding condition of pod readiness gate \"{}\" does not exist.", missing.join(", "));
+            let text = format!(
+                "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                missing.join(", ")
+            );
             add("Ready", false, Some("ReadinessGatesNotReady"), Some(text));
         }
     }
