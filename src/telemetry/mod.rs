@@ -1,2 +1,5 @@
-//! (see ARCHITECTURE.md)
+//! L1: what can be seen from outside (design D12): logs, metric families, readiness. The HTTP side
+//! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
+
+pub mod actors;
 pub mod edged;
