@@ -1,6 +1,7 @@
 //! L1: what Kubernetes objects mean: selectors, patches, quantities, tables, validation. Pure.
 
 pub mod defaults;
+pub mod names;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
