@@ -31,6 +31,19 @@ pub enum Life {
     Unknown,
 }
 
+impl Life {
+    /// From CRI's number.
+    #[must_use]
+    pub fn of(state: i32) -> Self {
+        match v1::ContainerState::try_from(state) {
+            Ok(v1::ContainerState::ContainerCreated) => Self::Created,
+            Ok(v1::ContainerState::ContainerRunning) => Self::Running,
+            Ok(v1::ContainerState::ContainerExited) => Self::Exited,
+            Ok(v1::ContainerState::ContainerUnknown) | Err(_) => Self::Unknown,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container {
     pub id: String,
@@ -64,12 +77,7 @@ impl Container {
             name: metadata.name,
             restarts: metadata.attempt,
             hash,
-            life: match v1::ContainerState::try_from(status.state) {
-                Ok(v1::ContainerState::ContainerCreated) => Life::Created,
-                Ok(v1::ContainerState::ContainerRunning) => Life::Running,
-                Ok(v1::ContainerState::ContainerExited) => Life::Exited,
-                Ok(v1::ContainerState::ContainerUnknown) | Err(_) => Life::Unknown,
-            },
+            life: Life::of(status.state),
             created_ns: status.created_at,
             started_ns: status.started_at,
             finished_ns: status.finished_at,
@@ -157,8 +165,18 @@ impl Observed {
         self.containers.iter().any(Container::alive)
     }
 
-    /// Puts a newer view of one container in place of the older one.
-    pub fn put_container(&mut self, container: Container) {
+    /// Puts a newer view of one container in place of the older one. Looks can overtake each
+    /// other, but a container never goes back: what has exited stays so.
+    pub fn put_container(&mut self, mut container: Container) {
+        if let Some(old) = self.containers.iter().find(|c| c.id == container.id) {
+            let back = old.exited() || (old.life == Life::Running && container.life == Life::Created);
+            if back && !container.exited() {
+                return;
+            }
+            if container.sandbox_id.is_empty() {
+                container.sandbox_id.clone_from(&old.sandbox_id);
+            }
+        }
         self.containers.retain(|c| c.id != container.id);
         self.containers.push(container);
     }
@@ -172,6 +190,12 @@ impl Observed {
     pub fn forget(&mut self, id: &str) {
         self.sandboxes.retain(|s| s.id != id);
         self.containers.retain(|c| c.id != id && c.sandbox_id != id);
+    }
+
+    /// Is this the id of a container or sandbox here?
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.sandboxes.iter().any(|s| s.id == id) || self.containers.iter().any(|c| c.id == id)
     }
 
     #[must_use]

@@ -297,7 +297,8 @@ impl PodState {
                 memory.pulls = Retry::default();
             }
         }
-        if self.pod.spec != pod.spec {
+        let meta = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        if self.pod.spec != pod.spec || meta(&self.pod) != meta(&pod) {
             self.config_changed();
         }
         self.pod = pod;
@@ -315,6 +316,27 @@ impl PodState {
         }
         for memory in self.memory.containers.values_mut() {
             memory.tries.hurry();
+        }
+    }
+
+    /// The runtime is back: what failed is tried again at once.
+    pub fn hurry(&mut self) {
+        self.memory.sandbox.hurry();
+        self.memory.calls.clear();
+        for memory in self.memory.containers.values_mut() {
+            memory.tries.hurry();
+        }
+    }
+
+    /// Tokens in volumes run out: written again now and then, MetaManager renews them in time.
+    pub fn refresh_tokens(&mut self) {
+        let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let mut sources = volumes.flat_map(|volume| volume.projected.iter().flat_map(|p| p.sources.iter().flatten()));
+        if sources.any(|source| source.service_account_token.is_some())
+            && self.memory.volumes == Volumes::Ready
+            && !self.memory.torn_down
+        {
+            self.memory.volumes = Volumes::Wanted;
         }
     }
 
@@ -489,12 +511,15 @@ impl PodState {
                 self.note(true, "FailedMount", message.clone(), None);
                 self.memory.volumes = Volumes::Failed { message, retry };
             }
-            Outcome::ImageReady { container, image_ref } => {
+            // The spec may have changed meanwhile: an answer about another image is worth nothing.
+            Outcome::ImageReady { container, image, .. } | Outcome::ImageFailed { container, image, .. }
+                if !self.wants_image(&container, &image) => {}
+            Outcome::ImageReady { container, image_ref, .. } => {
                 let memory = self.container(&container);
                 memory.image = ImageState::Ready(image_ref);
                 memory.pulls = Retry::default();
             }
-            Outcome::ImageFailed { container, reason, message } => {
+            Outcome::ImageFailed { container, reason, message, .. } => {
                 let text = format!("Error: {reason}");
                 let memory = self.container(&container);
                 memory.pulls.fail(now, CRASH_BASE, CRASH_CAP, 0.0);
@@ -542,6 +567,11 @@ impl PodState {
                 self.memory.confirm.fail(now, STEP_BASE, STEP_CAP, jitter);
             }
         }
+    }
+
+    fn wants_image(&self, container: &str, image: &str) -> bool {
+        let spec = specs(&self.pod).find(|(spec, _)| spec.name == container);
+        spec.is_some_and(|(spec, _)| spec.image.as_deref().unwrap_or_default() == image)
     }
 
     fn call_failed(&mut self, id: &str, now: Timestamp) {
