@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::dev::ToEnvelope;
 use actix::prelude::{Actor, Addr, Handler, MailboxError, Message, Recipient, SendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What happened to a message that was sent. Never says why the receiver refused its content:
 /// that is in the message's own result.
@@ -23,8 +24,12 @@ pub enum LinkError {
     Timeout { actor: &'static str },
 }
 
-/// Counters of one actor, written by its links and its mail, read by metrics and `/actors`.
-#[derive(Debug, Default)]
+/// Counters and the bound of one actor's mailbox, written by its links and its mail, read by
+/// metrics and `/actors`.
+///
+/// The bound lives here and not in actix: an actix address lets one message more in for each of
+/// its clones, and a waiting `send` clones it, so there it bounds nothing (0.13.5).
+#[derive(Debug)]
 pub struct ActorStats {
     /// Accepted by the mailbox.
     pub enqueued: AtomicU64,
@@ -36,9 +41,31 @@ pub struct ActorStats {
     pub busy_nanos: AtomicU64,
     /// Histogram of handler durations, set once by whoever runs the actor.
     pub handle_seconds: std::sync::OnceLock<metrics::Histogram>,
+    /// One permit for each place in the mailbox.
+    room: Arc<Semaphore>,
+}
+
+impl Default for ActorStats {
+    /// No bound but that of the actix address.
+    fn default() -> Self {
+        Self::bounded(Semaphore::MAX_PERMITS)
+    }
 }
 
 impl ActorStats {
+    /// Counters of a mailbox that holds at most `capacity` messages (at least 1), whoever sends.
+    #[must_use]
+    pub fn bounded(capacity: usize) -> Self {
+        Self {
+            enqueued: AtomicU64::new(0),
+            dequeued: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+            handle_seconds: std::sync::OnceLock::new(),
+            room: Arc::new(Semaphore::new(capacity.clamp(1, Semaphore::MAX_PERMITS))),
+        }
+    }
+
     /// Messages waiting in the mailbox now.
     #[must_use]
     pub fn depth(&self) -> u64 {
@@ -53,10 +80,20 @@ pub struct Mail<M> {
     receipt: Receipt,
 }
 
-/// Counts the message out of the mailbox when it is handled or dropped.
+/// Counts the message out of the mailbox when it is opened or dropped, and measures its handler.
 pub struct Receipt {
     stats: Arc<ActorStats>,
+    /// The place in the mailbox, given back when the message is taken out.
+    place: Option<OwnedSemaphorePermit>,
     opened: Option<Instant>,
+}
+
+impl Receipt {
+    fn leave_mailbox(&mut self) {
+        if self.place.take().is_some() {
+            self.stats.dequeued.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl<M: Message> Message for Mail<M> {
@@ -68,6 +105,7 @@ impl<M> Mail<M> {
     #[must_use]
     pub fn open(self) -> (M, Receipt) {
         let mut receipt = self.receipt;
+        receipt.leave_mailbox();
         receipt.opened = Some(Instant::now());
         (self.message, receipt)
     }
@@ -75,7 +113,7 @@ impl<M> Mail<M> {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.stats.dequeued.fetch_add(1, Ordering::Relaxed);
+        self.leave_mailbox();
         if let Some(opened) = self.opened {
             let spent = opened.elapsed();
             let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
@@ -164,12 +202,12 @@ where
                 return Ok(());
             }
         };
-        match recipient.try_send(self.mail(message)) {
+        let Ok(place) = Arc::clone(&self.stats.room).try_acquire_owned() else {
+            return Err(self.full());
+        };
+        match recipient.try_send(self.mail(message, place)) {
             Ok(()) => Ok(()),
-            Err(SendError::Full(_)) => {
-                self.stats.refused.fetch_add(1, Ordering::Relaxed);
-                Err(LinkError::Full { actor: self.actor })
-            }
+            Err(SendError::Full(_)) => Err(self.full()),
             Err(SendError::Closed(_)) => Err(LinkError::Lost { actor: self.actor }),
         }
     }
@@ -183,10 +221,18 @@ where
             Target::Actor(recipient) => recipient,
             Target::Function(function) => return Ok(function(message)),
         };
-        match recipient.send(self.mail(message)).timeout(deadline).await {
-            Ok(result) => Ok(result),
-            Err(MailboxError::Timeout) => Err(LinkError::Timeout { actor: self.actor }),
-            Err(MailboxError::Closed) => Err(LinkError::Lost { actor: self.actor }),
+        let lost = LinkError::Lost { actor: self.actor };
+        let answer = async {
+            let room = Arc::clone(&self.stats.room);
+            let place = room.acquire_owned().await.map_err(|_| lost)?;
+            recipient.send(self.mail(message, place)).await.map_err(|err| match err {
+                MailboxError::Closed => lost,
+                MailboxError::Timeout => LinkError::Timeout { actor: self.actor },
+            })
+        };
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(result) => result,
+            Err(_) => Err(LinkError::Timeout { actor: self.actor }),
         }
     }
 
@@ -196,9 +242,15 @@ where
         self.actor
     }
 
-    fn mail(&self, message: M) -> Mail<M> {
+    fn mail(&self, message: M, place: OwnedSemaphorePermit) -> Mail<M> {
         self.stats.enqueued.fetch_add(1, Ordering::Relaxed);
-        Mail { message, receipt: Receipt { stats: Arc::clone(&self.stats), opened: None } }
+        let receipt = Receipt { stats: Arc::clone(&self.stats), place: Some(place), opened: None };
+        Mail { message, receipt }
+    }
+
+    fn full(&self) -> LinkError {
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        LinkError::Full { actor: self.actor }
     }
 }
 

@@ -4,6 +4,8 @@
 pub mod edge_hub;
 pub mod edged;
 mod link;
+#[cfg(test)]
+mod link_tests;
 pub mod meta;
 
 pub use link::{ActorStats, Link, LinkError, Mail, Receipt};

@@ -1,2 +1,14 @@
+//! L1: what can be seen from outside (design D12): logs, metric families, readiness. The HTTP side
+//! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
+
+pub mod actors;
+pub mod exporter;
 //! (see ARCHITECTURE.md)
 pub mod cri;
+pub mod identity;
+pub mod logging;
+pub mod readiness;
+pub mod edge_hub;
+pub mod meta_manager;
+
+pub mod apiserver;
