@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! L4: the whole programs, wired.
+
+pub mod edge;
+mod program;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommonConfig, IdentityConfig, Listener};
+use super::invalid::{Check, at_least_one, file, folder, ip, require, url};
+use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, Listener, foreign_keys};
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,36 @@ impl Default for CloudCoreConfig {
     }
 }
 
+impl ConfigFile for CloudCoreConfig {
+    const API_VERSION: &'static str = "cloudcore.config.kubeedge.io/v1alpha1";
+    const KIND: &'static str = "CloudCore";
+    const PROGRAM: &'static str = "cloudcore";
+    const DEFAULTS: &'static str = include_str!("../../config/cloudcore.yaml");
+    const FOREIGN_KEYS: &'static [&'static str] = foreign_keys::CLOUD;
+    const FREE_MAPS: &'static [&'static str] = &[];
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.common_config.validate()?;
+        self.kube_api_config.validate()?;
+        folder("dataDir", &self.data_dir)?;
+        self.identity.validate()?;
+        self.modules.api_server.validate()?;
+        self.modules.cloud_hub.validate()?;
+        self.modules.node_monitor.validate()
+    }
+
+    fn minimal(host: &Host) -> String {
+        format!(
+            "# What cloudcore needs to be told; everything else has a default (--defaultconfig prints them all).\n\
+             apiVersion: {}\nkind: {}\nmodules:\n  cloudHub:\n    \
+             # Addresses edges dial; they go into the server certificate.\n    advertiseAddress: [\"{}\"]\n",
+            Self::API_VERSION,
+            Self::KIND,
+            host.address
+        )
+    }
+}
+
 /// Where the Kubernetes API is. Both empty: cloudcore serves its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -44,6 +75,17 @@ pub struct KubeApiConfig {
     pub kube_config: PathBuf,
 }
 
+impl KubeApiConfig {
+    fn validate(&self) -> Check {
+        if self.master.is_empty() {
+            Ok(())
+        } else {
+            url("kubeAPIConfig.master", &self.master, &["https", "http"])
+        }
+    }
+}
+
+/// One section per module.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudModules {
@@ -66,6 +108,19 @@ pub struct ApiServerConfig {
     pub data_dir: PathBuf,
     /// The admin kubeconfig, written 0600 at each start.
     pub kubeconfig: PathBuf,
+    /// Signs service-account tokens; created 0600 if missing.
+    pub service_account_key_file: PathBuf,
+}
+
+impl ApiServerConfig {
+    fn validate(&self) -> Check {
+        ip("modules.apiServer.address", &self.address)?;
+        if !self.data_dir.as_os_str().is_empty() {
+            folder("modules.apiServer.dataDir", &self.data_dir)?;
+        }
+        file("modules.apiServer.kubeconfig", &self.kubeconfig)?;
+        file("modules.apiServer.serviceAccountKeyFile", &self.service_account_key_file)
+    }
 }
 
 impl Default for ApiServerConfig {
@@ -76,10 +131,12 @@ impl Default for ApiServerConfig {
             port: 6443,
             data_dir: PathBuf::new(),
             kubeconfig: "/etc/kubeedge/admin.conf".into(),
+            service_account_key_file: "/etc/kubeedge/ca/service-account.key".into(),
         }
     }
 }
 
+/// The edges' side: listeners, certificates, sessions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudHubConfig {
@@ -96,6 +153,8 @@ pub struct CloudHubConfig {
     pub tls_ca_key_file: PathBuf,
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,
+    /// Signs join tokens: 32 random bytes, created 0600 if missing. Removing it ends all tokens.
+    pub token_key_file: PathBuf,
     /// IP addresses edges dial; they go into the server certificate. Empty: this host's.
     pub advertise_address: Vec<String>,
     /// DNS names that go into the server certificate.
@@ -106,6 +165,35 @@ pub struct CloudHubConfig {
     pub token_refresh_duration: u64,
     pub websocket: Listener,
     pub https: Listener,
+}
+
+impl CloudHubConfig {
+    fn validate(&self) -> Check {
+        let key = |name: &str| format!("modules.cloudHub.{name}");
+        at_least_one(&key("keepaliveInterval"), self.keepalive_interval)?;
+        at_least_one(&key("nodeLimit"), self.node_limit.into())?;
+        at_least_one(&key("writeTimeout"), self.write_timeout)?;
+        file(&key("tlsCAFile"), &self.tls_ca_file)?;
+        file(&key("tlsCAKeyFile"), &self.tls_ca_key_file)?;
+        file(&key("tlsCertFile"), &self.tls_cert_file)?;
+        file(&key("tlsPrivateKeyFile"), &self.tls_private_key_file)?;
+        file(&key("tokenKeyFile"), &self.token_key_file)?;
+        for (i, address) in self.advertise_address.iter().enumerate() {
+            ip(&key(&format!("advertiseAddress[{i}]")), address)?;
+        }
+        for (i, name) in self.dns_names.iter().enumerate() {
+            let fine = !name.contains(['/', ' ', ':', '@']);
+            require(fine, &key(&format!("dnsNames[{i}]")), format!("{name:?} is not a DNS name"))?;
+        }
+        let days = self.edge_cert_signing_duration;
+        let why = format!("it must be 1 to 36400 days, found {days}");
+        require((1..=36_400).contains(&days), &key("edgeCertSigningDuration"), why)?;
+        let hours = self.token_refresh_duration;
+        let why = format!("it must be 1 to 87600 hours, found {hours}");
+        require((1..=87_600).contains(&hours), &key("tokenRefreshDuration"), why)?;
+        self.websocket.validate(&key("websocket"))?;
+        self.https.validate(&key("https"))
+    }
 }
 
 impl Default for CloudHubConfig {
@@ -119,6 +207,7 @@ impl Default for CloudHubConfig {
             tls_ca_key_file: "/etc/kubeedge/ca/rootCA.key".into(),
             tls_cert_file: "/etc/kubeedge/certs/server.crt".into(),
             tls_private_key_file: "/etc/kubeedge/certs/server.key".into(),
+            token_key_file: "/etc/kubeedge/ca/join-token.key".into(),
             advertise_address: Vec::new(),
             dns_names: Vec::new(),
             edge_cert_signing_duration: 365,
@@ -160,6 +249,12 @@ pub struct NodeMonitorConfig {
     pub enable: bool,
     /// Seconds after the last lease renewal.
     pub grace_period_secs: u64,
+}
+
+impl NodeMonitorConfig {
+    fn validate(&self) -> Check {
+        at_least_one("modules.nodeMonitor.gracePeriodSecs", self.grace_period_secs)
+    }
 }
 
 impl Default for NodeMonitorConfig {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommonConfig, IdentityConfig};
+use super::invalid::{Check, at_least_one, duration, file, folder, host_port, ip, not_empty, require, url};
+use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, foreign_keys};
+use crate::model::NodeName;
 
 /// The whole file. `apiVersion: edgecore.config.kubeedge.io/v1alpha2`, `kind: EdgeCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,42 @@ impl Default for EdgeCoreConfig {
     }
 }
 
+impl ConfigFile for EdgeCoreConfig {
+    const API_VERSION: &'static str = "edgecore.config.kubeedge.io/v1alpha2";
+    const KIND: &'static str = "EdgeCore";
+    const PROGRAM: &'static str = "edgecore";
+    const DEFAULTS: &'static str = include_str!("../../config/edgecore.yaml");
+    const FOREIGN_KEYS: &'static [&'static str] = foreign_keys::EDGE;
+    const FREE_MAPS: &'static [&'static str] = &["modules.edged.nodeLabels"];
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.common_config.validate()?;
+        folder("dataDir", &self.data_dir)?;
+        self.identity.validate()?;
+        self.modules.edge_hub.validate()?;
+        self.modules.meta_manager.validate()?;
+        self.modules.edged.validate()
+    }
+
+    fn minimal(host: &Host) -> String {
+        let bracketed = match host.address {
+            std::net::IpAddr::V4(v4) => v4.to_string(),
+            std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+        };
+        format!(
+            "# What edgecore needs to be told; everything else has a default (--defaultconfig prints them all).\n\
+             apiVersion: {}\nkind: {}\nmodules:\n  edgeHub:\n    \
+             # Where cloudcore is. `keadm gettoken` there prints a token for the first start.\n    \
+             httpServer: https://{bracketed}:10002\n    token: \"\"\n    websocket:\n      \
+             server: \"{bracketed}:10000\"\n  edged:\n    hostnameOverride: \"{}\"\n",
+            Self::API_VERSION,
+            Self::KIND,
+            host.name
+        )
+    }
+}
+
+/// One section per module.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeModules {
@@ -41,6 +79,7 @@ pub struct EdgeModules {
     pub edged: EdgedConfig,
 }
 
+/// The link to the cloud.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeHubConfig {
@@ -65,6 +104,26 @@ pub struct EdgeHubConfig {
     pub http_server: String,
     pub rotate_certificates: bool,
     pub websocket: WebsocketConfig,
+}
+
+impl EdgeHubConfig {
+    fn validate(&self) -> Check {
+        let key = |name: &str| format!("modules.edgeHub.{name}");
+        at_least_one(&key("heartbeat"), self.heartbeat)?;
+        at_least_one(&key("messageQPS"), self.message_qps.into())?;
+        at_least_one(&key("messageBurst"), self.message_burst.into())?;
+        let id = &self.project_id;
+        let fine =
+            !id.is_empty() && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        require(fine, &key("projectID"), format!("{id:?} is not letters, digits, '-' and '_'"))?;
+        file(&key("tlsCaFile"), &self.tls_ca_file)?;
+        file(&key("tlsCertFile"), &self.tls_cert_file)?;
+        file(&key("tlsPrivateKeyFile"), &self.tls_private_key_file)?;
+        url(&key("httpServer"), &self.http_server, &["https"])?;
+        at_least_one(&key("websocket.handshakeTimeout"), self.websocket.handshake_timeout)?;
+        at_least_one(&key("websocket.writeDeadline"), self.websocket.write_deadline)?;
+        host_port(&key("websocket.server"), &self.websocket.server)
+    }
 }
 
 /// `edgeHub.websocket`.
@@ -114,6 +173,7 @@ impl Default for EdgeHubConfig {
     }
 }
 
+/// What the edge remembers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct MetaManagerConfig {
@@ -130,6 +190,14 @@ impl Default for MetaManagerConfig {
     }
 }
 
+impl MetaManagerConfig {
+    fn validate(&self) -> Check {
+        at_least_one("modules.metaManager.remoteQueryTimeout", self.remote_query_timeout)?;
+        at_least_one("modules.metaManager.outboxMaxMessages", self.outbox_max_messages.into())
+    }
+}
+
+/// The node and its pods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgedConfig {
@@ -149,6 +217,26 @@ pub struct EdgedConfig {
     /// Volumes and pod folders live under it, as the kubelet's do.
     pub root_directory: PathBuf,
     pub tailored_kubelet_config: KubeletConfig,
+}
+
+impl EdgedConfig {
+    fn validate(&self) -> Check {
+        let key = |name: &str| format!("modules.edged.{name}");
+        not_empty(&key("registerNodeNamespace"), &self.register_node_namespace)?;
+        if !self.hostname_override.is_empty() {
+            let name = NodeName::parse(&self.hostname_override);
+            let why = name.as_ref().err().map(ToString::to_string);
+            require(name.is_ok(), &key("hostnameOverride"), why.unwrap_or_default())?;
+        }
+        if !self.node_ip.is_empty() {
+            ip(&key("nodeIP"), &self.node_ip)?;
+        }
+        for label in self.node_labels.keys() {
+            not_empty(&key("nodeLabels"), label)?;
+        }
+        folder(&key("rootDirectory"), &self.root_directory)?;
+        self.tailored_kubelet_config.validate(&key("tailoredKubeletConfig"))
+    }
 }
 
 impl Default for EdgedConfig {
@@ -193,8 +281,36 @@ pub struct KubeletConfig {
     pub event_burst: u32,
 }
 
+impl KubeletConfig {
+    fn validate(&self, section: &str) -> Check {
+        let key = |name: &str| format!("{section}.{name}");
+        let endpoint = &self.container_runtime_endpoint;
+        let socket = endpoint.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
+        let why = format!("{endpoint:?} is not a socket such as unix:///run/containerd/containerd.sock");
+        require(socket, &key("containerRuntimeEndpoint"), why)?;
+        folder(&key("podLogsDir"), &self.pod_logs_dir)?;
+        at_least_one(&key("maxPods"), self.max_pods.into())?;
+        for (i, server) in self.cluster_dns.iter().enumerate() {
+            ip(&key(&format!("clusterDNS[{i}]")), server)?;
+        }
+        duration(&key("nodeStatusUpdateFrequency"), &self.node_status_update_frequency)?;
+        duration(&key("nodeStatusReportFrequency"), &self.node_status_report_frequency)?;
+        duration(&key("runtimeRequestTimeout"), &self.runtime_request_timeout)?;
+        at_least_one(&key("nodeLeaseDurationSeconds"), self.node_lease_duration_seconds.into())?;
+        for (i, taint) in self.register_with_taints.iter().enumerate() {
+            not_empty(&key(&format!("registerWithTaints[{i}].key")), &taint.key)?;
+            let effect = &taint.effect;
+            let fine = ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect.as_str());
+            let why = format!("{effect:?} is not NoSchedule, PreferNoSchedule or NoExecute");
+            require(fine, &key(&format!("registerWithTaints[{i}].effect")), why)?;
+        }
+        Ok(())
+    }
+}
+
+/// A taint the node registers with. An unknown key in it is refused by the reader itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct TaintConfig {
     pub key: String,
     pub value: String,

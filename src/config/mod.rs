@@ -1,8 +1,20 @@
 //! L1: KubeEdge's config files as structs. `Default` is the documentation; the shipped YAML must
 //! equal it. Keys are KubeEdge's where KubeEdge has one (protocol section 13), ours elsewhere.
 
+mod cli;
 mod cloud;
+mod duration;
 mod edge;
+mod foreign_keys;
+mod invalid;
+mod loader;
+mod place;
+mod spelling;
+
+pub use cli::{CoreArgs, RunMode, host, run_mode};
+pub use duration::parse_go_duration;
+pub use invalid::Invalid;
+pub use loader::{ConfigError, ConfigFile, Host, Loaded, Place, load, load_with, parse};
 
 pub use cloud::{
     ApiServerConfig, CloudCoreConfig, CloudHubConfig, CloudModules, EdgeControllerConfig, KubeApiConfig,
@@ -13,6 +25,7 @@ pub use edge::{
     WebsocketConfig,
 };
 
+use invalid::{Check, host_port, ip, not_empty, require};
 use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.
@@ -30,12 +43,28 @@ impl Default for Listener {
     }
 }
 
+impl Listener {
+    fn validate(&self, section: &str) -> Check {
+        ip(&format!("{section}.address"), &self.address)
+    }
+}
+
 /// `commonConfig` of both programs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CommonConfig {
     pub monitor_server: MonitorConfig,
     pub logging: LoggingConfig,
+}
+
+impl CommonConfig {
+    fn validate(&self) -> Check {
+        let address = &self.monitor_server.bind_address;
+        if !address.is_empty() {
+            host_port("commonConfig.monitorServer.bindAddress", address)?;
+        }
+        not_empty("commonConfig.logging.level", &self.logging.level)
+    }
 }
 
 /// `/metrics`, `/healthz`, `/readyz`, `/actors`.
@@ -83,5 +112,23 @@ pub struct IdentityConfig {
 impl Default for IdentityConfig {
     fn default() -> Self {
         Self { trust_domain: "kubeedge.local".into(), node_svid_ttl_secs: 0 }
+    }
+}
+
+impl IdentityConfig {
+    fn validate(&self) -> Check {
+        let domain = &self.trust_domain;
+        let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'-' | b'_');
+        require(
+            (1..=255).contains(&domain.len()) && domain.bytes().all(legal),
+            "identity.trustDomain",
+            format!("{domain:?} is not 1 to 255 lower-case letters, digits, '.', '-' and '_'"),
+        )?;
+        let ttl = self.node_svid_ttl_secs;
+        require(
+            ttl == 0 || ttl >= 120,
+            "identity.nodeSvidTtlSecs",
+            format!("it must be 0 or at least 120, found {ttl}"),
+        )
     }
 }

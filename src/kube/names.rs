@@ -13,7 +13,8 @@ const QUALIFIED_TEXT: &str = "name part must consist of alphanumeric characters,
 const QUALIFIED_PARTS: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 const VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY_TEXT: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-const ENV_NAME_TEXT: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_NAME_TEXT: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 const PORT_NAME_TEXT: &str = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
 
 fn too_long(max: usize) -> String {
@@ -165,9 +166,24 @@ mod tests {
         let long = "a".repeat(64);
         let longer = "a".repeat(254);
         for (rule, rule_name, good, bad) in [
-            (dns_label as Rule, "label", vec!["a", "a-1", "0"], vec!["", "-a", "a-", "A", "a.b", "a_b", long.as_str()]),
-            (dns_subdomain, "subdomain", vec!["a.b", "a", long.as_str()], vec!["", ".", "a..b", "A", &longer, "a/b"]),
-            (qualified_name, "key", vec!["a", "a.b/C_d"], vec!["", "/a", "a/", "a/b/c", "-a", "é", "A/b", &long]),
+            (
+                dns_label as Rule,
+                "label",
+                vec!["a", "a-1", "0"],
+                vec!["", "-a", "a-", "A", "a.b", "a_b", long.as_str()],
+            ),
+            (
+                dns_subdomain,
+                "subdomain",
+                vec!["a.b", "a", long.as_str()],
+                vec!["", ".", "a..b", "A", &longer, "a/b"],
+            ),
+            (
+                qualified_name,
+                "key",
+                vec!["a", "a.b/C_d"],
+                vec!["", "/a", "a/", "a/b/c", "-a", "é", "A/b", &long],
+            ),
             (label_value, "value", vec!["", "a", "A.b-c_d"], vec!["-", "a b", "é", &long]),
             (config_key, "config key", vec!["a", ".a", "-"], vec!["", ".", "..", "..a", "a/b", &longer]),
             (env_name, "env", vec!["A", "1a.b", "a b"], vec!["", "a=b", "é", "a\n"]),

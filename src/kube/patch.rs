@@ -79,12 +79,14 @@ pub fn json(target: &Value, ops: &Value) -> Result<Value, PatchError> {
         if carried > MAX_CARRIED_BYTES {
             return Err(fail("the patch copies or moves too much"));
         }
-        json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(|error| match error.kind {
-            PatchErrorKind::TestFailed => fail("the value there is not the expected one"),
-            PatchErrorKind::InvalidPointer => fail("there is nothing at that path"),
-            PatchErrorKind::InvalidFromPointer => fail("there is nothing at the from path"),
-            _ => fail(&error.kind.to_string()),
-        })?;
+        json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(
+            |error| match error.kind {
+                PatchErrorKind::TestFailed => fail("the value there is not the expected one"),
+                PatchErrorKind::InvalidPointer => fail("there is nothing at that path"),
+                PatchErrorKind::InvalidFromPointer => fail("there is nothing at the from path"),
+                _ => fail(&error.kind.to_string()),
+            },
+        )?;
     }
     Ok(result)
 }

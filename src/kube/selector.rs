@@ -42,7 +42,10 @@ impl LabelSelector {
                 Token::Word(_) | Token::Not => {}
                 Token::End => return Ok(Self { requirements }),
                 other => {
-                    return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.text()));
+                    return Err(format!(
+                        "found '{}', expected: !, identifier, or 'end of string'",
+                        other.text()
+                    ));
                 }
             }
             let requirement =
@@ -219,7 +222,9 @@ impl Parser {
     fn number(&mut self, key: &str) -> Result<i64, String> {
         let value = self.value(key)?;
         value.parse().map_err(|_| {
-            format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
+            format!(
+                "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            )
         })
     }
 
@@ -256,7 +261,9 @@ impl Parser {
             }
         }
         if values.is_empty() {
-            return Err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
+            return Err(
+                "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into()
+            );
         }
         values.sort();
         values.dedup();

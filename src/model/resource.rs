@@ -106,7 +106,7 @@ impl Resource {
             {
                 Self::DeviceState { namespace: ns.to_owned(), name: name.to_owned() }
             }
-            (Some(ns), Some(kind), name, None, None, None) if is_kind(kind) && !ns.is_empty() => {
+            (Some(ns), Some(kind), name, None, None, None) if is_kind(kind) && is_namespace(ns) => {
                 if name.is_some_and(str::is_empty) {
                     return other();
                 }
@@ -135,6 +135,11 @@ fn is_kind(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c.is_ascii_lowercase())
 }
 
+/// Namespaces are DNS labels: a port such as `8080:` is none.
+fn is_namespace(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
 impl From<ObjectKey> for Resource {
     fn from(key: ObjectKey) -> Self {
         Self::Object(key)
@@ -153,6 +158,90 @@ impl fmt::Display for Resource {
             Self::Keepalive => f.write_str("node"),
             Self::ClusterCa => f.write_str("k8s/ca.crt"),
             Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn object(namespace: Option<&str>, kind: &str, name: Option<&str>) -> Resource {
+        Resource::Object(ObjectKey {
+            namespace: namespace.map(str::to_owned),
+            kind: kind.to_owned(),
+            name: name.map(str::to_owned),
+        })
+    }
+
+    /// The shapes of protocol section 3, in its order.
+    #[test]
+    fn wire_shapes() {
+        let other = |text: &str| Resource::Other(text.to_owned());
+        let device = || ("default".to_owned(), "sensor-1".to_owned());
+        let ((namespace, name), (ns2, name2)) = (device(), device());
+        for (text, want) in [
+            ("default/pod/nginx", object(Some("default"), "pod", Some("nginx"))),
+            ("default/podlist", object(Some("default"), "podlist", None)),
+            ("default/podpatch/nginx", object(Some("default"), "podpatch", Some("nginx"))),
+            ("default/podstatus", object(Some("default"), "podstatus", None)),
+            ("default/configmap/a.b", object(Some("default"), "configmap", Some("a.b"))),
+            ("default/secret/s", object(Some("default"), "secret", Some("s"))),
+            ("ns/serviceaccounttoken/sa", object(Some("ns"), "serviceaccounttoken", Some("sa"))),
+            ("null/node/edge1", object(None, "node", Some("edge1"))),
+            ("null/nodepatch/edge1", object(None, "nodepatch", Some("edge1"))),
+            ("default/nodestatus/e", object(Some("default"), "nodestatus", Some("e"))),
+            ("default/pod", object(Some("default"), "pod", None)),
+            ("kube-node-lease/lease/edge1", object(Some("kube-node-lease"), "lease", Some("edge1"))),
+            ("default/event/nginx.17a", object(Some("default"), "event", Some("nginx.17a"))),
+            ("null/persistentvolume/pv", object(None, "persistentvolume", Some("pv"))),
+            ("default/device/sensor-1", object(Some("default"), "device", Some("sensor-1"))),
+            ("default/devicemodel/m", object(Some("default"), "devicemodel", Some("m"))),
+            ("k8s/ca.crt", Resource::ClusterCa),
+            ("membership", Resource::Membership),
+            ("membership/detail", Resource::MembershipDetail),
+            ("device/default/sensor-1/twin/edge_updated", Resource::DeviceTwin { namespace, name }),
+            ("device/default/sensor-1/state/update", Resource::DeviceState { namespace: ns2, name: name2 }),
+            ("twin", Resource::Twin),
+            ("node", Resource::Keepalive),
+            ("null", other("null")),
+            ("ignore/Application/ignore", other("ignore/Application/ignore")),
+            ("task/t1/node/edge1", other("task/t1/node/edge1")),
+            (
+                "operations.kubeedge.io/v1alpha2/nodeupgradejob/j/node/n",
+                other("operations.kubeedge.io/v1alpha2/nodeupgradejob/j/node/n"),
+            ),
+            ("8080:/path", other("8080:/path")),
+            ("", other("")),
+            ("/", other("/")),
+            ("default/pod/", other("default/pod/")),
+            ("/pod/nginx", other("/pod/nginx")),
+            ("default//nginx", other("default//nginx")),
+            ("default/pod/a/b", other("default/pod/a/b")),
+            ("device//sensor-1/state/update", other("device//sensor-1/state/update")),
+        ] {
+            let got = Resource::parse(text);
+            assert_eq!(got, want, "{text}");
+            assert_eq!(got.to_string(), text);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn printing_gives_back_what_was_parsed(text in "(null|default|device|node|k8s|[a-z]{0,3})(/([a-z]{0,6}|T1|null|twin|state|update|edge_updated)){0,6}|.*") {
+            prop_assert_eq!(Resource::parse(&text).to_string(), text);
+        }
+
+        #[test]
+        fn keys_come_back(ns in proptest::option::of("[a-z0-9-]{1,8}"), kind in "[a-z]{1,12}", name in "[a-z0-9.:-]{1,12}") {
+            prop_assume!(ns.as_deref() != Some("null"));
+            let key = ObjectKey { namespace: ns, kind, name: Some(name) };
+            let parsed = Resource::parse(&key.to_string());
+            prop_assert_eq!(parsed.object(), Some(&key));
         }
     }
 }

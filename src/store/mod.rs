@@ -1,7 +1,17 @@
 //! L2: what must survive. Bytes in, bytes out; durability is part of the contract.
 
+mod committer;
+#[cfg(test)]
+mod conformance;
+mod memory;
+mod rocks;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use committer::{Committer, CommitterGuard, CommitterSettings};
+pub use memory::{Faults, MemoryStore};
+pub use rocks::{RocksStore, Tuning};
 
 /// One table per durability and compaction policy, never one per module (design section 3).
 /// Owners share a table by key prefix, e.g. `meta/`, `token/`, `edged/`.
@@ -43,6 +53,11 @@ impl Batch {
     pub fn delete(mut self, table: Table, key: impl Into<Vec<u8>>) -> Self {
         self.ops.push(Op::Delete { table, key: key.into() });
         self
+    }
+
+    /// Adds the writes of `other` after these.
+    pub fn append(&mut self, other: Self) {
+        self.ops.extend(other.ops);
     }
 
     #[must_use]

@@ -16,6 +16,8 @@ mod entry;
 mod guard;
 mod handle;
 mod health;
+mod monitor;
+mod monitor_page;
 mod panic_hook;
 mod policy;
 mod shared;
@@ -28,6 +30,7 @@ mod tests;
 
 pub use entry::{LastFailure, State};
 pub use handle::{TreeHandle, UnknownActor, WorkerAddr};
+pub use monitor::{Monitor, MonitorError, MonitorSocket, MonitorSources};
 pub use panic_hook::install_panic_hook;
 pub use policy::{Policy, Scope};
 pub use snapshot::{ActorSnapshot, TreeSnapshot};

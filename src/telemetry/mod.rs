@@ -3,3 +3,13 @@
 
 pub mod actors;
 pub mod edged;
+pub mod exporter;
+//! (see ARCHITECTURE.md)
+pub mod cri;
+pub mod identity;
+pub mod logging;
+pub mod readiness;
+pub mod edge_hub;
+pub mod meta_manager;
+
+pub mod apiserver;

@@ -1,1 +1,3 @@
-//! (see ARCHITECTURE.md)
+//! L1: frames to and from the words of `model`. Nothing above this layer sees wire text.
+
+pub mod frame;

@@ -68,7 +68,8 @@ const fn set() -> Field {
 static META: Shape = Shape(&[("ownerReferences", by_key("uid")), ("finalizers", set())]);
 static OBJECT: Shape = Shape(&[("metadata", map(&META))]);
 
-static POD: Shape = Shape(&[("metadata", map(&META)), ("spec", map(&POD_SPEC)), ("status", map(&POD_STATUS))]);
+static POD: Shape =
+    Shape(&[("metadata", map(&META)), ("spec", map(&POD_SPEC)), ("status", map(&POD_STATUS))]);
 static POD_SPEC: Shape = Shape(&[
     ("containers", by_key_of("name", &CONTAINER)),
     ("initContainers", by_key_of("name", &CONTAINER)),

@@ -166,7 +166,9 @@ fn merge_list(
             let mut merged: Vec<Value> = Vec::with_capacity(before.len() + patch.len());
             for item in before.iter().chain(patch) {
                 if item.is_object() || item.is_array() {
-                    return Err(PatchError(format!("{name} holds scalars, the patch or the object does not")));
+                    return Err(PatchError(format!(
+                        "{name} holds scalars, the patch or the object does not"
+                    )));
                 }
                 if !merged.contains(item) {
                     merged.push(item.clone());

@@ -54,7 +54,9 @@ fn json_patches_apply_or_say_why() {
         let got = json(&target, &ops);
         assert_eq!(got, want.map_err(|text: &str| PatchError(text.to_owned())), "{ops}");
     }
-    for ops in [json!({}), json!([{"op": "hop", "path": "/a"}]), json!([{"op": "add", "path": "a", "value": 1}])] {
+    for ops in
+        [json!({}), json!([{"op": "hop", "path": "/a"}]), json!([{"op": "add", "path": "a", "value": 1}])]
+    {
         let error = json(&target, &ops).unwrap_err();
         assert!(error.0.starts_with("not a JSON patch"), "{error}");
     }
@@ -65,7 +67,8 @@ fn json_patches_have_bounds() {
     let many = Value::Array(vec![json!({"op": "test", "path": "/a", "value": 1}); MAX_OPERATIONS + 1]);
     assert!(json(&json!({"a": 1}), &many).unwrap_err().0.contains("10001 operations"));
 
-    let bomb = Value::Array((0..40).map(|n| json!({"op": "copy", "from": "", "path": format!("/{n}")})).collect());
+    let bomb =
+        Value::Array((0..40).map(|n| json!({"op": "copy", "from": "", "path": format!("/{n}")})).collect());
     assert!(json(&json!({"a": "0123456789"}), &bomb).unwrap_err().0.contains("copies or moves too much"));
 
     let deep: Vec<Value> = (0..200)
@@ -126,7 +129,9 @@ fn strategic_patches_merge_lists_by_key() {
         ),
         (
             "nested lists",
-            pod(json!([{"name": "a", "env": [{"name": "X", "value": "1"}], "ports": [{"containerPort": 80}], "args": ["a", "b"]}])),
+            pod(
+                json!([{"name": "a", "env": [{"name": "X", "value": "1"}], "ports": [{"containerPort": 80}], "args": ["a", "b"]}]),
+            ),
             json!({"spec": {"containers": [{"name": "a", "env": [{"name": "X", "value": "2"}], "ports": [{"containerPort": 80, "name": "http"}], "args": ["c"]}]}}),
             pod(
                 json!([{"name": "a", "env": [{"name": "X", "value": "2"}], "ports": [{"containerPort": 80, "name": "http"}], "args": ["c"]}]),
@@ -255,7 +260,11 @@ fn bad_strategic_patches_say_why() {
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..9).prop_map(Value::from), "[a-c]".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (0..9).prop_map(Value::from),
+        "[a-c]".prop_map(Value::from)
+    ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
@@ -303,7 +312,8 @@ fn list_diff(name: &str, from: &Value, to: &Value) -> Value {
     let (from, to) = (items(from), items(to));
     let mut changes = Vec::new();
     for item in &to {
-        let mut change = named(&from, &item["name"]).map_or_else(|| item.clone(), |before| diff(&before, item));
+        let mut change =
+            named(&from, &item["name"]).map_or_else(|| item.clone(), |before| diff(&before, item));
         if let (Some(before), true) = (named(&from, &item["name"]), item.get("env").is_some()) {
             let Value::Object(env) = list_diff("env", &before["env"], &item["env"]) else { unreachable!() };
             change.as_object_mut().unwrap().remove("env");

@@ -30,6 +30,8 @@ pub mod sources;
 pub mod spec;
 mod state;
 mod status;
+pub mod volumes;
+pub mod volumes_worker;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,38 @@
+# kubeedge-rs. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down build test lint bench clean
+
+# RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
+ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: build ## cloudcore, an edge node on a private containerd, a pod; says what to try next
+	@deploy/tools.sh run
+	@deploy/demo/up.sh
+
+demo-down: ## stops the demo and removes what it made
+	@deploy/demo/down.sh
+
+build: ## release binaries in target/release
+	@deploy/tools.sh build
+	@$(ROCKSDB) cargo build --release --locked --bins
+
+test: ## installs what is missing and runs every test
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+
+lint: ## formatting, clippy
+	@deploy/tools.sh build
+	@cargo fmt --check
+	@$(ROCKSDB) cargo clippy --locked --all-targets -- -D warnings
+
+bench: build ## first figures for BENCHMARKS.md
+	@deploy/tools.sh run
+	@deploy/bench.sh
+
+clean: ## build output
+	@cargo clean

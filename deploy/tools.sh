@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs what building, running or testing needs and this machine lacks (Debian 12).
+#   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
+#   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
+#   deploy/tools.sh test         all of it, and openssl, promtool, curl
+# Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
+# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl
+set -euo pipefail
+
+cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
+root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+need=()
+want() { # want PACKAGE TEST...: remembers the package unless the test succeeds
+  local package=$1; shift
+  "$@" >/dev/null 2>&1 || need+=("$package")
+}
+for_build() {
+  want g++ command -v g++
+  want make command -v make
+  want protobuf-compiler command -v protoc
+  want libclang-dev test -e /usr/lib/llvm-14/lib/libclang.so.1
+}
+for_run() {
+  want containerd command -v containerd
+  want runc test -x /usr/sbin/runc
+  want containernetworking-plugins test -x /usr/lib/cni/bridge
+  want iptables command -v iptables
+  want iproute2 command -v ip
+  want busybox-static test -x /bin/busybox
+  want gcc command -v gcc
+  want libc6-dev test -e /usr/lib/x86_64-linux-gnu/libc.a -o -e /usr/lib/aarch64-linux-gnu/libc.a
+  want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+  want curl command -v curl
+}
+for_test() {
+  want openssl command -v openssl
+  want prometheus command -v promtool
+}
+install_packages() {
+  [ ${#need[@]} -eq 0 ] && return
+  echo "installing: ${need[*]}" >&2
+  root apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive root apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+}
+
+minor_of() { "$1" version --client -o json 2>/dev/null | sed -n 's/.*"minor": *"\([0-9]*\).*/\1/p' | head -1; }
+find_kubectl() {
+  local candidate
+  for candidate in "$cache/bin/kubectl" "$(command -v kubectl || true)"; do
+    if [ -x "$candidate" ] && [ "$(minor_of "$candidate")" -ge 30 ] 2>/dev/null; then
+      echo "$candidate"; return
+    fi
+  done
+  return 1
+}
+# Debian 12's own kubectl (1.20) is too old; Debian 13's is one static file that runs here as well.
+install_kubectl() {
+  find_kubectl >/dev/null && return
+  echo "fetching kubectl 1.32 from Debian 13" >&2
+  local work uri version
+  work=$(mktemp -d); chmod 755 "$work"; mkdir -p "$work/lists/partial" "$work/out" "$cache/bin"
+  root apt-get update -qq
+  uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -1)
+  [ -n "$uri" ] || { echo "no Debian mirror in apt's sources: install kubectl 1.30 or newer by hand" >&2; exit 1; }
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" > "$work/list"
+  local -a apt=(-qq -o "Dir::Etc::sourcelist=$work/list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists")
+  root apt-get "${apt[@]}" update 2>/dev/null
+  version=$(apt-cache "${apt[@]}" madison kubectl | awk -F'|' '/trixie/ {gsub(/ /, "", $2); print $2; exit}')
+  (cd "$work/out" && root apt-get "${apt[@]}" download "kubectl=$version" 2>/dev/null && dpkg -x kubectl_*.deb x)
+  install -m 755 "$work/out/x/usr/bin/kubectl" "$cache/bin/kubectl"
+  rm -rf "$work"
+  find_kubectl >/dev/null || { echo "kubectl was fetched but does not run" >&2; exit 1; }
+}
+
+case ${1:-} in
+  build) for_build; install_packages ;;
+  run) for_build; for_run; install_packages; install_kubectl ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl ;;
+  kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
+  *) echo "usage: deploy/tools.sh build|run|test|kubectl" >&2; exit 64 ;;
+esac

@@ -1,0 +1,58 @@
+//! How long to wait before the next dial: full jitter, so that a thousand edges do not come back
+//! in step after the cloud was away.
+
+use std::time::Duration;
+
+const FLOOR: Duration = Duration::from_millis(200);
+const CEILING: Duration = Duration::from_secs(10);
+/// A session this long proves that the way is good: the next failure starts over.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// Failures in a row.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pause after one more failure: between 0.2 s and the doubling limit (at most 10 s).
+    /// `random` is uniform in 0.0..1.0.
+    pub fn next(&mut self, random: f64) -> Duration {
+        let limit = FLOOR.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(CEILING);
+        self.failures = self.failures.saturating_add(1);
+        FLOOR + (limit - FLOOR).mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// Told how long a session lasted that ended.
+    pub fn session_lasted(&mut self, age: Duration) {
+        if age >= GOOD_SESSION {
+            self.failures = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_to_ten_seconds_and_starts_over_after_a_good_session() {
+        let mut backoff = Backoff::default();
+        let longest: Vec<u128> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
+        assert_eq!(longest, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(backoff.next(0.0), FLOOR);
+        backoff.session_lasted(Duration::from_secs(9));
+        assert_eq!(backoff.next(1.0), CEILING, "a session that dies at once is a failure");
+        backoff.session_lasted(Duration::from_secs(10));
+        assert_eq!(backoff.next(1.0), FLOOR);
+    }
+
+    #[test]
+    fn never_overflows_or_leaves_its_bounds() {
+        let mut backoff = Backoff { failures: u32::MAX };
+        for random in [-1.0, 0.0, 0.3, 1.0, 7.0] {
+            let pause = backoff.next(random);
+            assert!((FLOOR..=CEILING).contains(&pause), "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One websocket: dial, then read and write until something ends it. Frames and bytes only; the
+//! actor decides what they mean.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use actix::Addr;
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderValue;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::join_worker::{Identity, connect};
+use super::{EdgeHub, Received, Written};
+use crate::config::EdgeHubConfig;
+use crate::identity::client_tls;
+use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source};
+use crate::wire::frame;
+
+/// Largest message that is understood, either way. Kubernetes objects end at 1.5 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Largest websocket frame that is read at all. What is between the two is skipped, so that one
+/// big message does not end the session, and with it everything else, again and again.
+const MAX_FRAME_BYTES: usize = 16 << 20;
+/// Header in which both sides name the extensions they have.
+const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
+const OUR_EXTENSIONS: &str = "ack-window,resync";
+
+/// A connection after its handshake.
+pub struct Dialled {
+    pub stream: WebSocketStream<TlsStream<TcpStream>>,
+    /// The cloud offered the resync extension too.
+    pub resync: bool,
+}
+
+/// How the pump talks to the actor, and how patient it is.
+pub struct PumpSettings {
+    pub session: u64,
+    pub hub: Addr<EdgeHub>,
+    pub metrics: crate::telemetry::edge_hub::EdgeHubMetrics,
+    pub heartbeat: Duration,
+    pub write_deadline: Duration,
+    /// Without anything read for so long the link is dead.
+    pub idle: Duration,
+}
+
+/// Opens a session for `node`.
+///
+/// # Errors
+/// What went wrong, for the log.
+pub async fn dial(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {
+    let deadline = Duration::from_secs(config.websocket.handshake_timeout.max(1));
+    timeout(deadline, handshake(config, node, identity))
+        .await
+        .unwrap_or_else(|_| Err(format!("no connection to {} within {deadline:?}", config.websocket.server)))
+}
+
+async fn handshake(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {
+    let server = &config.websocket.server;
+    let (host, port) = server
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
+        .ok_or_else(|| format!("modules.edgeHub.websocket.server: {server:?} is not host:port"))?;
+    let url = format!("wss://{server}/{}/{node}/events", config.project_id);
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|err| format!("cannot make a request for {url}: {err}"))?;
+    let headers = request.headers_mut();
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| format!("{text:?} fits no header"));
+    headers.insert("node_id", value(node.as_str())?);
+    headers.insert("project_id", value(&config.project_id)?);
+    headers.insert("ConnectionUse", HeaderValue::from_static("msg"));
+    headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(OUR_EXTENSIONS));
+
+    let tls = client_tls(&identity.ca_pem, Some(&identity.pair)).map_err(|err| err.to_string())?;
+    let stream = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(8 << 10)
+        .write_buffer_size(8 << 10)
+        .max_frame_size(Some(MAX_FRAME_BYTES))
+        .max_message_size(Some(MAX_FRAME_BYTES));
+    let (stream, response) = client_async_with_config(request, stream, Some(limits))
+        .await
+        .map_err(|err| format!("websocket with {server}: {err}"))?;
+    let accepted = response.headers().get_all(EXTENSIONS_HEADER);
+    let names = accepted.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    let resync = names.into_iter().any(|name| name.trim() == "resync");
+    Ok(Dialled { stream, resync })
+}
+
+/// Reads and writes until the link ends; says why it did. Dropping the sender of `outgoing` closes
+/// it in order.
+pub async fn pump(
+    stream: WebSocketStream<TlsStream<TcpStream>>,
+    outgoing: mpsc::Receiver<Vec<Bytes>>,
+    settings: PumpSettings,
+) -> String {
+    let (sink, source) = stream.split();
+    tokio::select! {
+        why = read(source, &settings) => why,
+        why = write(sink, outgoing, &settings) => why,
+    }
+}
+
+async fn read(
+    mut source: impl StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+    settings: &PumpSettings,
+) -> String {
+    loop {
+        let raw: Bytes = match timeout(settings.idle, source.next()).await {
+            Err(_) => return format!("nothing was read for {:?}", settings.idle),
+            Ok(None | Some(Ok(Message::Close(_)))) => return "the cloud closed it".to_owned(),
+            Ok(Some(Err(err))) => return err.to_string(),
+            Ok(Some(Ok(Message::Text(text)))) => text.into(),
+            Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
+        };
+        settings.metrics.received.increment(1);
+        let envelope = match frame::decode(&raw, MAX_MESSAGE_BYTES) {
+            Ok(envelope) => envelope,
+            Err(err) => {
+                settings.metrics.bad_frames.increment(1);
+                tracing::warn!(error = %err, bytes = raw.len(), "skipped a frame from the cloud");
+                continue;
+            }
+        };
+        // Waiting for the actor is the back-pressure: meanwhile nothing more is read.
+        let message = Received { session: settings.session, envelope, bytes: raw.len() };
+        if settings.hub.send(message).await.is_err() {
+            return "the hub restarts".to_owned();
+        }
+    }
+}
+
+async fn write(
+    mut sink: impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin,
+    mut outgoing: mpsc::Receiver<Vec<Bytes>>,
+    settings: &PumpSettings,
+) -> String {
+    let mut beat = interval(settings.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let (messages, from_hub) = tokio::select! {
+            biased;
+            _ = beat.tick() => match keepalive() {
+                // A Go cloud says nothing unasked, but its library answers pings: the pong is the
+                // sign of life that a half-open link does not give.
+                Ok(text) => (vec![text, Message::Ping(Bytes::new())], false),
+                Err(why) => return why,
+            },
+            batch = outgoing.recv() => match batch.map(texts) {
+                Some(Ok(messages)) => (messages, true),
+                Some(Err(why)) => return why,
+                None => {
+                    // The peer may be gone already; either way this ends.
+                    timeout(settings.write_deadline, sink.close()).await.ok();
+                    return "this side closed it".to_owned();
+                }
+            },
+        };
+        let texts = messages.iter().filter(|message| message.is_text()).count() as u64;
+        for message in messages {
+            match timeout(settings.write_deadline, sink.feed(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(err)) => return err.to_string(),
+                Err(_) => return format!("a frame was not written within {:?}", settings.write_deadline),
+            }
+        }
+        match timeout(settings.write_deadline, sink.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => return err.to_string(),
+            Err(_) => return format!("frames were not written within {:?}", settings.write_deadline),
+        }
+        settings.metrics.sent.increment(texts);
+        if from_hub && settings.hub.send(Written { session: settings.session }).await.is_err() {
+            return "the hub restarts".to_owned();
+        }
+    }
+}
+
+fn texts(frames: Vec<Bytes>) -> Result<Vec<Message>, String> {
+    let text = |frame: Bytes| Utf8Bytes::try_from(frame).map(Message::Text).map_err(|err| err.to_string());
+    frames.into_iter().map(text).collect()
+}
+
+fn keepalive() -> Result<Message, String> {
+    let body = Body::Text("ping".to_owned());
+    let beat = Envelope::new(
+        source::EDGE_HUB,
+        group::RESOURCE,
+        operation::KEEPALIVE,
+        Resource::Keepalive,
+        body,
+        unix_ms(SystemTime::now()),
+    );
+    let bytes = frame::encode(&beat).map_err(|err| err.to_string())?;
+    Utf8Bytes::try_from(Bytes::from(bytes)).map(Message::Text).map_err(|err| err.to_string())
+}
+
+/// Unix milliseconds, the time stamp of messages.
+pub fn unix_ms(now: SystemTime) -> i64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

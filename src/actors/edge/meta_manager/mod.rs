@@ -1,0 +1,4 @@
+//! MetaManager
+mod objects;
+mod outbox;
+mod reports;

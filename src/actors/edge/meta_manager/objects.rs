@@ -1,0 +1,310 @@
+//! What this edge keeps of the cluster: which version of which object, and what a message from the
+//! cloud changes about it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::model::{Body, Envelope, ObjectKey, Resource, operation};
+use crate::store::{Batch, Row, Table};
+
+/// Key prefix of stored objects.
+pub const PREFIX: &str = "meta/";
+/// Uids of removed pods that are remembered, so that a late duplicate does not bring one back.
+const MAX_GONE: usize = 1024;
+/// Objects in one frame of the resync listing.
+const LISTED_PER_FRAME: usize = 2000;
+
+/// What the others are told once a change is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    PodChanged(Arc<Value>),
+    PodRemoved { namespace: String, name: String, uid: String },
+    ConfigChanged { kind: String, namespace: String, name: String },
+    NodeChanged(Arc<Value>),
+}
+
+/// Writes, and what to tell when they are on disk.
+#[derive(Debug, Default)]
+pub struct Change {
+    pub batch: Batch,
+    pub notices: Vec<Notice>,
+}
+
+/// Which incarnation and version of an object is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Version {
+    uid: String,
+    /// 0 when the object does not say.
+    resource_version: u64,
+    /// RFC 3339, empty when the object does not say.
+    created: String,
+}
+
+/// The versions of all stored objects. The objects themselves stay in the store.
+#[derive(Debug, Default)]
+pub struct Index {
+    objects: BTreeMap<ObjectKey, Version>,
+    gone: VecDeque<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Newer,
+    /// Delivered again: nothing to write, but whoever acts on it may have missed it.
+    Same,
+    Stale,
+}
+
+impl Index {
+    /// Takes rows of [`PREFIX`]; says how many it could not read (they are left alone).
+    pub fn load(&mut self, rows: &[Row]) -> usize {
+        let mut unreadable = 0;
+        for (key, value) in rows {
+            match (parse_key(key), serde_json::from_slice::<Value>(value)) {
+                (Some(key), Ok(object)) => {
+                    let version = version(&object, None);
+                    self.objects.insert(key, version);
+                }
+                _ => unreadable += 1,
+            }
+        }
+        unreadable
+    }
+
+    /// Keys of all stored objects of a kind.
+    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a ObjectKey> {
+        self.objects.keys().filter(move |key| key.kind == kind)
+    }
+
+    #[must_use]
+    pub fn contains(&self, key: &ObjectKey) -> bool {
+        self.objects.contains_key(key)
+    }
+
+    /// Stored objects: pods, configmaps, secrets, nodes, others.
+    #[must_use]
+    pub fn counts(&self) -> [u32; 5] {
+        let mut counts = [0; 5];
+        let [pods, configmaps, secrets, nodes, others] = &mut counts;
+        for key in self.objects.keys() {
+            match key.kind.as_str() {
+                "pod" => *pods += 1,
+                "configmap" => *configmaps += 1,
+                "secret" => *secrets += 1,
+                "node" => *nodes += 1,
+                _ => *others += 1,
+            }
+        }
+        counts
+    }
+
+    /// A message of the cloud that has no parent, or a tracked reply.
+    ///
+    /// # Errors
+    /// Why it cannot be stored: it has no object where there must be one.
+    pub fn apply(&mut self, envelope: &Envelope) -> Result<Change, &'static str> {
+        let Resource::Object(key) = &envelope.route.resource else { return Ok(Change::default()) };
+        if key.name.is_none() || matches!(key.kind.as_str(), "podpatch" | "nodepatch" | "podstatus" | "lease") {
+            return Ok(Change::default());
+        }
+        match envelope.route.operation.as_str() {
+            operation::DELETE => {
+                let body = object(&envelope.body);
+                let uid = body.as_ref().map(|body| text(body, "/metadata/uid").to_owned());
+                Ok(self.remove(key, uid.as_deref().unwrap_or_default()))
+            }
+            operation::INSERT | operation::UPDATE | operation::RESPONSE => match object(&envelope.body) {
+                Some(object) => Ok(self.upsert(key, object, envelope.header.resource_version.as_deref())),
+                None => Err("the content is not an object"),
+            },
+            _ => Ok(Change::default()),
+        }
+    }
+
+    /// Stores `object` unless something newer is stored.
+    pub fn upsert(&mut self, key: &ObjectKey, mut object: Value, header_version: Option<&str>) -> Change {
+        let mut change = Change::default();
+        let new = version(&object, header_version);
+        let stored = self.objects.get(key);
+        let verdict = if self.gone.contains(&new.uid) { Verdict::Stale } else { compare(stored, &new) };
+        if verdict == Verdict::Stale {
+            return change;
+        }
+        name_kind(key, &mut object);
+        if verdict == Verdict::Newer {
+            if let Some(old) = stored
+                && key.kind == "pod"
+                && old.uid != new.uid
+            {
+                change.notices.push(pod_removed(key, &old.uid));
+            }
+            change.batch = change.batch.put(Table::Objects, store_key(key), object.to_string());
+            self.objects.insert(key.clone(), new);
+        }
+        change.notices.extend(changed(key, object));
+        change
+    }
+
+    /// Stores the object of a patch reply. The others are told only when something besides its
+    /// status changed: they made that status. `stored` is the object as it is on disk.
+    pub fn upsert_reply(&mut self, key: &ObjectKey, object: Value, stored: Option<&Value>) -> Change {
+        let is_complete = key.kind != "pod" || object.get("spec").is_some_and(Value::is_object);
+        if !is_complete {
+            return Change::default();
+        }
+        let is_news = stored.is_none_or(|stored| essence(stored) != essence(&object));
+        let mut change = self.upsert(key, object, None);
+        if !is_news {
+            change.notices.clear();
+        }
+        change
+    }
+
+    /// Removes the object, unless another incarnation than `uid` is stored. An empty `uid` means
+    /// whichever is there.
+    pub fn remove(&mut self, key: &ObjectKey, uid: &str) -> Change {
+        let mut change = Change::default();
+        let stored = self.objects.get(key).map(|version| version.uid.clone());
+        let uid = if uid.is_empty() { stored.as_deref().unwrap_or_default() } else { uid };
+        if key.kind == "pod" {
+            if !uid.is_empty() && !self.gone.iter().any(|gone| gone == uid) {
+                self.gone.push_back(uid.to_owned());
+                if self.gone.len() > MAX_GONE {
+                    self.gone.pop_front();
+                }
+            }
+            // Told even when it is not stored: something of it may still run.
+            change.notices.push(pod_removed(key, uid));
+        }
+        if stored.as_deref().is_some_and(|stored| stored == uid || stored.is_empty()) {
+            self.objects.remove(key);
+            change.batch = change.batch.delete(Table::Objects, store_key(key));
+            change.notices.extend(config_changed(key));
+        }
+        change
+    }
+
+    /// The listing of the resync extension: everything the cloud may compare, in frames.
+    #[must_use]
+    pub fn listing(&self) -> Vec<Value> {
+        let is_listed = |kind: &str| matches!(kind, "pod" | "configmap" | "secret" | "node");
+        let rows: Vec<Value> = self
+            .objects
+            .iter()
+            .filter(|(key, _)| is_listed(&key.kind))
+            .map(|(key, version)| json!([key.to_string(), version.uid, version.resource_version.to_string()]))
+            .collect();
+        let mut frames: Vec<&[Value]> = rows.chunks(LISTED_PER_FRAME).collect();
+        if frames.is_empty() {
+            frames.push(&[]);
+        }
+        let last = frames.len() - 1;
+        let frame = |(part, objects)| json!({"objects": objects, "part": part, "last": part == last});
+        frames.into_iter().enumerate().map(frame).collect()
+    }
+}
+
+/// Row key of an object.
+#[must_use]
+pub fn store_key(key: &ObjectKey) -> String {
+    format!("{PREFIX}{key}")
+}
+
+fn parse_key(row: &[u8]) -> Option<ObjectKey> {
+    let text = std::str::from_utf8(row).ok()?.strip_prefix(PREFIX)?;
+    Resource::parse(text).object().cloned()
+}
+
+/// Text at a JSON pointer, or nothing.
+#[must_use]
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The object in a body, which may also come as a string of JSON (protocol 2.2).
+#[must_use]
+pub fn object(body: &Body) -> Option<Value> {
+    match body {
+        Body::Object(value) if value.is_object() => Some(value.clone()),
+        Body::Text(text) => serde_json::from_str(text).ok().filter(Value::is_object),
+        _ => None,
+    }
+}
+
+fn version(object: &Value, header: Option<&str>) -> Version {
+    let in_object = text(object, "/metadata/resourceVersion");
+    let number = |text: &str| text.parse::<u64>().ok();
+    Version {
+        uid: text(object, "/metadata/uid").to_owned(),
+        resource_version: number(in_object).or_else(|| header.and_then(number)).unwrap_or(0),
+        created: text(object, "/metadata/creationTimestamp").to_owned(),
+    }
+}
+
+fn compare(stored: Option<&Version>, new: &Version) -> Verdict {
+    let Some(stored) = stored else { return Verdict::Newer };
+    if stored.uid != new.uid {
+        // A recreated object may have a smaller version, if the cluster was set up anew: only its
+        // birth tells which one is the later.
+        let is_older = !new.created.is_empty() && !stored.created.is_empty() && new.created < stored.created;
+        return if is_older { Verdict::Stale } else { Verdict::Newer };
+    }
+    match (new.resource_version, stored.resource_version) {
+        (0, _) => Verdict::Newer,
+        (new, stored) if new > stored => Verdict::Newer,
+        (new, stored) if new == stored => Verdict::Same,
+        _ => Verdict::Stale,
+    }
+}
+
+/// Typed clients leave these out of replies (protocol 17.1).
+fn name_kind(key: &ObjectKey, object: &mut Value) {
+    let kind = match key.kind.as_str() {
+        "pod" => "Pod",
+        "node" => "Node",
+        "configmap" => "ConfigMap",
+        "secret" => "Secret",
+        _ => return,
+    };
+    if let Some(fields) = object.as_object_mut() {
+        fields.entry("apiVersion").or_insert_with(|| json!("v1"));
+        fields.entry("kind").or_insert_with(|| json!(kind));
+    }
+}
+
+/// What edged acts on: everything but the status and the bookkeeping.
+fn essence(object: &Value) -> (Option<&Value>, Vec<(&String, &Value)>) {
+    let dull = ["resourceVersion", "managedFields", "generation"];
+    let metadata = object.get("metadata").and_then(Value::as_object);
+    let metadata = metadata.into_iter().flatten().filter(|(name, _)| !dull.contains(&name.as_str()));
+    (object.get("spec"), metadata.collect())
+}
+
+fn pod_removed(key: &ObjectKey, uid: &str) -> Notice {
+    Notice::PodRemoved {
+        namespace: key.namespace().to_owned(),
+        name: key.name().to_owned(),
+        uid: uid.to_owned(),
+    }
+}
+
+fn config_changed(key: &ObjectKey) -> Option<Notice> {
+    matches!(key.kind.as_str(), "configmap" | "secret").then(|| Notice::ConfigChanged {
+        kind: key.kind.clone(),
+        namespace: key.namespace().to_owned(),
+        name: key.name().to_owned(),
+    })
+}
+
+fn changed(key: &ObjectKey, object: Value) -> Option<Notice> {
+    match key.kind.as_str() {
+        "pod" => Some(Notice::PodChanged(Arc::new(object))),
+        "node" => Some(Notice::NodeChanged(Arc::new(object))),
+        _ => config_changed(key),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Request bodies: JSON, YAML or Kubernetes protobuf in, one JSON tree out; unknown fields.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::errors::ApiError;
+use super::kinds::Kind;
+use super::query::{FieldValidation, content_type};
+use crate::kube::protobuf;
+
+/// Largest body accepted, bytes, as in Kubernetes.
+pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// What bodies may be written in.
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// Decodes a body by its Content-Type.
+///
+/// # Errors
+/// 413, 415, or 400 saying where it is malformed.
+pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    check_size(body)?;
+    match content_type(headers) {
+        "application/json" => parse_json(body),
+        "application/yaml" => parse_yaml(body),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(body).map_err(|err| match err {
+            protobuf::DecodeError::UnsupportedKind { .. } => {
+                let mut refused = ApiError::unsupported_media("application/json, application/yaml");
+                refused.status.message = format!("{}: {err}", refused.status.message);
+                refused
+            }
+            protobuf::DecodeError::Malformed(_) => ApiError::bad_request(err.to_string()),
+        }),
+        _ => Err(ApiError::unsupported_media(ACCEPTED)),
+    }
+}
+
+/// # Errors
+/// 413.
+pub fn check_size(body: &[u8]) -> Result<(), ApiError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+/// 413.
+#[must_use]
+pub fn too_large() -> ApiError {
+    let reason = crate::model::Reason::RequestEntityTooLarge;
+    ApiError::new(reason, format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
+}
+
+/// # Errors
+/// 400 saying where.
+pub fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|err| ApiError::bad_request(format!("the body is not JSON: {err}")))
+}
+
+/// # Errors
+/// 400 saying where.
+pub fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
+    yaml_serde::from_slice(body).map_err(|err| ApiError::bad_request(format!("the body is not YAML: {err}")))
+}
+
+/// Does the body carry this kind? A body that says nothing is taken to.
+///
+/// # Errors
+/// 400.
+pub fn check_kind(kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request(format!("the body is not an object of kind {}", kind.kind)));
+    }
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, named) = (text("apiVersion"), text("kind"));
+    if !named.is_empty() && named != kind.kind {
+        return Err(ApiError::bad_request(format!(
+            "{named} in version {:?} cannot be handled as a {}",
+            api_version, kind.kind
+        )));
+    }
+    let expected = kind.api_version();
+    if !api_version.is_empty() && api_version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks types and treats unknown fields as asked; what is left is what is stored.
+/// Returns warnings for the client.
+///
+/// # Errors
+/// 400 naming the field; for `Strict`, all unknown ones.
+pub fn check_fields(
+    kind: &Kind,
+    object: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    strip_nulls(object);
+    let Some(report) = (kind.hooks.check)(&kind.api_version(), kind.kind, object) else {
+        return Ok(Vec::new());
+    };
+    let cannot = |why: String| {
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            kind.kind,
+            kind.api_version(),
+            kind.kind
+        ))
+    };
+    if let Some((path, expected)) = report.wrong_type {
+        return Err(cannot(format!("json: cannot unmarshal field {path}: expected {expected}")));
+    }
+    if report.unknown_fields.is_empty() {
+        return Ok(Vec::new());
+    }
+    let warnings: Vec<String> =
+        report.unknown_fields.iter().map(|path| format!("unknown field {path:?}")).collect();
+    if validation == FieldValidation::Strict {
+        return Err(cannot(format!("strict decoding error: {}", warnings.join(", "))));
+    }
+    // Back to front, so that positions in arrays stay true.
+    for path in report.unknown_fields.iter().rev() {
+        prune(object, path);
+    }
+    Ok(if validation == FieldValidation::Warn { warnings } else { Vec::new() })
+}
+
+/// Typed decoding takes null for absent.
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, member| !member.is_null());
+            map.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+/// Removes the member that `spec.containers[0].imagee` names; does nothing if it is not there.
+fn prune(object: &mut Value, path: &str) {
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut at = object;
+    for part in parents.split('.').filter(|part| !part.is_empty()) {
+        let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
+        let Some(next) = at.get_mut(name) else { return };
+        at = next;
+        for index in indexes.split('[').filter_map(|text| text.trim_end_matches(']').parse::<usize>().ok()) {
+            let Some(next) = at.get_mut(index) else { return };
+            at = next;
+        }
+    }
+    if let Some(map) = at.as_object_mut() {
+        map.remove(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apiserver::kinds;
+    use serde_json::json;
+
+    #[test]
+    fn pruning_follows_paths() {
+        let mut value = json!({"spec": {"containers": [{"a": 1}, {"b": 2, "c": {"d": 3}}]}, "x": 1});
+        for path in ["spec.containers[1].b", "spec.containers[1].c.d", "x", "spec.none.z", "spec.containers[9].q"] {
+            prune(&mut value, path);
+        }
+        assert_eq!(value, json!({"spec": {"containers": [{"a": 1}, {"c": {}}]}}));
+    }
+
+    #[test]
+    fn nulls_are_absent() {
+        let mut value = json!({"metadata": {"creationTimestamp": null}, "list": [{"a": null}]});
+        strip_nulls(&mut value);
+        assert_eq!(value, json!({"metadata": {}, "list": [{}]}));
+    }
+
+    #[test]
+    fn bodies_are_refused_with_a_reason() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(decode(&headers, b"{").unwrap_err().code(), 400);
+        assert_eq!(decode(&headers, &vec![b' '; MAX_BODY_BYTES + 1]).unwrap_err().code(), 413);
+        let deep = "[".repeat(100_000);
+        assert_eq!(decode(&headers, deep.as_bytes()).unwrap_err().code(), 400);
+        headers.insert(http::header::CONTENT_TYPE, "application/yaml".parse().unwrap());
+        assert_eq!(decode(&headers, b"a: [1").unwrap_err().code(), 400);
+        assert_eq!(decode(&headers, b"a: {b: 1}").unwrap(), json!({"a": {"b": 1}}));
+        headers.insert(http::header::CONTENT_TYPE, "text/plain".parse().unwrap());
+        assert_eq!(decode(&headers, b"{}").unwrap_err().code(), 415);
+    }
+
+    #[test]
+    fn kinds_must_fit() {
+        let pods = kinds::find("", "v1", "pods").unwrap();
+        for (body, code) in [
+            (json!({}), None),
+            (json!({"kind": "Pod", "apiVersion": "v1"}), None),
+            (json!({"kind": "Node", "apiVersion": "v1"}), Some(400)),
+            (json!({"kind": "Pod", "apiVersion": "v2"}), Some(400)),
+            (json!([]), Some(400)),
+        ] {
+            assert_eq!(check_kind(pods, &body).err().map(|err| err.code()), code, "{body}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The API on a socket: actix-web over TLS, client certificates or bearer tokens.
+
+use std::any::Any;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderMap;
+use ::http::{HeaderName, HeaderValue, Method};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::dev::{Extensions, Server};
+use actix_web::rt::net::TcpStream;
+use actix_web::web::{Data, Payload};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use rustls::ServerConfig;
+
+use super::body::{MAX_BODY_BYTES, too_large};
+use super::core::ApiCore;
+use super::errors::ApiError;
+use super::service::{ApiBody, ApiRequest, ApiResponse, refuse};
+use crate::identity::PeerIdentity;
+use crate::model::Reason;
+
+/// A client has this long to send its request head, and again its body.
+const READ_DEADLINE: Duration = Duration::from_secs(20);
+/// A request that is not a watch is answered within this.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
+/// Connections at once; a watch holds one.
+const MAX_CONNECTIONS: usize = 20_000;
+/// TLS handshakes at once.
+const MAX_HANDSHAKES: usize = 256;
+
+/// The verified identity of a connection's client, if it showed a certificate.
+#[derive(Clone)]
+struct Peer(Option<PeerIdentity>);
+
+/// Serves `core` on a bound listener. Await the server to run it; its handle stops it.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve(core: &Arc<ApiCore>, listener: TcpListener, tls: &ServerConfig) -> std::io::Result<Server> {
+    let data = Data::from(Arc::clone(core));
+    let server = HttpServer::new(move || {
+        App::new().app_data(data.clone()).default_service(web::to(handle))
+    })
+    .workers(1)
+    .worker_max_blocking_threads(1)
+    .disable_signals()
+    .shutdown_timeout(2)
+    .client_request_timeout(READ_DEADLINE)
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .tls_handshake_timeout(HANDSHAKE_DEADLINE)
+    .keep_alive(KEEP_ALIVE)
+    .max_connections(MAX_CONNECTIONS)
+    .max_connection_rate(MAX_HANDSHAKES)
+    .tcp_nodelay(true)
+    .on_connect(remember_peer)
+    .listen_rustls_0_23(listener, tls.clone())?
+    .run();
+    Ok(server)
+}
+
+fn remember_peer(connection: &dyn Any, data: &mut Extensions) {
+    let Some(tls) = connection.downcast_ref::<TlsStream<TcpStream>>() else { return };
+    let (_, session) = tls.get_ref();
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let Some(leaf) = leaf else { return };
+    match PeerIdentity::from_der(leaf) {
+        Ok(peer) => {
+            data.insert(Peer(Some(peer)));
+        }
+        Err(err) => {
+            tracing::warn!(%err, "client certificate cannot be read");
+            data.insert(Peer(None));
+        }
+    }
+}
+
+async fn handle(request: HttpRequest, payload: Payload, core: Data<ApiCore>) -> HttpResponse {
+    let core = core.into_inner();
+    let response = match receive(&request, payload, &core).await {
+        Ok(request) => answer(&core, request).await,
+        Err(err) => refuse(&err),
+    };
+    to_actix(response)
+}
+
+async fn answer(core: &Arc<ApiCore>, request: ApiRequest) -> ApiResponse {
+    match tokio::time::timeout(ANSWER_DEADLINE, core.call(request)).await {
+        Ok(response) => response,
+        Err(_) => refuse(&ApiError::new(Reason::Timeout, "the request was not answered in 60 s")),
+    }
+}
+
+async fn receive(request: &HttpRequest, payload: Payload, core: &ApiCore) -> Result<ApiRequest, ApiError> {
+    let headers = headers_of(request);
+    let authorization = match headers.get(::http::header::AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| ApiError::unauthorized())?),
+    };
+    let peer = match request.conn_data::<Peer>() {
+        Some(Peer(None)) => return Err(ApiError::unauthorized()),
+        Some(Peer(Some(peer))) => Some(peer),
+        None => None,
+    };
+    let user = core.authenticate(peer, authorization)?;
+    // Strangers do not get to send bodies.
+    let body = if user.is_some() { read_body(request, payload).await? } else { Bytes::new() };
+    let method = Method::from_bytes(request.method().as_str().as_bytes())
+        .map_err(|_| ApiError::method_not_allowed())?;
+    Ok(ApiRequest {
+        method,
+        path: request.uri().path().to_owned(),
+        query: request.query_string().to_owned(),
+        headers,
+        body,
+        user,
+    })
+}
+
+fn headers_of(request: &HttpRequest) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in request.headers() {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+async fn read_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, ApiError> {
+    let announced = request.headers().get("content-length").and_then(|value| value.to_str().ok());
+    if announced.and_then(|text| text.parse::<usize>().ok()).is_some_and(|size| size > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|err| ApiError::bad_request(format!("the body ended early: {err}")))?;
+            if body.len() + chunk.len() > MAX_BODY_BYTES {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    match tokio::time::timeout(READ_DEADLINE, read).await {
+        Ok(body) => body,
+        Err(_) => Err(ApiError::new(Reason::Timeout, "the body did not arrive in 20 s")),
+    }
+}
+
+fn to_actix(response: ApiResponse) -> HttpResponse {
+    let status = actix_web::http::StatusCode::from_u16(response.status.as_u16())
+        .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
+    let mut builder = HttpResponse::build(status);
+    for (name, value) in &response.headers {
+        builder.append_header((name.as_str(), value.as_bytes()));
+    }
+    match response.body {
+        ApiBody::Full(bytes) => builder.body(bytes),
+        ApiBody::Stream(lines) => builder.streaming(lines.map(Ok::<_, std::convert::Infallible>)),
+    }
+}

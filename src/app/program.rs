@@ -1,0 +1,111 @@
+//! What both programs do the same way: logs, metrics, monitor, tree, end.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use crate::config::{CommonConfig, LogFormat};
+use crate::supervise::{
+    MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
+};
+use crate::telemetry::exporter;
+use crate::telemetry::logging;
+use crate::telemetry::readiness::Readiness;
+
+/// Something that keeps a program from starting. Printed as one line with its causes.
+pub type Fatal = Box<dyn Error + Send + Sync>;
+
+/// What a program declares its actors with.
+pub struct Stage {
+    pub tree: Tree,
+    pub readiness: Readiness,
+}
+
+/// What must outlive the tree and ends after it: the store's committer.
+pub type KeepAlive = Box<dyn std::any::Any>;
+
+/// Runs a program until it is told to end; the exit code. `declare` opens what the program needs
+/// and declares its actors; what it returns is dropped after the last actor.
+pub fn run(
+    name: &'static str,
+    common: &CommonConfig,
+    default_monitor: &str,
+    warnings: &[String],
+    declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
+) -> u8 {
+    if let Err(err) = logging::init(&common.logging) {
+        // There is no log yet: this is the one line a service manager will show.
+        return refuse(name, &err);
+    }
+    install_panic_hook();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), json = common.logging.format == LogFormat::Json, "{name} starts");
+    // One thread for the main arbiter; blocking work (files, DNS) may take a few more.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(err) => return refuse(name, &err),
+    };
+    let system = actix::System::with_tokio_rt(move || runtime);
+    let result = system.block_on(drive(name, common, default_monitor, declare));
+    match result {
+        Ok(code) => code,
+        Err(err) => refuse(name, &*err),
+    }
+}
+
+async fn drive(
+    name: &'static str,
+    common: &CommonConfig,
+    default_monitor: &str,
+    declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
+) -> Result<u8, Fatal> {
+    let exporter = exporter::install()?;
+    let monitor = &common.monitor_server;
+    let address =
+        if monitor.bind_address.is_empty() { default_monitor } else { monitor.bind_address.as_str() };
+    let socket = MonitorSocket::bind(address)?;
+    tracing::info!(address = %socket.address(), "monitor listens");
+
+    let mut stage = Stage { tree: Tree::new(name, TreeSettings::default()), readiness: Readiness::default() };
+    let monitor_slot = stage.tree.slot("Monitor", 8);
+    let sources = MonitorSources {
+        tree: stage.tree.handle(),
+        readiness: stage.readiness.clone(),
+        exporter,
+        fault_injection: monitor.enable_fault_injection,
+    };
+    stage.tree.add(monitor_slot, MAIN_THREAD, Policy::default(), move || Monitor::new(socket, sources));
+
+    let keep = declare(&mut stage).await?;
+    let running = stage.tree.start()?;
+    let reason = running.wait_for_end().await;
+    drop(keep);
+    let code = reason.code();
+    if code == 0 {
+        tracing::info!(%reason, "{name} ends");
+    } else {
+        tracing::error!(%reason, "{name} gives up; its service manager should start it again");
+    }
+    Ok(code)
+}
+
+fn refuse(name: &str, err: &dyn Error) -> u8 {
+    let text = chain(err);
+    tracing::error!("{name} cannot start: {text}");
+    1
+}
+
+/// An error with its causes in one line.
+#[must_use]
+pub fn chain(err: &dyn Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(inner) = cause {
+        // Writing to a String cannot fail.
+        write!(text, ": {inner}").ok();
+        cause = inner.source();
+    }
+    text
+}

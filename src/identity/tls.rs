@@ -1,0 +1,355 @@
+//! rustls configurations: ring by name, never a process-wide default; TLS 1.2 and 1.3.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use super::{IdentityError, KeyPair};
+
+/// Whether a TLS server wants client certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Refuse the handshake without a certificate of this CA.
+    Required,
+    /// Verify one if it comes.
+    Optional,
+}
+
+fn fail(why: impl Into<String>) -> IdentityError {
+    IdentityError::Tls(why.into())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A rustls server configuration, TLS 1.2 and 1.3, ring.
+///
+/// # Errors
+/// [`IdentityError::Tls`] when the pair or the CA is no such thing.
+pub fn server_tls(
+    pair: &KeyPair,
+    client_ca_pem: &str,
+    auth: ClientAuth,
+) -> Result<Arc<ServerConfig>, IdentityError> {
+    Ok(ReloadableServerTls::new(pair, client_ca_pem, auth)?.config())
+}
+
+/// A server configuration whose certificate can be replaced while it serves: handshakes that begin
+/// afterwards get the new one, no listener restarts.
+#[derive(Clone)]
+pub struct ReloadableServerTls {
+    config: Arc<ServerConfig>,
+    current: Arc<Current>,
+}
+
+impl ReloadableServerTls {
+    /// # Errors
+    /// [`IdentityError::Tls`] when the pair or the CA is no such thing.
+    pub fn new(pair: &KeyPair, client_ca_pem: &str, auth: ClientAuth) -> Result<Self, IdentityError> {
+        let current = Arc::new(Current(RwLock::new(certified(pair)?)));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|err| fail(err.to_string()))?
+            .with_client_cert_verifier(client_verifier(client_ca_pem, auth)?)
+            .with_cert_resolver(current.clone());
+        // A resumed session is not verified again: an expired client certificate would live on in it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), current })
+    }
+
+    /// For a listener. Sharing it shares the replacements too.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Serves `pair` from the next handshake on; the old one stays when `pair` is refused.
+    ///
+    /// # Errors
+    /// [`IdentityError::Tls`] when the key is not the certificate's.
+    pub fn replace(&self, pair: &KeyPair) -> Result<(), IdentityError> {
+        let fresh = certified(pair)?;
+        *self.current.0.write() = fresh;
+        Ok(())
+    }
+}
+
+/// The certificate handed out now.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+fn certified(pair: &KeyPair) -> Result<Arc<CertifiedKey>, IdentityError> {
+    let (chain, key) = chain_and_key(pair)?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|err| match err {
+        rustls::Error::InconsistentKeys(_) => fail("the key is not the certificate's"),
+        other => fail(other.to_string()),
+    })?;
+    Ok(Arc::new(key))
+}
+
+type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn chain_and_key(pair: &KeyPair) -> Result<ChainAndKey, IdentityError> {
+    let chain = certificates(&pair.cert_pem)?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes())
+        .map_err(|_| fail("there is no PEM private key"))?;
+    Ok((chain, key))
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(fail("there is no PEM certificate")),
+    }
+}
+
+fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
+    let mut store = RootCertStore::empty();
+    for der in certificates(ca_pem)? {
+        store.add(der).map_err(|err| fail(format!("CA certificate: {err}")))?;
+    }
+    Ok(Arc::new(store))
+}
+
+fn client_verifier(ca_pem: &str, auth: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider());
+    let builder = match auth {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|err| fail(format!("client verification: {err}")))
+}
+
+/// A rustls client configuration that trusts only `ca_pem`, presenting `pair` if given.
+///
+/// # Errors
+/// [`IdentityError::Tls`] when the pair or the CA is no such thing.
+pub fn client_tls(ca_pem: &str, pair: Option<&KeyPair>) -> Result<Arc<ClientConfig>, IdentityError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|err| fail(err.to_string()))?
+        .with_root_certificates(roots(ca_pem)?);
+    let config = match pair {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let (chain, key) = chain_and_key(pair)?;
+            builder.with_client_auth_cert(chain, key).map_err(|err| fail(err.to_string()))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+/// A client configuration that believes any server. For one call only: `GET /ca.crt` of a joining
+/// node, whose answer is then compared with the CA hash in the join token (protocol section 5.4).
+///
+/// # Errors
+/// [`IdentityError::Tls`], never in practice.
+pub fn client_tls_unverified() -> Result<Arc<ClientConfig>, IdentityError> {
+    let provider = provider();
+    let verifier = AnyServer(provider.signature_verification_algorithms);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|err| fail(err.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Checks that the server has the key of its certificate, and nothing else.
+#[derive(Debug)]
+struct AnyServer(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::identity::Ca;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn ca() -> Ca {
+        let dir = tempfile::tempdir().expect("temp dir");
+        Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca")
+    }
+
+    fn server_pair(ca: &Ca) -> KeyPair {
+        ca.issue_server("KubeEdge", &["cloud.example".into()], HOUR).expect("server")
+    }
+
+    /// Runs a handshake in memory. Returns the server's certificate as the client saw it and the
+    /// client's as the server saw it, or the first error text.
+    fn handshake(
+        server: &Arc<ServerConfig>,
+        client: &Arc<ClientConfig>,
+        name: &str,
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        let name = ServerName::try_from(name.to_owned()).expect("name");
+        let mut client = ClientConnection::new(client.clone(), name).map_err(|err| err.to_string())?;
+        let mut server = ServerConnection::new(server.clone()).map_err(|err| err.to_string())?;
+        for _ in 0..10 {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).expect("memory");
+            server.read_tls(&mut wire.as_slice()).expect("memory");
+            server.process_new_packets().map_err(|err| format!("server: {err}"))?;
+            wire.clear();
+            server.write_tls(&mut wire).expect("memory");
+            client.read_tls(&mut wire.as_slice()).expect("memory");
+            client.process_new_packets().map_err(|err| format!("client: {err}"))?;
+            if !client.is_handshaking() && !server.is_handshaking() {
+                let first = |chain: Option<&[CertificateDer<'static>]>| chain.map(|chain| chain[0].to_vec());
+                let seen = first(client.peer_certificates()).expect("a server certificate");
+                return Ok((seen, first(server.peer_certificates())));
+            }
+        }
+        Err("the handshake does not end".into())
+    }
+
+    #[test]
+    fn who_gets_through() {
+        let (ours, theirs) = (ca(), ca());
+        let pair = server_pair(&ours);
+        let required = server_tls(&pair, &ours.cert_pem(), ClientAuth::Required).expect("server");
+        let optional = server_tls(&pair, &ours.cert_pem(), ClientAuth::Optional).expect("server");
+        let ours_pem = ours.cert_pem();
+        let client = |pair: Option<&KeyPair>| client_tls(&ours_pem, pair).expect("client");
+        let admin = ours.issue_client("admin", &["system:masters"], HOUR).expect("client");
+        let foreign = theirs.issue_client("admin", &["system:masters"], HOUR).expect("client");
+        let stranger = client_tls(&theirs.cert_pem(), Some(&admin)).expect("client");
+        let blind = client_tls_unverified().expect("client");
+        let host = "cloud.example";
+        for (case, server, client, name, want) in [
+            ("mutual", &required, client(Some(&admin)), host, Ok(true)),
+            ("optional, none", &optional, client(None), host, Ok(false)),
+            ("optional, one", &optional, client(Some(&admin)), host, Ok(true)),
+            ("believes anyone", &optional, blind, "10.1.2.3", Ok(false)),
+            ("required, none", &required, client(None), host, Err("server: peer sent no certificates")),
+            (
+                "required, foreign",
+                &required,
+                client(Some(&foreign)),
+                host,
+                Err("server: invalid peer certificate"),
+            ),
+            (
+                "optional, foreign",
+                &optional,
+                client(Some(&foreign)),
+                host,
+                Err("server: invalid peer certificate"),
+            ),
+            (
+                "server as client",
+                &required,
+                client(Some(&pair)),
+                host,
+                Err("server: invalid peer certificate"),
+            ),
+            ("other CA", &required, stranger, host, Err("client: invalid peer certificate")),
+            (
+                "other name",
+                &required,
+                client(Some(&admin)),
+                "evil.example",
+                Err("client: invalid peer certificate"),
+            ),
+        ] {
+            match (handshake(server, &client, name), want) {
+                (Ok((_, seen)), Ok(presented)) => assert_eq!(seen.is_some(), presented, "{case}"),
+                (Err(err), Err(want)) => assert!(err.starts_with(want), "{case}: {err}"),
+                (got, want) => panic!("{case}: got {got:?}, want {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_replaced_certificate_is_served_at_once_and_a_bad_one_never() {
+        let ca = ca();
+        let (old, new) = (server_pair(&ca), server_pair(&ca));
+        let tls = ReloadableServerTls::new(&old, &ca.cert_pem(), ClientAuth::Optional).expect("tls");
+        let client = client_tls(&ca.cert_pem(), None).expect("client");
+        let seen = || {
+            crate::identity::cert_pem_from_der(
+                &handshake(&tls.config(), &client, "cloud.example").expect("ok").0,
+            )
+        };
+        assert_eq!(seen(), old.cert_pem);
+        tls.replace(&new).expect("replaced");
+        assert_eq!(seen(), new.cert_pem);
+        let mixed = KeyPair { cert_pem: old.cert_pem.clone(), key_pem: new.key_pem.clone() };
+        let err = tls.replace(&mixed).expect_err("mixed").to_string();
+        assert!(err.contains("not the certificate's"), "{err}");
+        assert_eq!(seen(), new.cert_pem);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_text() {
+        let ca = ca();
+        let pair = server_pair(&ca);
+        let no_cert = KeyPair { cert_pem: "x".into(), ..pair.clone() };
+        let no_key = KeyPair { key_pem: "x".into(), ..pair.clone() };
+        let server =
+            |pair: &KeyPair, ca: &str| server_tls(pair, ca, ClientAuth::Required).expect_err("refused");
+        assert!(server(&no_cert, &ca.cert_pem()).to_string().contains("no PEM certificate"));
+        assert!(server(&no_key, &ca.cert_pem()).to_string().contains("no PEM private key"));
+        assert!(server(&pair, "").to_string().contains("no PEM certificate"));
+        assert!(client_tls("", None).is_err());
+        assert!(!format!("{pair:?}").contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,144 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::store::conformance;
+
+fn open(path: &Path) -> Result<RocksStore, StoreError> {
+    RocksStore::open(path, Tuning::edge())
+}
+
+/// A store with rows in table files and in the log.
+fn filled(path: &Path) {
+    let store = open(path).unwrap();
+    let batch = (0..500).fold(Batch::new(), |batch, n| {
+        batch.put(Table::Objects, format!("meta/{n:04}"), format!("value {n} ").repeat(20))
+    });
+    store.write(&[batch]).unwrap();
+    store.db.flush_cf(store.handle(Table::Objects).unwrap()).unwrap();
+    store.write(&[Batch::new().put(Table::Objects, "late", "in the log")]).unwrap();
+}
+
+fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let named = |entry: std::fs::DirEntry| {
+        (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap())
+    };
+    let data = |name: &String| !name.starts_with("LOG") && name != "LOCK";
+    std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| named(entry.unwrap()))
+        .filter(|(name, _)| data(name))
+        .collect()
+}
+
+#[test]
+fn conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::check(|name| Arc::new(open(&dir.path().join(name)).unwrap()));
+}
+
+#[test]
+fn the_cloud_sizes_open_too() {
+    let dir = tempfile::tempdir().unwrap();
+    RocksStore::open(&dir.path().join("s"), Tuning::cloud()).unwrap();
+}
+
+#[test]
+fn survives_reopening_and_is_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/store");
+    filled(&path);
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let store = open(&path).unwrap();
+    assert_eq!(store.get(Table::Objects, b"late").unwrap().as_deref(), Some(&b"in the log"[..]));
+    assert_eq!(store.scan(Table::Objects, b"meta/", None, 1000).unwrap().len(), 500);
+}
+
+#[test]
+fn a_second_owner_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path()).unwrap();
+    let err = open(dir.path()).err().unwrap();
+    assert!(matches!(err, StoreError::Io { .. }), "{err}");
+    assert!(err.to_string().contains("another process has it open"), "{err}");
+}
+
+#[test]
+fn a_newer_schema_is_refused_even_with_families_we_do_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let mut store = open(dir.path()).unwrap();
+        store.db.create_cf("future", &Options::default()).unwrap();
+        store.write(&[Batch::new().put(Table::Local, SCHEMA_KEY, "7")]).unwrap();
+    }
+    let err = open(dir.path()).err().unwrap();
+    assert!(matches!(err, StoreError::NewerSchema { found: 7, known: SCHEMA, .. }), "{err}");
+}
+
+#[test]
+fn rows_without_a_schema_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path()).unwrap();
+        let batch = Batch::new().delete(Table::Local, SCHEMA_KEY).put(Table::Objects, "a", "b");
+        store.write(&[batch]).unwrap();
+    }
+    assert!(matches!(open(dir.path()), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn an_interrupted_creation_is_started_over() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("MANIFEST-000001"), b"half").unwrap();
+    std::fs::write(dir.path().join("IDENTITY"), b"x").unwrap();
+    open(dir.path()).unwrap();
+}
+
+#[test]
+fn damage_is_reported_and_nothing_is_destroyed() {
+    type Damage = fn(&str) -> bool;
+    let cases: [(&str, Damage, Option<&[u8]>); 5] = [
+        ("CURRENT is garbage", |name| name == "CURRENT", Some(b"garbage")),
+        ("CURRENT is gone", |name| name == "CURRENT", None),
+        (
+            "the manifest is garbage",
+            |name| name.starts_with("MANIFEST"),
+            Some(b"\x00garbage\xff that is no record"),
+        ),
+        ("the manifest is gone", |name| name.starts_with("MANIFEST"), None),
+        ("a table file is gone", |name| name.ends_with(".sst"), None),
+    ];
+    for (case, matches, content) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        for name in files(dir.path()).into_keys().filter(|name| matches(name)) {
+            match content {
+                Some(bytes) => std::fs::write(dir.path().join(name), bytes).unwrap(),
+                None => std::fs::remove_file(dir.path().join(name)).unwrap(),
+            }
+        }
+        let before = files(dir.path());
+        let err = open(dir.path()).err().unwrap_or_else(|| panic!("{case}: opened"));
+        assert!(matches!(err, StoreError::Damaged { .. }), "{case}: {err}");
+        assert!(err.to_string().contains("Move the folder away"), "{case}: {err}");
+        let after = files(dir.path());
+        for (name, content) in &before {
+            assert_eq!(after.get(name), Some(content), "{case}: {name} changed");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_table_file_is_found_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    for (name, mut bytes) in files(dir.path()).into_iter().filter(|(name, _)| name.ends_with(".sst")) {
+        for at in (0..bytes.len() / 2).step_by(64) {
+            bytes[at] ^= 0x55;
+        }
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let outcome = open(dir.path()).and_then(|store| store.scan(Table::Objects, b"meta/", None, 1000));
+    assert!(matches!(outcome, Err(StoreError::Damaged { .. })), "{outcome:?}");
+}

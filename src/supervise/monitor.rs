@@ -1,0 +1,279 @@
+//! The monitor's HTTP endpoints: metrics, health, readiness, the live tree (design D12).
+//!
+//! They live here and not in `telemetry` because they show the tree. They only read, but for the
+//! injection of faults, which is off unless the config turns it on.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::ServerHandle;
+use actix_web::http::header;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+
+use super::handle::TreeHandle;
+use super::monitor_page::page;
+use crate::telemetry::exporter::Exporter;
+use crate::telemetry::readiness::Readiness;
+
+const UPKEEP: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_CONNECTIONS: usize = 64;
+
+/// The monitor cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("monitor cannot listen on {address}")]
+pub struct MonitorError {
+    pub address: String,
+    pub source: std::io::Error,
+}
+
+/// A bound listener: the binary binds before it starts the tree, so that a taken port is an error
+/// at start, and a restarted monitor keeps its port.
+#[derive(Debug)]
+pub struct MonitorSocket {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl MonitorSocket {
+    /// # Errors
+    /// [`MonitorError`] names the address.
+    pub fn bind(address: &str) -> Result<Self, MonitorError> {
+        let fail = |source| MonitorError { address: address.to_owned(), source };
+        let listener = TcpListener::bind(address).map_err(fail)?;
+        listener.set_nonblocking(true).map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens; tells the port when port 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// What the monitor shows.
+#[derive(Clone)]
+pub struct MonitorSources {
+    pub tree: TreeHandle,
+    pub readiness: Readiness,
+    pub exporter: Exporter,
+    /// `monitorServer.enableFaultInjection`.
+    pub fault_injection: bool,
+}
+
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`.
+pub struct Monitor {
+    socket: MonitorSocket,
+    sources: MonitorSources,
+    server: Option<ServerHandle>,
+}
+
+impl Monitor {
+    #[must_use]
+    pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
+        Self { socket, sources, server: None }
+    }
+
+    fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
+        let sources = self.sources.clone();
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(web::Data::new(sources.clone()))
+                .route("/metrics", web::get().to(metrics))
+                .route("/healthz", web::get().to(healthz))
+                .route("/readyz", web::get().to(readyz))
+                .route("/actors", web::get().to(actors))
+                .route("/actors/{name:.+}/panic", web::post().to(inject_panic))
+        });
+        let server = server
+            .workers(1)
+            .worker_max_blocking_threads(1)
+            .max_connections(MAX_CONNECTIONS)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .shutdown_timeout(1)
+            .disable_signals()
+            .listen(self.socket.listener.try_clone()?)?;
+        Ok(server.run())
+    }
+
+    fn stop_server(&mut self) {
+        if let Some(server) = self.server.take() {
+            // The command is sent by the call; nobody needs to wait for the end.
+            drop(server.stop(false));
+        }
+    }
+}
+
+impl Actor for Monitor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let server = match self.serve() {
+            Ok(server) => server,
+            Err(err) => {
+                tracing::error!(address = %self.socket.address, %err, "monitor cannot serve");
+                return ctx.stop();
+            }
+        };
+        self.server = Some(server.handle());
+        // Not in the context: after a panic it must still be polled to take the stop command.
+        let server = actix::spawn(server).into_actor(self);
+        ctx.spawn(server.map(|ended, _, ctx| {
+            tracing::error!(ended_well = matches!(ended, Ok(Ok(()))), "monitor server ended");
+            ctx.stop();
+        }));
+        ctx.run_interval(UPKEEP, |me, _| me.sources.exporter.upkeep());
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.stop_server();
+    }
+}
+
+impl Supervised for Monitor {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.stop_server();
+    }
+}
+
+crate::handles!(Monitor);
+
+async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
+    sources.tree.publish_metrics();
+    let text = sources.exporter.render();
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(text)
+}
+
+/// The process lives if it answers.
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().body("ok\n")
+}
+
+async fn readyz(sources: web::Data<MonitorSources>) -> HttpResponse {
+    let report = sources.readiness.report();
+    let mut answer = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    answer.json(report)
+}
+
+async fn actors(request: HttpRequest, sources: web::Data<MonitorSources>) -> HttpResponse {
+    let tree = sources.tree.snapshot();
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        HttpResponse::Ok().insert_header(header::ContentType::html()).body(page(&tree))
+    } else {
+        HttpResponse::Ok().json(tree)
+    }
+}
+
+async fn inject_panic(name: web::Path<String>, sources: web::Data<MonitorSources>) -> HttpResponse {
+    if !sources.fault_injection {
+        return HttpResponse::Forbidden().body("monitorServer.enableFaultInjection is off\n");
+    }
+    match sources.tree.inject_panic(&name) {
+        Ok(()) => {
+            tracing::warn!(actor = %name, "panic injected");
+            HttpResponse::Accepted().body("injected\n")
+        }
+        Err(err) => HttpResponse::NotFound().body(format!("{err}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::supervise::{Policy, Running, State, Tree, TreeSettings};
+
+    async fn request(address: SocketAddr, head: &str) -> (u16, String) {
+        try_request(address, head).await.unwrap()
+    }
+
+    /// `None` when the connection ended without an answer.
+    async fn try_request(address: SocketAddr, head: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{head}\r\nHost: monitor\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    fn start(fault_injection: bool) -> (Running, SocketAddr, Readiness) {
+        let ((mut tree, slot), exporter) = Exporter::record(|| {
+            let mut tree = Tree::new("bench", TreeSettings::default());
+            let slot = tree.slot::<Monitor>("Monitor", 8);
+            (tree, slot)
+        });
+        let socket = MonitorSocket::bind("127.0.0.1:0").unwrap();
+        let (address, readiness) = (socket.address(), Readiness::default());
+        let sources =
+            MonitorSources { tree: tree.handle(), readiness: readiness.clone(), exporter, fault_injection };
+        let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
+        tree.add(slot, "monitor", policy, move || Monitor::new(socket, sources));
+        (tree.start().unwrap(), address, readiness)
+    }
+
+    #[actix::test]
+    async fn it_shows_health_readiness_metrics_and_the_tree() {
+        let (running, address, readiness) = start(false);
+        assert_eq!(request(address, "GET /healthz HTTP/1.1").await, (200, "ok\n".to_owned()));
+        readiness.expect("cloud link");
+        let (code, body) = request(address, "GET /readyz HTTP/1.1").await;
+        assert_eq!(
+            (code, body.as_str()),
+            (503, r#"{"ready":false,"checks":[{"name":"cloud link","ok":false}]}"#)
+        );
+        readiness.set("cloud link", true);
+        assert_eq!(request(address, "GET /readyz HTTP/1.1").await.0, 200);
+        let (code, body) = request(address, "GET /metrics HTTP/1.1").await;
+        assert_eq!(code, 200);
+        assert!(body.contains(r#"kubeedge_actor_mailbox_depth{actor="Monitor"} 0"#), "{body}");
+        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor."), "{body}");
+        let (code, body) = request(address, "GET /actors HTTP/1.1").await;
+        let tree: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &tree["actors"][0]["state"]), (200, &Value::from("running")));
+        let (_, body) = request(address, "GET /actors HTTP/1.1\r\nAccept: text/html,*/*").await;
+        assert!(body.starts_with("<!doctype html>"));
+        assert_eq!(request(address, "POST /actors/Monitor/panic HTTP/1.1").await.0, 403);
+        assert_eq!(request(address, "GET /nothing HTTP/1.1").await.0, 404);
+        running.handle().shut_down();
+        assert_eq!(running.wait_for_end().await.code(), 0);
+    }
+
+    #[actix::test]
+    async fn it_panics_on_demand_and_keeps_its_port() {
+        let (running, address, _) = start(true);
+        assert_eq!(request(address, "POST /actors/Nobody/panic HTTP/1.1").await.0, 404);
+        assert_eq!(request(address, "POST /actors/Monitor/panic HTTP/1.1").await.0, 202);
+        let row = || running.handle().snapshot().actors.swap_remove(0);
+        while (row().restarts, row().state) != (1, State::Running) {
+            tokio::task::yield_now().await;
+        }
+        // The old server may still take a connection and drop it with itself.
+        let mut answer = None;
+        for _ in 0..100 {
+            answer = try_request(address, "GET /healthz HTTP/1.1").await;
+            if answer.is_some() {
+                break;
+            }
+        }
+        assert_eq!(answer, Some((200, "ok\n".to_owned())), "on the same port");
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_the_address() {
+        let taken = MonitorSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.address().to_string();
+        let err = MonitorSocket::bind(&address).unwrap_err();
+        assert_eq!(err.to_string(), format!("monitor cannot listen on {address}"));
+    }
+}

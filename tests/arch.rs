@@ -1,0 +1,195 @@
+//! Keeps the layers of ARCHITECTURE.md: who may import whom, how long a file may be, which names
+//! are banned, where actix and tokio may be used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms from the foundation up. A room imports only rooms before it in this list.
+const ROOMS: &[&str] = &[
+    "model",
+    "wire",
+    "config",
+    "telemetry",
+    "kube",
+    "store",
+    "identity",
+    "cri",
+    "mqtt",
+    "bus",
+    "supervise",
+    "apiserver",
+    "actors",
+    "app",
+];
+const MAX_LINES: usize = 600;
+const BANNED_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
+
+struct Source {
+    path: PathBuf,
+    /// Path below `src/`, e.g. `actors/cloud/cloud_hub/mod.rs`.
+    parts: Vec<String>,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let below = path.strip_prefix(&root).unwrap();
+                let parts = below.iter().map(|p| p.to_str().unwrap().to_owned()).collect();
+                found.push(Source { text: fs::read_to_string(&path).unwrap(), path, parts });
+            }
+        }
+    }
+    assert!(found.len() > 30, "the source tree was not found");
+    found
+}
+
+/// The code without comments and without what follows `#[cfg(test)]` (test modules stand last).
+fn code(source: &Source) -> String {
+    let is_test_file = source.parts.iter().any(|p| p == "tests.rs" || p.ends_with("_tests.rs"));
+    if is_test_file {
+        return String::new();
+    }
+    let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    production.lines().filter(|l| !l.trim_start().starts_with("//")).map(|l| format!("{l}\n")).collect()
+}
+
+fn rank(room: &str) -> Option<usize> {
+    ROOMS.iter().position(|r| *r == room)
+}
+
+/// Words that follow `needle` in `text`.
+fn words_after<'t>(text: &'t str, needle: &'t str) -> impl Iterator<Item = &'t str> {
+    text.match_indices(needle).filter_map(move |(at, _)| {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
+            return None;
+        }
+        let rest = &text[at + needle.len()..];
+        Some(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+    })
+}
+
+#[test]
+fn rooms_import_only_what_stands_below_them() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some(own) = source.parts.first().and_then(|room| rank(room)) else { continue };
+        let text = code(&source);
+        for imported in words_after(&text, "crate::") {
+            if let Some(other) = rank(imported)
+                && other > own
+            {
+                wrong.push(format!("{} imports {imported}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_folder_is_a_known_room() {
+    for source in sources() {
+        if source.parts.len() > 1 && source.parts[0] != "bin" {
+            assert!(rank(&source.parts[0]).is_some(), "{} is in no known room", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn actors_meet_only_in_the_bus() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.parts.first().is_none_or(|p| p != "actors") || source.parts.len() < 4 {
+            continue;
+        }
+        let own = format!("actors::{}::{}", source.parts[1], source.parts[2]);
+        let text = code(&source);
+        for (at, _) in text.match_indices("actors::") {
+            let path: String =
+                text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+            if !path.starts_with(&own) {
+                wrong.push(format!("{} uses {path}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn deciding_code_uses_no_runtime() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.parts.first().is_none_or(|p| p != "actors") || source.parts.len() < 4 {
+            continue;
+        }
+        let file = source.parts.last().unwrap();
+        if file == "mod.rs" || file.ends_with("_actor.rs") || file.ends_with("_worker.rs") {
+            continue;
+        }
+        let text = code(&source);
+        for runtime in ["use actix", "use tokio", "actix::", "tokio::"] {
+            if text.contains(runtime) {
+                wrong.push(format!("{} contains {runtime:?}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    let too_long: Vec<String> = sources()
+        .iter()
+        .map(|s| (s.text.lines().count(), s.path.display().to_string()))
+        .filter(|(lines, _)| *lines > MAX_LINES)
+        .map(|(lines, path)| format!("{path}: {lines} lines"))
+        .collect();
+    assert!(too_long.is_empty(), "{}", too_long.join("\n"));
+}
+
+#[test]
+fn names_say_what_a_thing_is() {
+    for source in sources() {
+        for part in &source.parts {
+            let stem = part.trim_end_matches(".rs");
+            assert!(!BANNED_NAMES.contains(&stem), "{} has a name that says nothing", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn no_shell_no_silent_send_no_unbounded_queue() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let text = code(&source);
+        for banned in [".do_send(", "unbounded_channel", "\"-c\"", "process::exit", "unsafe "] {
+            let in_bin = source.parts.first().is_some_and(|p| p == "bin");
+            if text.contains(banned) && !(in_bin && banned == "process::exit") {
+                wrong.push(format!("{} contains {banned:?}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn resource_paths_are_parsed_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.parts == ["model", "resource.rs"] || source.parts.first().is_none_or(|p| p != "actors") {
+            continue;
+        }
+        if code(&source).contains("route.resource.to_string().split") {
+            wrong.push(source.path.display().to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,172 @@
+//! A running API server on a free port, and the real kubectl pointed at it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+
+use actix::{Actor, System};
+use jiff::Timestamp;
+use kubeedge::actors::cloud::api_server::{ApiServer, ApiServerParts};
+use kubeedge::apiserver::{ApiCore, ApiSettings, kubeconfig};
+use kubeedge::identity::{Ca, ServiceAccountKeys};
+use kubeedge::store::{RocksStore, Tuning};
+
+/// The server, its folder, and a HOME of its own for kubectl.
+pub struct Api {
+    pub core: Arc<ApiCore>,
+    pub ca: Arc<Ca>,
+    pub url: String,
+    pub dir: tempfile::TempDir,
+    system: System,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Api {
+    /// Starts on a free port of 127.0.0.1 and waits until it answers.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca");
+        let ca = Arc::new(ca);
+        let keys = ServiceAccountKeys::load_or_create(&dir.path().join("sa.key")).expect("keys");
+        let store = RocksStore::open(&dir.path().join("db"), Tuning::cloud()).expect("store");
+        let core = ApiCore::start(ApiSettings {
+            store: Arc::new(store),
+            keys: Arc::new(keys),
+            ca_pem: ca.cert_pem(),
+            clock: Arc::new(Timestamp::now),
+        })
+        .expect("core");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("free port");
+        let address = listener.local_addr().expect("address");
+        let parts = ApiServerParts {
+            core: Arc::clone(&core),
+            ca: Arc::clone(&ca),
+            tls: kubeconfig::server_tls(&ca, address, &[]).expect("tls"),
+            listener: Arc::new(listener),
+            kubeconfig: dir.path().join("admin.conf"),
+        };
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let runner = System::new();
+            runner.block_on(async {
+                ApiServer::new(parts).start();
+                send.send(System::current()).expect("send");
+            });
+            runner.run().expect("system");
+        });
+        let system = receive.recv().expect("system");
+        let api = Self { core, ca, url: kubeconfig::server_url(address), dir, system, thread: Some(thread) };
+        api.wait_for_file("admin.conf");
+        api
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the folder and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("write");
+        path.to_str().expect("utf-8").to_owned()
+    }
+
+    fn wait_for_file(&self, name: &str) {
+        let path = self.path(name);
+        eventually(&format!("{name} exists"), || path.exists());
+    }
+
+    /// A kubectl command line as the administrator.
+    pub fn command(&self, kubectl: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(kubectl);
+        command
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("KUBECONFIG", self.path("admin.conf"))
+            .arg(format!("--cache-dir={}", self.path("cache").display()))
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs kubectl to its end.
+    pub fn run(&self, kubectl: &Path, args: &[&str]) -> Output {
+        self.command(kubectl, args).output().expect("kubectl runs")
+    }
+
+    /// Runs kubectl and expects success; returns what it printed.
+    pub fn ok(&self, kubectl: &Path, args: &[&str]) -> String {
+        let output = self.run(kubectl, args);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {args:?} failed\nstdout: {out}\nstderr: {err}");
+        out
+    }
+
+    /// Runs kubectl and expects failure; returns what it complained.
+    pub fn fails(&self, kubectl: &Path, args: &[&str]) -> String {
+        let output = self.run(kubectl, args);
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success(), "kubectl {args:?} succeeded: {out}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts kubectl and leaves it running, its output going to a file of the folder.
+    pub fn spawn(&self, kubectl: &Path, args: &[&str], out: &str) -> Running {
+        let file = std::fs::File::create(self.path(out)).expect("create");
+        let child = self.command(kubectl, args).stdout(file).spawn().expect("kubectl starts");
+        Running(child)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.system.stop();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// A process that ends with its test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits up to 20 s for a condition.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The kubectl binaries to test with: `$KUBECTL`, else the one in PATH and the versioned ones
+/// (1.30 and newer) beside it. Fails when there is none.
+pub fn kubectls() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("KUBECTL") {
+        return vec![PathBuf::from(path)];
+    }
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
+    let found = found.expect("kubectl 1.30 or newer in PATH, or its path in KUBECTL");
+    let real = found.canonicalize().expect("kubectl resolves");
+    let beside: Vec<PathBuf> = ["kubectl.1.30", "kubectl.1.31", "kubectl.1.32", "kubectl.1.33"]
+        .iter()
+        .map(|name| real.with_file_name(name))
+        .filter(|path| path.is_file())
+        .collect();
+    if beside.is_empty() { vec![found] } else { beside }
+}

@@ -1,0 +1,270 @@
+//! The real programs, wired on free ports under one temporary folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::{Process, free_port, http, until};
+
+/// How long anything may take on a busy two-core machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// cloudcore with its embedded API.
+pub struct Cloud {
+    pub dir: PathBuf,
+    pub process: Process,
+    pub hub_port: u16,
+    pub join_port: u16,
+    pub api_port: u16,
+    pub monitor: String,
+}
+
+impl Cloud {
+    /// Starts cloudcore under `dir` and waits until it is ready. `settings` are further `--set`s.
+    pub fn start(dir: &Path, settings: &[&str]) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let (hub_port, join_port, api_port) = (free_port(), free_port(), free_port());
+        let monitor = format!("127.0.0.1:{}", free_port());
+        let d = dir.display();
+        let config = format!(
+            "apiVersion: cloudcore.config.kubeedge.io/v1alpha1
+kind: CloudCore
+dataDir: {d}/cloud
+commonConfig:
+  monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
+modules:
+  apiServer: {{ address: 127.0.0.1, port: {api_port}, kubeconfig: {d}/admin.conf }}
+  cloudHub:
+    advertiseAddress: [127.0.0.1]
+    dnsNames: [localhost]
+    tlsCAFile: {d}/ca/rootCA.crt
+    tlsCAKeyFile: {d}/ca/rootCA.key
+    tlsCertFile: {d}/certs/server.crt
+    tlsPrivateKeyFile: {d}/certs/server.key
+    websocket: {{ address: 127.0.0.1, port: {hub_port} }}
+    https: {{ address: 127.0.0.1, port: {join_port} }}
+"
+        );
+        fs::write(dir.join("cloudcore.yaml"), config).unwrap();
+        let process = Self::spawn(dir, settings);
+        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, api_port, monitor };
+        cloud.wait_ready();
+        cloud
+    }
+
+    fn spawn(dir: &Path, settings: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudcore"));
+        command.arg("--config").arg(dir.join("cloudcore.yaml"));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        Process::start("cloudcore", dir, &mut command)
+    }
+
+    /// Starts it again on the same folder and ports.
+    pub fn restart(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&mut self) {
+        let monitor = self.monitor.clone();
+        let process = &mut self.process;
+        until("cloudcore is ready", PATIENCE, || {
+            assert!(process.is_running(), "cloudcore ended\n{}", process.tail());
+            ready(&monitor)
+        });
+    }
+
+    /// A fresh join token from keadm.
+    pub fn token(&self) -> String {
+        let out = Command::new(env!("CARGO_BIN_EXE_keadm"))
+            .args(["gettoken", "--config"])
+            .arg(self.dir.join("cloudcore.yaml"))
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl { kubeconfig: self.dir.join("admin.conf"), home: self.dir.join("home") }
+    }
+}
+
+/// The user's own kubectl.
+pub struct Kubectl {
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+impl Kubectl {
+    pub fn output(&self, args: &[&str]) -> Output {
+        fs::create_dir_all(&self.home).unwrap();
+        let binary = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
+        Command::new(&binary)
+            .env("HOME", &self.home)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .args(args)
+            .output()
+            .unwrap_or_else(|e| panic!("cannot run {binary}: {e} (deploy/tools.sh test installs it)"))
+    }
+
+    /// Runs it and gives its stdout, or stderr as the error.
+    pub fn try_run(&self, args: &[&str]) -> Result<String, String> {
+        let out = self.output(args);
+        if out.status.success() {
+            Ok(String::from_utf8(out.stdout).unwrap())
+        } else {
+            Err(String::from_utf8_lossy(&out.stderr).into_owned())
+        }
+    }
+
+    pub fn run(&self, args: &[&str]) -> String {
+        self.try_run(args).unwrap_or_else(|e| panic!("kubectl {}: {e}", args.join(" ")))
+    }
+
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.extend(["-o", "json"]);
+        serde_json::from_str(&self.run(&all)).unwrap()
+    }
+
+    /// `kubectl apply -f -`.
+    pub fn apply(&self, yaml: &str) -> String {
+        let file = self.home.join(format!("{}.yaml", uuid::Uuid::new_v4()));
+        fs::create_dir_all(&self.home).unwrap();
+        fs::write(&file, yaml).unwrap();
+        self.run(&["apply", "-f", file.to_str().unwrap()])
+    }
+
+    /// Waits until a jsonpath of an object has this value.
+    pub fn wait_for(&self, object: &str, jsonpath: &str, want: &str, patience: Duration) {
+        let path = format!("jsonpath={jsonpath}");
+        until(&format!("{object} {jsonpath} = {want}"), patience, || {
+            let is = self.try_run(&["get", object, "-o", &path])?;
+            if is == want { Ok(()) } else { Err(format!("it is {is:?}")) }
+        });
+    }
+
+    pub fn wait_running(&self, pod: &str) {
+        self.wait_for(&format!("pod/{pod}"), "{.status.phase}", "Running", PATIENCE);
+        let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
+        self.wait_for(&format!("pod/{pod}"), ready, "True", PATIENCE);
+    }
+
+    pub fn wait_node(&self, node: &str, ready: &str) {
+        let path = "{.status.conditions[?(@.type==\"Ready\")].status}";
+        self.wait_for(&format!("node/{node}"), path, ready, PATIENCE);
+    }
+
+    pub fn wait_gone(&self, object: &str) {
+        until(&format!("{object} is gone"), PATIENCE, || match self.try_run(&["get", object]) {
+            Err(e) if e.contains("NotFound") => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => Err("it is still there".into()),
+        });
+    }
+}
+
+/// edgecore on a given container runtime.
+pub struct Edge {
+    pub dir: PathBuf,
+    pub name: String,
+    pub process: Process,
+    pub monitor: String,
+}
+
+impl Edge {
+    /// Joins `cloud` with a fresh token and waits until the node is Ready in the API.
+    pub fn join(cloud: &Cloud, dir: &Path, name: &str, runtime_socket: &Path, settings: &[&str]) -> Self {
+        let edge = Self::start(cloud, dir, name, runtime_socket, &cloud.token(), settings);
+        cloud.kubectl().wait_node(name, "True");
+        edge
+    }
+
+    /// Starts edgecore with this token and waits for nothing.
+    pub fn start(
+        cloud: &Cloud,
+        dir: &Path,
+        name: &str,
+        runtime_socket: &Path,
+        token: &str,
+        settings: &[&str],
+    ) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let monitor = format!("127.0.0.1:{}", free_port());
+        let (d, socket) = (dir.display(), runtime_socket.display());
+        let (hub, join) = (cloud.hub_port, cloud.join_port);
+        let config = format!(
+            "apiVersion: edgecore.config.kubeedge.io/v1alpha2
+kind: EdgeCore
+dataDir: {d}/edge
+commonConfig:
+  monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
+modules:
+  edgeHub:
+    heartbeat: 3
+    tlsCaFile: {d}/ca/rootCA.crt
+    tlsCertFile: {d}/certs/server.crt
+    tlsPrivateKeyFile: {d}/certs/server.key
+    bootstrapFile: {d}/bootstrap-edgecore.conf
+    httpServer: https://127.0.0.1:{join}
+    websocket: {{ server: '127.0.0.1:{hub}' }}
+  edged:
+    hostnameOverride: {name}
+    nodeIP: 127.0.0.1
+    rootDirectory: {d}/kubelet
+    tailoredKubeletConfig:
+      containerRuntimeEndpoint: unix://{socket}
+      podLogsDir: {d}/pods-logs
+"
+        );
+        fs::write(dir.join("edgecore.yaml"), config).unwrap();
+        if !token.is_empty() {
+            fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
+        }
+        let process = Self::spawn(dir, settings);
+        Self { dir: dir.to_owned(), name: name.to_owned(), process, monitor }
+    }
+
+    fn spawn(dir: &Path, settings: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
+        command.arg("--config").arg(dir.join("edgecore.yaml"));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        Process::start("edgecore", dir, &mut command)
+    }
+
+    /// Starts it again on the same folder.
+    pub fn restart(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.dir.clone(), settings);
+    }
+
+    pub fn wait_ready(&mut self) {
+        let monitor = self.monitor.clone();
+        let process = &mut self.process;
+        until("edgecore is ready", PATIENCE, || {
+            assert!(process.is_running(), "edgecore ended\n{}", process.tail());
+            ready(&monitor)
+        });
+    }
+}
+
+fn ready(monitor: &str) -> Result<(), String> {
+    match http("GET", monitor, "/readyz", &[])? {
+        (200, _) => Ok(()),
+        (status, body) => Err(format!("{status} {body}")),
+    }
+}
+
+/// The supervision tree as `/actors` shows it.
+pub fn actors(monitor: &str) -> Value {
+    let (status, body) = http("GET", monitor, "/actors", &[]).unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}

@@ -1,0 +1,4 @@
+//! The integration tests: real programs, real clients, real sockets.
+
+mod harness;
+mod kubectl;
