@@ -78,7 +78,11 @@ fn service_account(tx: &Tx<'_>, new: &mut Value) -> Result<(), ApiError> {
     let pods = kinds::at(PODS);
     let namespace = object::text(new, "namespace").to_owned();
     let name = object::text(new, "name").to_owned();
-    if object::metadata(new).get("annotations").and_then(|all| all.get("kubernetes.io/config.mirror")).is_some() {
+    if object::metadata(new)
+        .get("annotations")
+        .and_then(|all| all.get("kubernetes.io/config.mirror"))
+        .is_some()
+    {
         return Ok(());
     }
     let spec = object::child(new, "spec");
@@ -94,7 +98,8 @@ fn service_account(tx: &Tx<'_>, new: &mut Value) -> Result<(), ApiError> {
     };
     spec.insert("serviceAccountName".into(), wanted.clone().into());
     spec.insert("serviceAccount".into(), wanted.into());
-    let has_secrets = spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let has_secrets =
+        spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     let account = account.value()?;
     if !has_secrets && let Some(secrets) = account.get("imagePullSecrets") {
         spec.insert("imagePullSecrets".into(), secrets.clone());

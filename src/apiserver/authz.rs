@@ -36,7 +36,8 @@ pub struct Attributes<'a> {
 /// # Errors
 /// 403 in Kubernetes' words.
 pub fn authorize(user: &User, asked: &Attributes<'_>, registry: &Registry) -> Result<(), ApiError> {
-    if user.is_in(MASTERS) || asked.kind.nature == Nature::Review && asked.kind.plural.starts_with("selfsubject")
+    if user.is_in(MASTERS)
+        || asked.kind.nature == Nature::Review && asked.kind.plural.starts_with("selfsubject")
     {
         return Ok(());
     }
@@ -244,10 +245,19 @@ mod tests {
     #[test]
     fn content_of_creations_is_checked() {
         let none = FieldSelector::default();
-        let asked =
-            Attributes { verb: "create", kind: kinds::at(NODES), sub: None, namespace: "", name: "", fields: &none };
+        let asked = Attributes {
+            verb: "create",
+            kind: kinds::at(NODES),
+            sub: None,
+            namespace: "",
+            name: "",
+            fields: &none,
+        };
         assert!(admit_content(&node(), &asked, &json!({"metadata": {"name": "n1"}})).is_ok());
-        assert_eq!(admit_content(&node(), &asked, &json!({"metadata": {"name": "n2"}})).unwrap_err().code(), 403);
+        assert_eq!(
+            admit_content(&node(), &asked, &json!({"metadata": {"name": "n2"}})).unwrap_err().code(),
+            403
+        );
     }
 
     #[test]

@@ -167,7 +167,9 @@ mod tests {
     #[test]
     fn pruning_follows_paths() {
         let mut value = json!({"spec": {"containers": [{"a": 1}, {"b": 2, "c": {"d": 3}}]}, "x": 1});
-        for path in ["spec.containers[1].b", "spec.containers[1].c.d", "x", "spec.none.z", "spec.containers[9].q"] {
+        for path in
+            ["spec.containers[1].b", "spec.containers[1].c.d", "x", "spec.none.z", "spec.containers[9].q"]
+        {
             prune(&mut value, path);
         }
         assert_eq!(value, json!({"spec": {"containers": [{"a": 1}, {"c": {}}]}}));

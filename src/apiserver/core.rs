@@ -107,7 +107,11 @@ impl ApiCore {
         let mut registry = self.shared.registry.write();
         let mut tx = Tx::new(&registry, self.world());
         if let Err(err) = namespaces::ensure_defaults(&mut tx) {
-            return Err(StoreError::Io { op: "prepare", path: "apiserver".into(), why: err.to_string().into() });
+            return Err(StoreError::Io {
+                op: "prepare",
+                path: "apiserver".into(),
+                why: err.to_string().into(),
+            });
         }
         let changes = tx.finish();
         if !changes.is_empty() && registry.stage(changes).is_ok() {
@@ -303,14 +307,16 @@ fn load(store: &dyn Store) -> Result<Registry, StoreError> {
         after = Some(last.clone());
         for (key, raw) in rows {
             let key = String::from_utf8_lossy(&key).into_owned();
-            let value: Value = serde_json::from_slice(&raw).map_err(|err| damaged(format!("{key}: {err}")))?;
+            let value: Value =
+                serde_json::from_slice(&raw).map_err(|err| damaged(format!("{key}: {err}")))?;
             let place = key.strip_prefix(OBJECT_PREFIX).and_then(|rest| rest.split('/').next());
             let Some(kind) = KINDS.iter().find(|kind| Some(kind.qualified().as_str()) == place) else {
                 tracing::warn!(key, "object of a kind that is not served is kept but not shown");
                 continue;
             };
             let version = super::object::text(&value, "resourceVersion").parse().unwrap_or(1);
-            objects.push((kind, Stored::from_parts(kind, version, seen_secs(&value), &value, Bytes::from(raw))));
+            objects
+                .push((kind, Stored::from_parts(kind, version, seen_secs(&value), &value, Bytes::from(raw))));
         }
     }
     Ok(Registry::new(version, objects))

@@ -44,7 +44,8 @@ pub fn groups() -> Value {
 /// `/apis/{group}`.
 #[must_use]
 pub fn group(name: &str) -> Option<Value> {
-    let (group, version) = kinds::groups().into_iter().find(|(group, _)| *group == name && !name.is_empty())?;
+    let (group, version) =
+        kinds::groups().into_iter().find(|(group, _)| *group == name && !name.is_empty())?;
     Some(group_json(group, version, true))
 }
 

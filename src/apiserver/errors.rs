@@ -66,7 +66,8 @@ impl ApiError {
     /// The optimistic lock was lost.
     #[must_use]
     pub fn stale(kind: &Kind, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(kind, name, why)
     }
 
@@ -95,9 +96,11 @@ impl ApiError {
         if let Some(details) = &mut err.status.details {
             kind.kind.clone_into(&mut details.kind);
         }
-        err.causes(errors.iter().map(
-            |err| json!({"reason": err.reason, "message": err.message, "field": err.field}),
-        ))
+        err.causes(
+            errors
+                .iter()
+                .map(|err| json!({"reason": err.reason, "message": err.message, "field": err.field})),
+        )
     }
 
     /// One wrong field.

@@ -44,23 +44,21 @@ struct Peer(Option<PeerIdentity>);
 /// When the listener cannot be used.
 pub fn serve(core: &Arc<ApiCore>, listener: TcpListener, tls: &ServerConfig) -> std::io::Result<Server> {
     let data = Data::from(Arc::clone(core));
-    let server = HttpServer::new(move || {
-        App::new().app_data(data.clone()).default_service(web::to(handle))
-    })
-    .workers(1)
-    .worker_max_blocking_threads(1)
-    .disable_signals()
-    .shutdown_timeout(2)
-    .client_request_timeout(READ_DEADLINE)
-    .client_disconnect_timeout(Duration::from_secs(2))
-    .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-    .keep_alive(KEEP_ALIVE)
-    .max_connections(MAX_CONNECTIONS)
-    .max_connection_rate(MAX_HANDSHAKES)
-    .tcp_nodelay(true)
-    .on_connect(remember_peer)
-    .listen_rustls_0_23(listener, tls.clone())?
-    .run();
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(handle)))
+        .workers(1)
+        .worker_max_blocking_threads(1)
+        .disable_signals()
+        .shutdown_timeout(2)
+        .client_request_timeout(READ_DEADLINE)
+        .client_disconnect_timeout(Duration::from_secs(2))
+        .tls_handshake_timeout(HANDSHAKE_DEADLINE)
+        .keep_alive(KEEP_ALIVE)
+        .max_connections(MAX_CONNECTIONS)
+        .max_connection_rate(MAX_HANDSHAKES)
+        .tcp_nodelay(true)
+        .on_connect(remember_peer)
+        .listen_rustls_0_23(listener, tls.clone())?
+        .run();
     Ok(server)
 }
 

@@ -172,11 +172,7 @@ pub static KINDS: [Kind; 14] = [
         short_names: &["no"],
         namespaced: false,
         subresources: &[Sub::Status],
-        fields: &[Field {
-            label: "spec.unschedulable",
-            pointers: &["/spec/unschedulable"],
-            absent: "false",
-        }],
+        fields: &[Field { label: "spec.unschedulable", pointers: &["/spec/unschedulable"], absent: "false" }],
         id: NODES,
         ..BASE
     },
@@ -326,11 +322,7 @@ impl Kind {
     /// `pods`, `leases.coordination.k8s.io`: the kind in messages and in store keys.
     #[must_use]
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.to_owned()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     #[must_use]

@@ -27,7 +27,12 @@ pub fn server_tls(ca: &Ca, listen: SocketAddr, names: &[String]) -> Result<Arc<S
 
 fn server_names(listen: SocketAddr, names: &[String]) -> Vec<String> {
     let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].into_iter().map(str::to_owned).collect();
-    let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let service = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     all.extend(service.into_iter().map(str::to_owned));
     if let Ok(host) = nix::unistd::gethostname()
         && let Some(host) = host.to_str().filter(|host| !host.is_empty())

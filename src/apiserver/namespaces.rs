@@ -96,9 +96,8 @@ pub fn furnish(tx: &mut Tx<'_>, namespace: &str) -> Result<(), ApiError> {
 pub fn admit(tx: &Tx<'_>, kind: &kinds::Kind, namespace: &str, name: &str) -> Result<(), ApiError> {
     let place = tx.require(kinds::at(NAMESPACES), "", namespace)?;
     if object::is_deleting(&place.value()?) {
-        let why = format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        );
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         return Err(ApiError::forbidden(kind, name, &why).causes([json!({
             "reason": "NamespaceTerminating",
             "message": format!("namespace {namespace} is being terminated"),

@@ -90,9 +90,7 @@ impl Filter {
         {
             return false;
         }
-        if !self.fields.is_empty()
-            && !self.fields.matches(|label| object.field(kind, label).to_owned())
-        {
+        if !self.fields.is_empty() && !self.fields.matches(|label| object.field(kind, label).to_owned()) {
             return false;
         }
         if self.labels.is_empty() {

@@ -56,7 +56,9 @@ impl Query {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = (|| Some((form_decode(key)?, form_decode(value)?)))();
             let Some((key, value)) = decoded else {
-                return Err(ApiError::bad_request(format!("query parameter {key:?} is not UTF-8 when decoded")));
+                return Err(ApiError::bad_request(format!(
+                    "query parameter {key:?} is not UTF-8 when decoded"
+                )));
             };
             query.set(&key, value)?;
         }
@@ -258,7 +260,11 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", Shape::Object, Encoding::Json),
             ("application/json, */*", Shape::Object, Encoding::Json),
             ("application/yaml", Shape::Object, Encoding::Yaml),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Shape::Partial, Encoding::Json),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Shape::Partial,
+                Encoding::Json,
+            ),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Shape::Object, Encoding::Json),
         ] {
             assert_eq!(wanted(&accept(text)).unwrap(), Wanted { shape, encoding }, "{text}");
@@ -270,7 +276,10 @@ mod tests {
     fn only_v2_gets_aggregated_discovery() {
         for (text, want) in [
             ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json", true),
-            ("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json", false),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json",
+                false,
+            ),
             ("application/json, */*", false),
         ] {
             assert_eq!(wants_aggregated_discovery(&accept(text)), want, "{text}");
@@ -279,7 +288,8 @@ mod tests {
 
     #[test]
     fn parameters() {
-        let query = Query::parse("watch=true&resourceVersion=7&timeoutSeconds=3&allowWatchBookmarks=1").unwrap();
+        let query =
+            Query::parse("watch=true&resourceVersion=7&timeoutSeconds=3&allowWatchBookmarks=1").unwrap();
         assert!(query.watch && query.bookmarks);
         assert_eq!((query.resource_version, query.timeout_secs), (Some(7), Some(3)));
         for bad in ["resourceVersion=x", "limit=-1", "fieldValidation=Maybe", "dryRun=Some", "a=%ff"] {

@@ -26,7 +26,8 @@ struct Position {
 impl Position {
     fn token(&self) -> String {
         URL_SAFE_NO_PAD.encode(
-            json!({"v": "kubeedge/1", "rv": self.version, "ns": self.namespace, "name": self.name}).to_string(),
+            json!({"v": "kubeedge/1", "rv": self.version, "ns": self.namespace, "name": self.name})
+                .to_string(),
         )
     }
 
@@ -56,9 +57,7 @@ pub fn list(
     let visible = registry.visible();
     let position = query.continue_token.as_deref().map(Position::read).transpose()?;
     if position.is_some() && query.resource_version.is_some_and(|version| version > 0) {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
     if let Some(version) = query.resource_version
         && version > visible

@@ -178,11 +178,8 @@ impl Registry {
     /// How many objects of a kind a namespace has as the next write sees it.
     #[must_use]
     pub fn latest_count(&self, kind: &Kind, namespace: &str) -> usize {
-        let visible = self
-            .shelves
-            .get(kind.id)
-            .and_then(|shelf| shelf.objects.get(namespace))
-            .map_or(0, BTreeMap::len);
+        let visible =
+            self.shelves.get(kind.id).and_then(|shelf| shelf.objects.get(namespace)).map_or(0, BTreeMap::len);
         let mut count = visible;
         for change in self.pending.values() {
             if change.kind.id == kind.id && &*change.after.namespace == namespace {
@@ -218,12 +215,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`TooOld`] when some of them are no longer kept.
-    pub fn changes_since(
-        &self,
-        kind: &Kind,
-        version: u64,
-        max: usize,
-    ) -> Result<Vec<Arc<Change>>, TooOld> {
+    pub fn changes_since(&self, kind: &Kind, version: u64, max: usize) -> Result<Vec<Arc<Change>>, TooOld> {
         let Some(shelf) = self.shelves.get(kind.id) else { return Ok(Vec::new()) };
         if version < shelf.floor {
             return Err(TooOld { oldest: shelf.floor });

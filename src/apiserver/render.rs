@@ -111,18 +111,25 @@ impl Renderer {
             Shape::Object if self.wanted.encoding == Encoding::Json => Ok(self.plain_list(meta, items)),
             Shape::Object => {
                 let json = self.plain_list(meta, items);
-                let value: Value = serde_json::from_slice(&json).map_err(|err| ApiError::internal(err.to_string()))?;
+                let value: Value =
+                    serde_json::from_slice(&json).map_err(|err| ApiError::internal(err.to_string()))?;
                 self.encode(&value)
             }
             Shape::Partial => {
-                let items = items.iter().map(|item| Ok(partial(&item.value()?))).collect::<Result<Vec<_>, ApiError>>()?;
+                let items = items
+                    .iter()
+                    .map(|item| Ok(partial(&item.value()?)))
+                    .collect::<Result<Vec<_>, ApiError>>()?;
                 self.encode(&json!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "metadata": meta.json(), "items": items,
                 }))
             }
             Shape::Table => {
-                let rows = items.iter().map(|item| Ok(self.row(&item.value()?))).collect::<Result<Vec<_>, ApiError>>()?;
+                let rows = items
+                    .iter()
+                    .map(|item| Ok(self.row(&item.value()?)))
+                    .collect::<Result<Vec<_>, ApiError>>()?;
                 self.encode(&self.table(meta.json(), rows, true))
             }
         }

@@ -6,7 +6,7 @@ use super::authn::{MASTERS, User};
 use super::authz::{self, Attributes};
 use super::core::ApiCore;
 use super::errors::ApiError;
-use super::kinds::{self, Kind, KINDS, Sub};
+use super::kinds::{self, KINDS, Kind, Sub};
 use super::object;
 use crate::identity::ServiceAccountKeys;
 use crate::kube::selector::FieldSelector;

@@ -195,7 +195,11 @@ fn impersonated(user: User, headers: &HeaderMap) -> Result<User, ApiError> {
     let text = |value: &HeaderValue| value.to_str().map(str::to_owned).ok();
     let Some(name) = headers.get("impersonate-user").and_then(text) else {
         let other = headers.keys().any(|name| name.as_str().starts_with("impersonate-"));
-        return if other { Err(ApiError::bad_request("impersonation without Impersonate-User")) } else { Ok(user) };
+        return if other {
+            Err(ApiError::bad_request("impersonation without Impersonate-User"))
+        } else {
+            Ok(user)
+        };
     };
     if !user.is_in(MASTERS) {
         let message = format!(

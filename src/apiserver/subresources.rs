@@ -27,7 +27,8 @@ pub fn bind(tx: &mut Tx<'_>, namespace: &str, name: &str, binding: &Value) -> Re
     let text = |field: &str| target.and_then(|target| target.get(field)).and_then(Value::as_str);
     let node = text("name").unwrap_or_default();
     if !matches!(text("kind"), None | Some("" | "Node")) {
-        let message = format!("Unsupported value: {:?}: supported values: \"Node\", \"<empty>\"", text("kind"));
+        let message =
+            format!("Unsupported value: {:?}: supported values: \"Node\", \"<empty>\"", text("kind"));
         return Err(ApiError::invalid_field(pods, name, "target.kind", message));
     }
     if node.is_empty() {
@@ -44,7 +45,11 @@ pub fn bind(tx: &mut Tx<'_>, namespace: &str, name: &str, binding: &Value) -> Re
         return Err(ApiError::conflict(pods, name, &why));
     }
     if object::is_deleting(&pod) {
-        return Err(ApiError::conflict(pods, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(ApiError::conflict(
+            pods,
+            name,
+            &format!("pod {name} is being deleted, cannot be assigned to a host"),
+        ));
     }
     let current = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if !current.is_empty() {
@@ -74,7 +79,13 @@ fn set_scheduled(pod: &mut Value, now: Timestamp) {
 ///
 /// # Errors
 /// As a deletion.
-pub fn evict(tx: &mut Tx<'_>, namespace: &str, name: &str, eviction: &Value, dry_run: bool) -> Result<(), ApiError> {
+pub fn evict(
+    tx: &mut Tx<'_>,
+    namespace: &str,
+    name: &str,
+    eviction: &Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
     let pods = kinds::at(PODS);
     let found = tx.require(pods, namespace, name)?;
     let mut options = match eviction.get("deleteOptions") {
@@ -121,9 +132,9 @@ pub fn grant_token(
     }
     let secs = match request.pointer("/spec/expirationSeconds") {
         None | Some(Value::Null) => DEFAULT_TOKEN_SECS,
-        Some(value) => value
-            .as_i64()
-            .ok_or_else(|| wrong("spec.expirationSeconds", format!("Invalid value: {value}: not a number")))?,
+        Some(value) => value.as_i64().ok_or_else(|| {
+            wrong("spec.expirationSeconds", format!("Invalid value: {value}: not a number"))
+        })?,
     };
     if secs < *TOKEN_SECS.start() {
         let message = format!("Invalid value: {secs}: may not specify a duration less than 10 minutes");
@@ -179,7 +190,10 @@ fn bound_pod(
     let value = found.value()?;
     let uid = object::text(&value, "uid").to_owned();
     if !text("uid").is_empty() && text("uid") != uid {
-        let why = format!("the UID in the bound object reference ({}) does not match the UID in record", text("uid"));
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record",
+            text("uid")
+        );
         return Err(ApiError::conflict(pods, name, &why));
     }
     let runs_as = value.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();

@@ -85,4 +85,3 @@ impl ApiCore {
         ::kube::Client::new(InProcess { core: Arc::clone(self), user }, "default")
     }
 }
-

@@ -188,7 +188,10 @@ impl ApiCore {
             })
             .await?;
         }
-        let meta = ListMeta { continue_token: meta.continue_token, ..ListMeta { version: meta.version, ..ListMeta::default() } };
+        let meta = ListMeta {
+            continue_token: meta.continue_token,
+            ..ListMeta { version: meta.version, ..ListMeta::default() }
+        };
         Ok(Answer::new(StatusCode::OK, renderer.content_type(), renderer.list(&meta, &items)?))
     }
 

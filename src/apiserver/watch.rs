@@ -104,7 +104,8 @@ pub fn start(
         ended: false,
         _open: OpenWatch(core.metrics.watchers.clone()),
     };
-    Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|bytes| (bytes, watch)) }).boxed())
+    Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|bytes| (bytes, watch)) })
+        .boxed())
 }
 
 impl Watch {
@@ -128,9 +129,9 @@ impl Watch {
             }
             self.signal.borrow_and_update();
             let kind = self.renderer.kind;
-            let (changes, visible) = self
-                .core
-                .read(|registry| (registry.changes_since(kind, self.cursor, READ_AT_ONCE), registry.visible()));
+            let (changes, visible) = self.core.read(|registry| {
+                (registry.changes_since(kind, self.cursor, READ_AT_ONCE), registry.visible())
+            });
             let changes = match changes {
                 Ok(changes) => changes,
                 Err(old) => return Some(self.too_slow(old.oldest)),

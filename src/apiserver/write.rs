@@ -26,8 +26,14 @@ const MAX_GENERATE_PREFIX: usize = 58;
 const NAME_TRIES: usize = 8;
 
 /// Metadata that only the server sets.
-const SYSTEM_FIELDS: [&str; 6] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"];
+const SYSTEM_FIELDS: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+];
 
 /// Stores a new object.
 ///
@@ -49,7 +55,9 @@ pub fn create(
     }
     let now = object::time(tx.world.now);
     let metadata = object::metadata(&mut new);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"] {
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"]
+    {
         metadata.remove(field);
     }
     metadata.insert("name".into(), name.clone().into());
@@ -278,7 +286,9 @@ impl PatchKind {
             _ if kind.hooks.strategic.is_some() => Err(ApiError::unsupported_media(
                 "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
             )),
-            _ => Err(ApiError::unsupported_media("application/json-patch+json, application/merge-patch+json")),
+            _ => {
+                Err(ApiError::unsupported_media("application/json-patch+json, application/merge-patch+json"))
+            }
         }
     }
 }

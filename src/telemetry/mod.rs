@@ -2,14 +2,12 @@
 //! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
 
 pub mod actors;
+pub mod apiserver;
+pub mod cri;
+pub mod edge_hub;
 pub mod edged;
 pub mod exporter;
-//! (see ARCHITECTURE.md)
-pub mod cri;
 pub mod identity;
 pub mod logging;
-pub mod readiness;
-pub mod edge_hub;
 pub mod meta_manager;
-
-pub mod apiserver;
+pub mod readiness;

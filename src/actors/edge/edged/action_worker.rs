@@ -19,7 +19,8 @@ use super::pod_worker::{News, WorkerReport};
 use super::pull_auth::credentials;
 use super::sources::{self, Sources};
 use super::state::{Action, Note, Outcome, specs};
-use super::{environment, spec, volumes};
+use super::volumes::{PodVolumes, material};
+use super::{environment, resources, spec, volumes_worker};
 use crate::bus::{Link, meta};
 use crate::cri::runtime::{CriError, CriErrorKind, Runtime};
 use crate::telemetry::edged::EdgedMetrics;
@@ -179,9 +180,8 @@ impl Job {
     async fn run_sandbox(&self, attempt: u32) -> Result<Sandbox, String> {
         let config =
             spec::sandbox_config(&self.pod, &self.site.host, attempt).map_err(|err| err.to_string())?;
-        let logs = PodRef::of(&self.pod).log_dir(&self.site.host);
-        let made = tokio::fs::create_dir_all(&logs).await;
-        made.map_err(|err| format!("cannot create log folder {}: {err}", logs.display()))?;
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        volumes_worker::create_log_dir(at, host).await.map_err(|err| err.to_string())?;
         let id = self.site.runtime.run_sandbox(config).await.map_err(|err| err.message)?;
         self.tell(News::Owns(id.clone()));
         match self.site.runtime.sandbox_status(id.clone()).await {
@@ -194,13 +194,18 @@ impl Job {
         self.materials.get_or_init(|| fetch(&self.site.links, &self.pod)).await
     }
 
-    async fn prepare_volumes(&self) -> Result<(), String> {
-        let fetched = self.fetched().await;
-        let prepared = volumes::prepare(&self.pod, &fetched.sources, &self.site.host).await;
-        prepared.map_err(|err| {
+    /// What the volumes hold, from sources that are fetched by now.
+    fn material(&self, fetched: &Fetched) -> Result<PodVolumes, String> {
+        material::prepare(&self.pod, &fetched.sources, &self.site.host).map_err(|err| {
             let causes = fetched.problems.iter().map(|problem| format!("; {problem}"));
             format!("{err}{}", causes.collect::<String>())
         })
+    }
+
+    async fn prepare_volumes(&self) -> Result<(), String> {
+        let volumes = self.material(self.fetched().await)?;
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        volumes_worker::apply(at, host, volumes).await.map(|_| ()).map_err(|err| err.to_string())
     }
 
     fn spec(&self, container: &str) -> Option<&ContainerSpec> {
@@ -353,11 +358,20 @@ impl Job {
     ) -> Result<(v1::ContainerConfig, v1::PodSandboxConfig), String> {
         let host = &self.site.host;
         let container = self.spec(name).ok_or_else(|| format!("container {name} not found"))?;
-        let sources = &self.fetched().await.sources;
+        let fetched = self.fetched().await;
         let ip = sandbox.ips.first().map(String::as_str);
-        let env = environment::environment(&self.pod, container, sources, host, ip);
+        let env = environment::environment(&self.pod, container, &fetched.sources, host, ip);
         let env = env.map_err(|err| err.to_string())?;
-        let mounts = volumes::mounts(&self.pod, container, host).map_err(|err| err.to_string())?;
+        let mounts = volumes_worker::container_mounts(
+            Pod::clone(&self.pod),
+            container.clone(),
+            restarts,
+            self.material(fetched)?,
+            env.clone(),
+            ip.map(str::to_owned),
+            host.clone(),
+        );
+        let mounts = mounts.await.map_err(|err| err.to_string())?;
         let config = spec::container_config(&self.pod, container, restarts, image_ref, env, mounts, host);
         let sandbox = spec::sandbox_config(&self.pod, host, sandbox.attempt);
         Ok((config.map_err(|err| err.to_string())?, sandbox.map_err(|err| err.to_string())?))
@@ -380,21 +394,23 @@ impl Job {
     }
 
     async fn tear_down(&self, all: bool) -> Outcome {
-        let host = &self.site.host;
-        if let Err(err) = volumes::tear_down(&self.pod, host, all).await {
-            let failed = Some(err.to_string());
-            tracing::warn!(pod = %PodRef::of(&self.pod).name, error = %err, "volumes were not torn down");
-            return Outcome::TornDown { failed };
+        let (at, host) = (PodRef::of(&self.pod), &self.site.host);
+        let mut done = volumes_worker::teardown(at.clone(), host.clone()).await;
+        if all && done.is_ok() {
+            done = volumes_worker::remove_logs(at.clone(), host.clone()).await;
         }
-        if all && PodRef::of(&self.pod).check().is_ok() {
-            let logs = PodRef::of(&self.pod).log_dir(host);
-            if let Err(err) = tokio::fs::remove_dir_all(&logs).await
-                && err.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(folder = %logs.display(), error = %err, "logs were not removed");
-            }
+        if all
+            && done.is_ok()
+            && let Ok(qos) = resources::qos(&self.pod)
+        {
+            let parent = resources::cgroup_parent(&at.uid, qos, host);
+            done = volumes_worker::remove_cgroup(parent).await;
         }
-        Outcome::TornDown { failed: None }
+        let failed = done.err().map(|err| err.to_string());
+        if let Some(error) = &failed {
+            tracing::warn!(pod = %at.name, namespace = %at.namespace, error, "pod was not cleared away");
+        }
+        Outcome::TornDown { failed }
     }
 
     async fn confirm(&self) -> bool {
@@ -404,8 +420,7 @@ impl Job {
         {
             return false;
         }
-        let message =
-            meta::ConfirmPodDeleted { namespace: meta.namespace, name: meta.name, uid: meta.uid };
+        let message = meta::ConfirmPodDeleted { namespace: meta.namespace, name: meta.name, uid: meta.uid };
         match self.site.links.confirm_pod_deleted.ask(message, STORE_DEADLINE).await {
             Ok(Ok(())) => true,
             Ok(Err(err)) => {
@@ -434,10 +449,25 @@ impl Job {
             RowKind::Container { sandbox_id, .. } => match runtime.container_status(row.id.clone()).await {
                 Ok(status) => {
                     let hash = status.annotations.get(names::CONTAINER_HASH).cloned().unwrap_or_default();
-                    Sight::Container(Container::read(status, sandbox_id, hash))
+                    let mut container = Container::read(status, sandbox_id, hash);
+                    self.last_words(&mut container).await;
+                    Sight::Container(container)
                 }
                 Err(err) => failed(err),
             },
+        }
+    }
+
+    /// Adds what an ended container wrote into its termination message file.
+    async fn last_words(&self, container: &mut Container) {
+        if !container.exited() || !container.message.is_empty() {
+            return;
+        }
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        let name = container.name.clone();
+        match volumes_worker::termination_message(at, host, name, container.restarts).await {
+            Ok(message) => container.message = message,
+            Err(err) => tracing::debug!(error = %err, "termination message is not readable"),
         }
     }
 
@@ -486,8 +516,7 @@ pub fn container_row(sandbox_id: &str) -> RowKind {
 /// Writes a status down at MetaManager. False: try again.
 pub async fn report_status(site: &Site, pod: &Pod, status: Value) -> bool {
     let meta = PodRef::of(pod);
-    let message =
-        meta::ReportPodStatus { namespace: meta.namespace, name: meta.name, uid: meta.uid, status };
+    let message = meta::ReportPodStatus { namespace: meta.namespace, name: meta.name, uid: meta.uid, status };
     match site.links.report_pod_status.ask(message, STORE_DEADLINE).await {
         Ok(Ok(())) => true,
         Ok(Err(err)) => {

@@ -37,9 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, Supervised, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, Supervised, WrapFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -208,7 +206,8 @@ impl Edged {
             let placed = |entry: &&Entry| !entry.ended && !is_over(&entry.phase) && entry.worker.is_some();
             let others: Vec<&Entry> = self.pods.values().filter(placed).collect();
             if let Err(found) = admission::admit(&pod, others.iter().map(|entry| &*entry.pod), max) {
-                let staying = others.iter().filter(|e| !e.removed && e.pod.metadata.deletion_timestamp.is_none());
+                let staying =
+                    others.iter().filter(|e| !e.removed && e.pod.metadata.deletion_timestamp.is_none());
                 if admission::admit(&pod, staying.map(|entry| &*entry.pod), max).is_ok() {
                     tracing::info!(pod = %PodRef::of(&pod).name, "pod waits for one that is ending");
                     self.pods.insert(uid.to_owned(), Entry::new(pod, None));
@@ -257,7 +256,8 @@ impl Edged {
 
     /// Brings workers up to date whose mailbox was full.
     fn resend(&mut self, ctx: &mut Context<Self>) {
-        for uid in self.pods.iter().filter(|(_, e)| e.behind).map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
+        for uid in self.pods.iter().filter(|(_, e)| e.behind).map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
+        {
             self.push(&uid, ctx);
         }
     }
@@ -428,11 +428,15 @@ impl Actor for Edged {
         };
         let build = move || NodeWorker::new(Arc::new(node));
         let name = format!("node/{}", settings.node);
-        self.node = Some(self.tree.spawn_worker(NAME, "node worker", name, WORKER_MAILBOX, Policy::default(), build));
+        self.node =
+            Some(self.tree.spawn_worker(NAME, "node worker", name, WORKER_MAILBOX, Policy::default(), build));
         self.load(ctx);
         ctx.run_interval(RESYNC, |edged, ctx| {
             if edged.events.dropped > 0 {
-                tracing::warn!(dropped = std::mem::take(&mut edged.events.dropped), "events beyond the limit");
+                tracing::warn!(
+                    dropped = std::mem::take(&mut edged.events.dropped),
+                    "events beyond the limit"
+                );
             }
             edged.relist(ctx);
         });
@@ -567,7 +571,8 @@ impl Handler<WorkerReport> for Edged {
                 }
                 let now = self.now();
                 if let Some(event) = self.events.event(&report.pod, &note, now)
-                    && let Err(err) = self.links.report_event.tell(crate::bus::meta::ReportEvent(Box::new(event)))
+                    && let Err(err) =
+                        self.links.report_event.tell(crate::bus::meta::ReportEvent(Box::new(event)))
                 {
                     tracing::debug!(error = %err, "event was dropped");
                 }

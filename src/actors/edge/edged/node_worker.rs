@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, WrapFuture,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeStatus;
 use serde_json::Value;
@@ -111,9 +113,11 @@ impl NodeWorker {
             return;
         }
         self.probing = true;
-        let (runtime, root) = (Arc::clone(&self.settings.runtime), self.settings.config.root_directory.clone());
+        let (runtime, root) =
+            (Arc::clone(&self.settings.runtime), self.settings.config.root_directory.clone());
         let known = self.facts.runtime.clone();
-        let images = self.tick.is_multiple_of(IMAGES_EVERY) || known.trouble.is_some() || known.images.is_empty();
+        let images =
+            self.tick.is_multiple_of(IMAGES_EVERY) || known.trouble.is_some() || known.images.is_empty();
         self.tick = self.tick.wrapping_add(1);
         let machine = self.facts.machine == Machine::default();
         let gather = async move {
@@ -127,7 +131,10 @@ impl NodeWorker {
                 worker.facts.machine = machine.unwrap_or(std::mem::take(&mut worker.facts.machine));
             }
             if worker.facts.runtime.trouble != health.trouble {
-                tracing::info!(trouble = health.trouble.as_deref().unwrap_or("none"), "container runtime health changed");
+                tracing::info!(
+                    trouble = health.trouble.as_deref().unwrap_or("none"),
+                    "container runtime health changed"
+                );
             }
             worker.facts.runtime = health;
             worker.send(ctx);
@@ -203,7 +210,8 @@ impl NodeWorker {
         let secs = self.settings.config.tailored_kubelet_config.node_lease_duration_seconds;
         let lease = node::lease(&self.facts.name, &self.uid, secs, self.now());
         let links = self.settings.links.clone();
-        let ask = async move { links.renew_lease.ask(meta::RenewLease(Box::new(lease)), CLOUD_DEADLINE).await };
+        let ask =
+            async move { links.renew_lease.ask(meta::RenewLease(Box::new(lease)), CLOUD_DEADLINE).await };
         ctx.spawn(ask.into_actor(self).map(|answer, worker, ctx| {
             worker.leasing = false;
             // A failure is tried again with the rest; the interval goes on in any case.

@@ -56,7 +56,11 @@ impl Orphans {
             return Vec::new();
         }
         let long = |uid: &String| self.missing.get(uid).is_some_and(|at| since(now, *at) >= MISSING);
-        orphans.into_iter().filter(|(uid, pod)| long(uid) && pod.check().is_ok()).map(|(_, pod)| pod).collect()
+        orphans
+            .into_iter()
+            .filter(|(uid, pod)| long(uid) && pod.check().is_ok())
+            .map(|(_, pod)| pod)
+            .collect()
     }
 
     /// Is anything waiting for its judgement?

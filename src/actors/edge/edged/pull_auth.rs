@@ -67,7 +67,9 @@ fn fits(registry: &str, image: &str) -> Option<usize> {
         None => host == image_host,
     };
     let below = path.is_empty()
-        || image_path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
+        || image_path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
     (same && below).then_some(wanted.len())
 }
 
@@ -107,7 +109,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_registry_goes_first() {
-        let pod = pod(json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "gone"}, {"name": "bad"}]}}));
+        let pod =
+            pod(json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "gone"}, {"name": "bad"}]}}));
         let config = json!({"auths": {
             "registry.local": {"auth": STANDARD.encode("u:p:w")},
             "https://registry.local/team/": {"username": "team", "password": "x"},

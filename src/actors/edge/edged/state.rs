@@ -192,12 +192,15 @@ pub enum Outcome {
     VolumesFailed {
         message: String,
     },
+    /// `image` is the name that was asked for.
     ImageReady {
         container: String,
+        image: String,
         image_ref: String,
     },
     ImageFailed {
         container: String,
+        image: String,
         reason: String,
         message: String,
     },
@@ -331,7 +334,8 @@ impl PodState {
     /// Tokens in volumes run out: written again now and then, MetaManager renews them in time.
     pub fn refresh_tokens(&mut self) {
         let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let mut sources = volumes.flat_map(|volume| volume.projected.iter().flat_map(|p| p.sources.iter().flatten()));
+        let mut sources =
+            volumes.flat_map(|volume| volume.projected.iter().flat_map(|p| p.sources.iter().flatten()));
         if sources.any(|source| source.service_account_token.is_some())
             && self.memory.volumes == Volumes::Ready
             && !self.memory.torn_down

@@ -106,7 +106,8 @@ impl Index {
     /// Why it cannot be stored: it has no object where there must be one.
     pub fn apply(&mut self, envelope: &Envelope) -> Result<Change, &'static str> {
         let Resource::Object(key) = &envelope.route.resource else { return Ok(Change::default()) };
-        if key.name.is_none() || matches!(key.kind.as_str(), "podpatch" | "nodepatch" | "podstatus" | "lease") {
+        if key.name.is_none() || matches!(key.kind.as_str(), "podpatch" | "nodepatch" | "podstatus" | "lease")
+        {
             return Ok(Change::default());
         }
         match envelope.route.operation.as_str() {

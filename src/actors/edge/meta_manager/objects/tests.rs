@@ -52,7 +52,8 @@ fn deliveries_in_sequence() {
 #[test]
 fn kinds_and_shapes() {
     let mut index = Index::default();
-    let config = |version: &str| json!({"metadata": {"uid": "c", "resourceVersion": version}, "data": {"k": "v"}});
+    let config =
+        |version: &str| json!({"metadata": {"uid": "c", "resourceVersion": version}, "data": {"k": "v"}});
     let key = "default/configmap/app";
     let change = index.apply(&message("response", key, config("3"))).unwrap();
     assert_eq!(names(&change), ["configmap default/app"]);
