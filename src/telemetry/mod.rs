@@ -22,3 +22,12 @@ pub mod apiserver;
 //! (see ARCHITECTURE.md)
 pub mod cri;
 pub mod identity;
+pub mod apiserver;
+pub mod cri;
+pub mod edge_hub;
+pub mod edged;
+pub mod exporter;
+pub mod identity;
+pub mod logging;
+pub mod meta_manager;
+pub mod readiness;

@@ -5,3 +5,4 @@ pub mod meta_manager;
 //! The modules of edgecore.
 
 pub mod edged;
+pub mod meta_manager;

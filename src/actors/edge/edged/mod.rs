@@ -1,15 +1,604 @@
-//! Edged: runs this node's pods.
+//! Edged: runs this node's pods (design D7, D9).
+//!
+//! The actor knows the pods and hands each to a worker ([`pod_worker`]); a worker observes the
+//! runtime, plans ([`plan`]), acts ([`action_worker`]) and computes the status ([`status`]).
+//! [`node_worker`] stands for the node itself.
 
+mod action_worker;
+mod admission;
+mod backoff;
 pub mod dns;
 pub mod environment;
+mod events;
 pub mod fields;
 #[cfg(test)]
 mod fixtures;
 pub mod host;
+mod loading_worker;
+mod machine;
 pub mod names;
+mod node;
+mod node_worker;
+mod observed;
+mod orphans;
+mod plan;
+mod pod_worker;
+mod pull_auth;
 pub mod resources;
 pub mod security;
 pub mod sources;
 pub mod spec;
+mod state;
+mod status;
 pub mod volumes;
 pub mod volumes_worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, Supervised, WrapFuture};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+pub use action_worker::{Clock, MetaLinks};
+use action_worker::{Row, Site, rows};
+use events::EventLog;
+use loading_worker::{Loaded, Loader};
+use names::PodRef;
+use node_worker::{NodeSeen, NodeSettings, NodeWorker, Probe, Reachable};
+use orphans::{Evidence, Orphans};
+use pod_worker::{Apply, Configured, Look, News, PodWorker, Refuse, Relisted, Remove, WorkerReport};
+
+use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::{ActorStats, Link};
+use crate::config::EdgedConfig;
+use crate::cri::runtime::{Runtime, RuntimeEvent, RuntimeEventKind};
+use crate::model::{NodeName, ObjectKey};
+use crate::supervise::{Policy, TreeHandle, WorkerAddr};
+use crate::telemetry::edged::EdgedMetrics;
+
+/// The actor's name in the tree; its workers hang below it.
+pub const NAME: &str = "edged";
+/// Room for the reports of all workers; what does not fit is dropped and made good by the resync.
+const REPORTS: usize = 4096;
+const WORKER_MAILBOX: usize = 32;
+/// Everything is compared with the runtime this often, events or not.
+const RESYNC: Duration = Duration::from_secs(60);
+/// The first comparison after the start, and the next look at presumed orphans.
+const EARLY_RESYNC: Duration = Duration::from_secs(11);
+/// Pauses before the event stream is opened again.
+const LISTEN_BASE: Duration = Duration::from_millis(500);
+const LISTEN_CAP: Duration = Duration::from_secs(10);
+/// A message that found a worker's mailbox full is sent again after this.
+const RESEND: Duration = Duration::from_secs(1);
+
+/// What Edged is told at the start.
+pub struct EdgedSettings {
+    pub node: NodeName,
+    pub config: EdgedConfig,
+    /// `KUBERNETES_SERVICE_HOST` and `_PORT` of pods, when there is an API for them to talk to.
+    pub kubernetes_service: Option<(String, u16)>,
+    pub clock: Clock,
+    pub update_every: Duration,
+    pub report_every: Duration,
+}
+
+pub struct Edged {
+    settings: Arc<EdgedSettings>,
+    links: MetaLinks,
+    runtime: Arc<dyn Runtime>,
+    tree: TreeHandle,
+    metrics: EdgedMetrics,
+    site: Option<Arc<Site>>,
+    node: Option<WorkerAddr<NodeWorker>>,
+    pods: HashMap<String, Entry>,
+    /// Pod uid by container or sandbox id.
+    owners: HashMap<String, String>,
+    events: EventLog,
+    orphans: Orphans,
+    store_has_pods: bool,
+    cloud_since: Option<Timestamp>,
+    /// The runtime did not answer or its events broke off.
+    runtime_lost: bool,
+    listen_failures: u32,
+    relisting: bool,
+}
+
+struct Entry {
+    pod: Arc<Pod>,
+    /// `None`: waits for host ports that an ending pod still holds.
+    worker: Option<WorkerAddr<PodWorker>>,
+    phase: String,
+    removed: bool,
+    /// The worker has not got the newest pod.
+    behind: bool,
+    ended: bool,
+}
+
+impl Edged {
+    #[must_use]
+    pub fn new(
+        settings: EdgedSettings,
+        links: MetaLinks,
+        runtime: Arc<dyn Runtime>,
+        tree: TreeHandle,
+        metrics: EdgedMetrics,
+    ) -> Self {
+        let kubelet = &settings.config.tailored_kubelet_config;
+        let events = EventLog::new(settings.node.as_str(), kubelet.event_record_qps, kubelet.event_burst);
+        Self {
+            settings: Arc::new(settings),
+            links,
+            runtime,
+            tree,
+            metrics,
+            site: None,
+            node: None,
+            pods: HashMap::new(),
+            owners: HashMap::new(),
+            events,
+            orphans: Orphans::default(),
+            store_has_pods: false,
+            cloud_since: None,
+            runtime_lost: false,
+            listen_failures: 0,
+            relisting: false,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.settings.clock)()
+    }
+
+    /// Reads the store and the runtime; comes back until both have answered.
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        let loader =
+            Loader::new(Arc::clone(&self.settings), self.links.list_pods.clone(), Arc::clone(&self.runtime));
+        let load = async move { loader.load().await };
+        ctx.spawn(load.into_actor(self).map(|loaded, edged, ctx| edged.loaded(loaded, ctx)));
+    }
+
+    /// Starts a worker for every stored pod, each with what the runtime has of it.
+    fn loaded(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {
+        let report = Link::to(NAME, &ctx.address(), Arc::new(ActorStats::bounded(REPORTS)));
+        let site = Arc::new(Site::new(
+            Arc::clone(&self.runtime),
+            loaded.host,
+            self.links.clone(),
+            Arc::clone(&self.settings.clock),
+            self.metrics.clone(),
+            report,
+            self.settings.config.tailored_kubelet_config.serialize_image_pulls,
+        ));
+        self.site = Some(site);
+        self.store_has_pods = !loaded.pods.is_empty();
+        // What arrived while loading is at least as new as the store's copy.
+        let early = std::mem::take(&mut self.pods);
+        let mut pods: HashMap<String, (Arc<Pod>, bool)> =
+            loaded.pods.into_iter().map(|pod| (PodRef::of(&pod).uid, (pod, false))).collect();
+        for (uid, entry) in early {
+            pods.insert(uid, (entry.pod, entry.removed));
+        }
+        tracing::info!(
+            pods = pods.len(),
+            sandboxes = loaded.sandboxes.len(),
+            containers = loaded.containers.len(),
+            "pods are loaded"
+        );
+        for (uid, (pod, removed)) in pods {
+            let rows = rows(&loaded.sandboxes, &loaded.containers, |other| other == uid);
+            if removed && rows.is_empty() {
+                continue;
+            }
+            self.add(&uid, pod, rows, removed);
+        }
+        self.listen(ctx);
+        ctx.run_later(EARLY_RESYNC, Self::relist);
+    }
+
+    fn add(&mut self, uid: &str, pod: Arc<Pod>, rows: Vec<Row>, removed: bool) {
+        let ran = !rows.is_empty() || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        let ending = removed || pod.metadata.deletion_timestamp.is_some();
+        let mut refusal = None;
+        if !ran && !ending {
+            let max = self.settings.config.tailored_kubelet_config.max_pods;
+            let placed = |entry: &&Entry| !entry.ended && !is_over(&entry.phase) && entry.worker.is_some();
+            let others: Vec<&Entry> = self.pods.values().filter(placed).collect();
+            if let Err(found) = admission::admit(&pod, others.iter().map(|entry| &*entry.pod), max) {
+                let staying =
+                    others.iter().filter(|e| !e.removed && e.pod.metadata.deletion_timestamp.is_none());
+                if admission::admit(&pod, staying.map(|entry| &*entry.pod), max).is_ok() {
+                    tracing::info!(pod = %PodRef::of(&pod).name, "pod waits for one that is ending");
+                    self.pods.insert(uid.to_owned(), Entry::new(pod, None));
+                    return;
+                }
+                refusal = Some(found);
+            }
+        }
+        let Some(site) = self.site.clone() else { return };
+        for row in &rows {
+            self.owners.insert(row.id.clone(), uid.to_owned());
+        }
+        let meta = PodRef::of(&pod);
+        let name = format!("pod/{}/{}", meta.namespace, meta.name);
+        let mine = Arc::clone(&pod);
+        let build = move || PodWorker::new(site, mine, Some(rows));
+        let policy = Policy::default();
+        let worker = self.tree.spawn_worker(NAME, "pod worker", name, WORKER_MAILBOX, policy, build);
+        if let Some(refusal) = refusal {
+            let refuse = Refuse { reason: refusal.reason, message: refusal.message };
+            report_lost(worker.link().tell(refuse), &meta);
+        }
+        if removed {
+            report_lost(worker.link().tell(Remove), &meta);
+        }
+        self.pods.insert(uid.to_owned(), Entry { removed, ..Entry::new(pod, Some(worker)) });
+        self.count_phases();
+    }
+
+    /// Pods that wait for host ports try again.
+    fn admit_waiting(&mut self) {
+        let waiting: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, entry)| entry.worker.is_none() && self.site.is_some())
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in waiting {
+            if let Some(entry) = self.pods.remove(&uid)
+                && !entry.removed
+            {
+                self.add(&uid, entry.pod, Vec::new(), false);
+            }
+        }
+    }
+
+    /// Brings workers up to date whose mailbox was full.
+    fn resend(&mut self, ctx: &mut Context<Self>) {
+        for uid in self.pods.iter().filter(|(_, e)| e.behind).map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
+        {
+            self.push(&uid, ctx);
+        }
+    }
+
+    /// Tells a worker what its pod should be.
+    fn push(&mut self, uid: &str, ctx: &mut Context<Self>) {
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        let Some(worker) = &entry.worker else { return };
+        let told = worker.link().tell(Apply(Arc::clone(&entry.pod)));
+        let told = told.and_then(|()| if entry.removed { worker.link().tell(Remove) } else { Ok(()) });
+        entry.behind = told.is_err();
+        if entry.behind {
+            ctx.run_later(RESEND, Self::resend);
+        }
+    }
+
+    fn listen(&mut self, ctx: &mut Context<Self>) {
+        let runtime = Arc::clone(&self.runtime);
+        let open = async move { runtime.events().await };
+        ctx.spawn(open.into_actor(self).map(|stream, edged, ctx| match stream {
+            Ok(stream) => {
+                edged.listen_failures = 0;
+                ctx.add_stream(stream);
+                // What happened before the stream was open shows in a list.
+                if edged.runtime_lost {
+                    edged.probe_node();
+                    edged.relist(ctx);
+                }
+            }
+            Err(err) => {
+                if !edged.runtime_lost {
+                    tracing::warn!(error = %err, "runtime events are not available");
+                }
+                edged.listen_later(ctx);
+            }
+        }));
+    }
+
+    fn listen_later(&mut self, ctx: &mut Context<Self>) {
+        self.runtime_lost = true;
+        let doubled = LISTEN_BASE.saturating_mul(2_u32.saturating_pow(self.listen_failures));
+        self.listen_failures = self.listen_failures.saturating_add(1);
+        let pause = doubled.min(LISTEN_CAP).mul_f64(1.0 + fastrand::f64() / 2.0);
+        ctx.run_later(pause, Self::listen);
+        self.probe_node();
+    }
+
+    fn probe_node(&self) {
+        if let Some(node) = &self.node
+            && let Err(err) = node.link().tell(Probe)
+        {
+            tracing::debug!(error = %err, "node worker is busy");
+        }
+    }
+
+    /// Compares every pod with a complete list of the runtime.
+    fn relist(&mut self, ctx: &mut Context<Self>) {
+        if self.relisting || self.site.is_none() {
+            return;
+        }
+        self.relisting = true;
+        let runtime = Arc::clone(&self.runtime);
+        let list =
+            async move { futures_util::try_join!(runtime.list_sandboxes(), runtime.list_containers()) };
+        ctx.spawn(list.into_actor(self).map(|listed, edged, ctx| {
+            edged.relisting = false;
+            let (sandboxes, containers) = match listed {
+                Ok(lists) => lists,
+                Err(err) => {
+                    tracing::warn!(error = %err, "runtime was not listed");
+                    edged.runtime_lost = true;
+                    return edged.probe_node();
+                }
+            };
+            let recovered = std::mem::take(&mut edged.runtime_lost);
+            edged.owners.retain(|id, _| {
+                sandboxes.iter().any(|sandbox| sandbox.id == *id) || containers.iter().any(|c| c.id == *id)
+            });
+            for (uid, entry) in &edged.pods {
+                let Some(worker) = &entry.worker else { continue };
+                let rows = rows(&sandboxes, &containers, |other| other == uid);
+                for row in &rows {
+                    edged.owners.insert(row.id.clone(), uid.clone());
+                }
+                report_lost(worker.link().tell(Relisted { rows, recovered }), &PodRef::of(&entry.pod));
+            }
+            edged.remove_orphans(&sandboxes, &containers, ctx);
+        }));
+    }
+
+    /// Ends pods that run here but are stored no more, by workers like any other.
+    fn remove_orphans(
+        &mut self,
+        sandboxes: &[k8s_cri::v1::PodSandbox],
+        containers: &[k8s_cri::v1::Container],
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(site) = self.site.clone() else { return };
+        let evidence = Evidence { store_has_pods: self.store_has_pods, cloud_since: self.cloud_since };
+        let known = |uid: &str| self.pods.contains_key(uid);
+        let found = self.orphans.judge(sandboxes, &site.host, known, evidence, (self.settings.clock)());
+        if self.orphans.pending() {
+            ctx.run_later(EARLY_RESYNC, Self::relist);
+        }
+        for orphan in found {
+            tracing::info!(pod = %orphan.name, namespace = %orphan.namespace, uid = %orphan.uid, "removing what is left of a pod");
+            let rows = rows(sandboxes, containers, |other| other == orphan.uid);
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(orphan.name);
+            pod.metadata.namespace = Some(orphan.namespace);
+            pod.metadata.uid = Some(orphan.uid.clone());
+            self.add(&orphan.uid, Arc::new(pod), rows, true);
+        }
+    }
+
+    fn count_phases(&self) {
+        let count = |phase: &str| {
+            let of = self.pods.values().filter(|entry| entry.phase == phase).count();
+            f64::from(u32::try_from(of).unwrap_or(u32::MAX))
+        };
+        self.metrics.pods_pending.set(count("Pending") + count(""));
+        self.metrics.pods_running.set(count("Running"));
+        self.metrics.pods_succeeded.set(count("Succeeded"));
+        self.metrics.pods_failed.set(count("Failed"));
+    }
+
+    fn tell_node(&self, message: Reachable) {
+        if let Some(node) = &self.node
+            && let Err(err) = node.link().tell(message)
+        {
+            tracing::warn!(error = %err, "node worker was not told about the cloud");
+        }
+    }
+}
+
+impl Entry {
+    fn new(pod: Arc<Pod>, worker: Option<WorkerAddr<PodWorker>>) -> Self {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        Self { pod, worker, phase, removed: false, behind: false, ended: false }
+    }
+}
+
+fn is_over(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// The resync repeats what a full mailbox refused.
+fn report_lost(told: Result<(), crate::bus::LinkError>, pod: &PodRef) {
+    if let Err(err) = told {
+        tracing::warn!(pod = %pod.name, namespace = %pod.namespace, error = %err, "pod worker was not told");
+    }
+}
+
+impl Actor for Edged {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let settings = &self.settings;
+        let node = NodeSettings {
+            name: settings.node.to_string(),
+            config: settings.config.clone(),
+            addresses: loading_worker::addresses(&settings.config),
+            links: self.links.clone(),
+            runtime: Arc::clone(&self.runtime),
+            clock: Arc::clone(&settings.clock),
+            update_every: settings.update_every,
+            report_every: settings.report_every,
+        };
+        let build = move || NodeWorker::new(Arc::new(node));
+        let name = format!("node/{}", settings.node);
+        self.node =
+            Some(self.tree.spawn_worker(NAME, "node worker", name, WORKER_MAILBOX, Policy::default(), build));
+        self.load(ctx);
+        ctx.run_interval(RESYNC, |edged, ctx| {
+            if edged.events.dropped > 0 {
+                tracing::warn!(
+                    dropped = std::mem::take(&mut edged.events.dropped),
+                    "events beyond the limit"
+                );
+            }
+            edged.relist(ctx);
+        });
+    }
+}
+
+impl Supervised for Edged {
+    /// Workers end with their addresses; pods come back from MetaManager and the runtime.
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.pods.clear();
+        self.owners.clear();
+        self.site = None;
+        self.node = None;
+        self.orphans = Orphans::default();
+        self.cloud_since = None;
+        self.runtime_lost = false;
+        self.listen_failures = 0;
+        self.relisting = false;
+    }
+}
+
+impl Handler<PodChanged> for Edged {
+    type Result = ();
+    fn handle(&mut self, PodChanged(value): PodChanged, ctx: &mut Context<Self>) {
+        let Some(pod) = loading_worker::read_pod(&value, self.settings.node.as_str()) else { return };
+        let uid = PodRef::of(&pod).uid;
+        self.store_has_pods = true;
+        match self.pods.get_mut(&uid) {
+            Some(entry) => {
+                entry.pod = Arc::new(pod);
+                self.push(&uid, ctx);
+                self.admit_waiting();
+            }
+            // Not loaded yet: kept for then. The store is bounded, so is this.
+            None if self.site.is_none() => {
+                self.pods.insert(uid, Entry::new(Arc::new(pod), None));
+            }
+            None => self.add(&uid, Arc::new(pod), Vec::new(), false),
+        }
+    }
+}
+
+impl Handler<PodRemoved> for Edged {
+    type Result = ();
+    fn handle(&mut self, removed: PodRemoved, ctx: &mut Context<Self>) {
+        let fits = |pod: &Pod| {
+            let meta = PodRef::of(pod);
+            let named = meta.namespace == removed.namespace && meta.name == removed.name;
+            named && (removed.uid.is_empty() || meta.uid == removed.uid)
+        };
+        let uids: Vec<String> =
+            self.pods.iter().filter(|(_, entry)| fits(&entry.pod)).map(|(uid, _)| uid.clone()).collect();
+        for uid in uids {
+            let Some(entry) = self.pods.get_mut(&uid) else { continue };
+            entry.removed = true;
+            if entry.worker.is_some() {
+                self.push(&uid, ctx);
+            } else if self.site.is_some() {
+                self.pods.remove(&uid);
+            }
+        }
+    }
+}
+
+impl Handler<ConfigChanged> for Edged {
+    type Result = ();
+    fn handle(&mut self, changed: ConfigChanged, _: &mut Context<Self>) {
+        let key = ObjectKey::namespaced(&changed.namespace, &changed.kind, &changed.name);
+        for entry in self.pods.values() {
+            let Some(worker) = &entry.worker else { continue };
+            if sources::references(&entry.pod).contains(&key) {
+                let message = Configured {
+                    kind: changed.kind.clone(),
+                    namespace: changed.namespace.clone(),
+                    name: changed.name.clone(),
+                };
+                report_lost(worker.link().tell(message), &PodRef::of(&entry.pod));
+            }
+        }
+    }
+}
+
+impl Handler<NodeChanged> for Edged {
+    type Result = ();
+    fn handle(&mut self, NodeChanged(node): NodeChanged, _: &mut Context<Self>) {
+        if let Some(worker) = &self.node
+            && let Err(err) = worker.link().tell(NodeSeen(node))
+        {
+            tracing::debug!(error = %err, "node worker is busy");
+        }
+    }
+}
+
+impl Handler<CloudReachable> for Edged {
+    type Result = ();
+    fn handle(&mut self, CloudReachable(connected): CloudReachable, _: &mut Context<Self>) {
+        self.cloud_since = connected.then(|| self.now());
+        self.tell_node(Reachable(connected));
+    }
+}
+
+impl StreamHandler<RuntimeEvent> for Edged {
+    fn handle(&mut self, event: RuntimeEvent, _: &mut Context<Self>) {
+        if event.kind == RuntimeEventKind::Deleted {
+            return; // only we delete, and know it
+        }
+        let Some(uid) = self.owners.get(&event.id) else { return };
+        if let Some(entry) = self.pods.get(uid)
+            && let Some(worker) = &entry.worker
+        {
+            report_lost(worker.link().tell(Look(event.id)), &PodRef::of(&entry.pod));
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        tracing::warn!("runtime events broke off");
+        self.listen_later(ctx);
+    }
+}
+
+impl Handler<WorkerReport> for Edged {
+    type Result = ();
+    fn handle(&mut self, report: WorkerReport, _: &mut Context<Self>) {
+        let uid = PodRef::of(&report.pod).uid;
+        match report.news {
+            News::Owns(id) => {
+                self.owners.insert(id, uid);
+            }
+            News::Note(note) => {
+                if !self.settings.config.report_event {
+                    return;
+                }
+                let now = self.now();
+                if let Some(event) = self.events.event(&report.pod, &note, now)
+                    && let Err(err) =
+                        self.links.report_event.tell(crate::bus::meta::ReportEvent(Box::new(event)))
+                {
+                    tracing::debug!(error = %err, "event was dropped");
+                }
+            }
+            News::Phase(phase) => {
+                if let Some(entry) = self.pods.get_mut(&uid) {
+                    entry.phase = phase;
+                }
+                self.count_phases();
+            }
+            News::Ended => {
+                if let Some(entry) = self.pods.get_mut(&uid) {
+                    entry.ended = true;
+                }
+                self.admit_waiting();
+            }
+            News::Finished => {
+                if self.pods.get(&uid).is_some_and(|entry| entry.removed) {
+                    self.pods.remove(&uid);
+                    self.owners.retain(|_, owner| *owner != uid);
+                    self.count_phases();
+                    self.admit_waiting();
+                }
+            }
+        }
+    }
+}
+
+crate::handles!(Edged: PodChanged, PodRemoved, ConfigChanged, NodeChanged, CloudReachable, WorkerReport);

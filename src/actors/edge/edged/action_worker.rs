@@ -1,0 +1,596 @@
+//! Carries out one action of a pod's plan against the runtime and the disk.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_cri::v1;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+use serde_json::Value;
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::host::HostContext;
+use super::names::{self, PodRef};
+use super::observed::{Container, Life, Sandbox};
+use super::pod_worker::{News, WorkerReport};
+use super::pull_auth::credentials;
+use super::sources::{self, Sources};
+use super::state::{Action, Note, Outcome, specs};
+use super::volumes::{PodVolumes, material};
+use super::{environment, resources, spec, volumes_worker};
+use crate::bus::{Link, meta};
+use crate::cri::runtime::{CriError, CriErrorKind, Runtime};
+use crate::telemetry::edged::EdgedMetrics;
+
+/// How long MetaManager may take for what it has to ask the cloud for.
+const OBJECT_DEADLINE: Duration = Duration::from_secs(65);
+/// How long MetaManager may take to write something down.
+const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// Images pulled at once when pulls are not serialized.
+const PARALLEL_PULLS: usize = 4;
+
+/// Wall time as the pods' clock; tests put their own in.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The links to MetaManager.
+#[derive(Clone, Debug)]
+pub struct MetaLinks {
+    pub list_pods: Link<meta::ListPods>,
+    pub get_object: Link<meta::GetObject>,
+    pub get_token: Link<meta::GetToken>,
+    pub report_pod_status: Link<meta::ReportPodStatus>,
+    pub confirm_pod_deleted: Link<meta::ConfirmPodDeleted>,
+    pub register_node: Link<meta::RegisterNode>,
+    pub patch_node_status: Link<meta::PatchNodeStatus>,
+    pub renew_lease: Link<meta::RenewLease>,
+    pub report_event: Link<meta::ReportEvent>,
+}
+
+/// What all pods of this node share.
+pub struct Site {
+    pub runtime: Arc<dyn Runtime>,
+    pub host: HostContext,
+    pub links: MetaLinks,
+    pub clock: Clock,
+    pub metrics: EdgedMetrics,
+    pub report: Link<WorkerReport>,
+    pulls: Semaphore,
+}
+
+impl Site {
+    #[must_use]
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        host: HostContext,
+        links: MetaLinks,
+        clock: Clock,
+        metrics: EdgedMetrics,
+        report: Link<WorkerReport>,
+        serialize_pulls: bool,
+    ) -> Self {
+        let pulls = Semaphore::new(if serialize_pulls { 1 } else { PARALLEL_PULLS });
+        Self { runtime, host, links, clock, metrics, report, pulls }
+    }
+}
+
+/// Configmaps, secrets and tokens of a pod, fetched at most once until dropped.
+pub type Materials = Arc<OnceCell<Fetched>>;
+
+/// Sources, and what went wrong fetching some of them.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    sources: Sources,
+    problems: Vec<String>,
+}
+
+/// One action with all it needs.
+pub struct Job {
+    pub site: Arc<Site>,
+    pub pod: Arc<Pod>,
+    pub materials: Materials,
+    /// The status that must be known before the pod's end is confirmed.
+    pub final_status: Option<Value>,
+}
+
+/// A container or sandbox the runtime has, as listed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub id: String,
+    pub kind: RowKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowKind {
+    Sandbox { ready: bool },
+    Container { sandbox_id: String, life: Life },
+}
+
+/// A second look at something.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sight {
+    Sandbox(Sandbox),
+    Container(Container),
+    Gone(String),
+    /// The runtime did not answer about this id; what was known stands.
+    Unclear(String),
+}
+
+impl Job {
+    /// Does it. Never fails: the outcome says how it went.
+    pub async fn perform(&self, action: &Action) -> Outcome {
+        match action {
+            Action::RunSandbox { attempt } => match self.run_sandbox(*attempt).await {
+                Ok(sandbox) => Outcome::SandboxRunning(sandbox),
+                Err(message) => Outcome::SandboxFailed { message },
+            },
+            Action::PrepareVolumes => match self.prepare_volumes().await {
+                Ok(()) => Outcome::VolumesReady,
+                Err(message) => Outcome::VolumesFailed { message },
+            },
+            Action::EnsureImage { container } => self.ensure_image(container).await,
+            Action::Start { container, restarts, image_ref, sandbox } => {
+                self.start(container, *restarts, image_ref, sandbox).await
+            }
+            Action::Kill { id, grace_secs, .. } => self.kill(id, *grace_secs).await,
+            Action::StopSandbox { id } => {
+                let stopped = self.site.runtime.stop_sandbox(id.clone()).await;
+                self.settled(id, stopped, Outcome::SandboxStopped { id: id.clone() })
+            }
+            Action::RemoveSandbox { id } => {
+                let removed = self.site.runtime.remove_sandbox(id.clone()).await;
+                self.settled(id, removed, Outcome::Gone { id: id.clone() })
+            }
+            Action::RemoveContainer { id, name, restarts } => {
+                let removed = self.site.runtime.remove_container(id.clone()).await;
+                let log = PodRef::of(&self.pod).log_file(&self.site.host, name, *restarts);
+                remove_file(&log).await;
+                self.settled(id, removed, Outcome::Gone { id: id.clone() })
+            }
+            Action::TearDown { all } => self.tear_down(*all).await,
+            Action::Confirm => Outcome::Confirmed { ok: self.confirm().await },
+        }
+    }
+
+    fn settled(&self, id: &str, result: Result<(), CriError>, done: Outcome) -> Outcome {
+        match result {
+            Ok(()) => done,
+            Err(err) if err.kind == CriErrorKind::NotFound => done,
+            Err(err) => {
+                tracing::warn!(pod = %PodRef::of(&self.pod).name, id, call = err.call, error = %err.message, "runtime call failed");
+                Outcome::CallFailed { id: id.to_owned() }
+            }
+        }
+    }
+
+    fn note(&self, warning: bool, reason: &'static str, message: String, container: &str) {
+        let container = (!container.is_empty()).then(|| container.to_owned());
+        self.tell(News::Note(Note { warning, reason, message, container }));
+    }
+
+    fn tell(&self, news: News) {
+        let report = WorkerReport { pod: Arc::clone(&self.pod), news };
+        if let Err(err) = self.site.report.tell(report) {
+            tracing::debug!(error = %err, "report of a pod worker was dropped");
+        }
+    }
+
+    async fn run_sandbox(&self, attempt: u32) -> Result<Sandbox, String> {
+        let config =
+            spec::sandbox_config(&self.pod, &self.site.host, attempt).map_err(|err| err.to_string())?;
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        volumes_worker::create_log_dir(at, host).await.map_err(|err| err.to_string())?;
+        let id = self.site.runtime.run_sandbox(config).await.map_err(|err| err.message)?;
+        self.tell(News::Owns(id.clone()));
+        match self.site.runtime.sandbox_status(id.clone()).await {
+            Ok(status) => Ok(Sandbox::read(status)),
+            Err(err) => Err(err.to_string()),
+        }
+    }
+
+    async fn fetched(&self) -> &Fetched {
+        self.materials.get_or_init(|| fetch(&self.site.links, &self.pod)).await
+    }
+
+    /// What the volumes hold, from sources that are fetched by now.
+    fn material(&self, fetched: &Fetched) -> Result<PodVolumes, String> {
+        material::prepare(&self.pod, &fetched.sources, &self.site.host).map_err(|err| {
+            let causes = fetched.problems.iter().map(|problem| format!("; {problem}"));
+            format!("{err}{}", causes.collect::<String>())
+        })
+    }
+
+    async fn prepare_volumes(&self) -> Result<(), String> {
+        let volumes = self.material(self.fetched().await)?;
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        volumes_worker::apply(at, host, volumes).await.map(|_| ()).map_err(|err| err.to_string())
+    }
+
+    fn spec(&self, container: &str) -> Option<&ContainerSpec> {
+        specs(&self.pod).map(|(spec, _)| spec).find(|spec| spec.name == container)
+    }
+
+    async fn ensure_image(&self, container: &str) -> Outcome {
+        let image = self.spec(container).and_then(|spec| spec.image.clone()).unwrap_or_default();
+        let policy = self.spec(container).map(|spec| pull_policy(spec, &image)).unwrap_or_default();
+        let failed = |reason: &str, message: String| Outcome::ImageFailed {
+            container: container.to_owned(),
+            image: image.clone(),
+            reason: reason.to_owned(),
+            message,
+        };
+        let ready = |image_ref: String| Outcome::ImageReady {
+            container: container.to_owned(),
+            image: image.clone(),
+            image_ref,
+        };
+        if image.is_empty() {
+            return failed("InvalidImageName", format!("container {container} names no image"));
+        }
+        if policy != "Always" {
+            match self.site.runtime.image_status(image.clone()).await {
+                Ok(Some(found)) => {
+                    let text = format!("Container image \"{image}\" already present on machine");
+                    self.note(false, "Pulled", text, container);
+                    return ready(reference(found, &image));
+                }
+                Ok(None) if policy == "Never" => {
+                    let text =
+                        format!("Container image \"{image}\" is not present with pull policy of Never");
+                    self.note(true, "ErrImageNeverPull", text.clone(), container);
+                    return failed("ErrImageNeverPull", text);
+                }
+                Ok(None) => {}
+                Err(err) => return failed("ImageInspectError", err.message),
+            }
+        }
+        match self.pull(container, &image, policy).await {
+            Ok(image_ref) => ready(image_ref),
+            Err(message) => {
+                let text = format!("Failed to pull image \"{image}\": {message}");
+                self.note(true, "Failed", text.clone(), container);
+                failed("ErrImagePull", message)
+            }
+        }
+    }
+
+    async fn pull(&self, container: &str, image: &str, policy: &str) -> Result<String, String> {
+        let asked = Instant::now();
+        let runtime = &self.site.runtime;
+        self.note(false, "Pulling", format!("Pulling image \"{image}\""), container);
+        let has_secrets = self.pod.spec.as_ref().is_some_and(|spec| spec.image_pull_secrets.is_some());
+        let auths = match has_secrets {
+            true => credentials(&self.pod, &self.fetched().await.sources, image),
+            false => Vec::new(),
+        };
+        let config = spec::sandbox_config(&self.pod, &self.site.host, 0).map_err(|err| err.to_string())?;
+        let turn = self.site.pulls.acquire().await.map_err(|err| err.to_string())?;
+        let begun = Instant::now();
+        if policy != "Always" {
+            // Another pod may have brought it while this one waited.
+            let there = runtime.image_status(image.to_owned()).await.ok().flatten();
+            if let Some(found) = there {
+                let text = format!("Container image \"{image}\" already present on machine");
+                self.note(false, "Pulled", text, container);
+                return Ok(reference(found, image));
+            }
+        }
+        let mut last = String::new();
+        let anonymous = auths.is_empty().then_some(None);
+        for auth in auths.into_iter().map(Some).chain(anonymous) {
+            match runtime.pull_image(image.to_owned(), auth, config.clone()).await {
+                Ok(image_ref) => {
+                    drop(turn);
+                    let text = format!(
+                        "Successfully pulled image \"{image}\" in {} ({} including waiting)",
+                        go_millis(begun.elapsed()),
+                        go_millis(asked.elapsed())
+                    );
+                    self.note(false, "Pulled", text, container);
+                    return Ok(if image_ref.is_empty() { image.to_owned() } else { image_ref });
+                }
+                Err(err) => last = err.message,
+            }
+        }
+        Err(last)
+    }
+
+    async fn start(&self, name: &str, restarts: u32, image_ref: &str, sandbox: &Sandbox) -> Outcome {
+        let fail = |reason: &str, message: String, left: Option<Container>| Outcome::StartFailed {
+            container: name.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            left: left.map(Box::new),
+        };
+        let (config, sandbox_config) = match self.configs(name, restarts, image_ref, sandbox).await {
+            Ok(configs) => configs,
+            Err(message) => return fail("CreateContainerConfigError", message, None),
+        };
+        let runtime = &self.site.runtime;
+        let hash = config.annotations.get(names::CONTAINER_HASH).cloned().unwrap_or_default();
+        let created = runtime.create_container(sandbox.id.clone(), config, sandbox_config).await;
+        let id = match created {
+            Ok(id) => id,
+            Err(err) => return fail("CreateContainerError", err.message, None),
+        };
+        self.tell(News::Owns(id.clone()));
+        self.note(false, "Created", format!("Created container: {name}"), name);
+        let started = runtime.start_container(id.clone()).await;
+        if started.is_ok() {
+            self.note(false, "Started", format!("Started container {name}"), name);
+            if restarts > 0 {
+                self.site.metrics.container_restarts.increment(1);
+            }
+        }
+        let seen = runtime.container_status(id.clone()).await;
+        let seen = seen.ok().map(|status| Container::read(status, &sandbox.id, hash.clone()));
+        match (started, seen) {
+            (Ok(()), Some(container)) => Outcome::Started(container),
+            // It was started and cannot be looked at: the next look corrects this.
+            (Ok(()), None) => Outcome::Started(Container {
+                id,
+                sandbox_id: sandbox.id.clone(),
+                name: name.to_owned(),
+                restarts,
+                hash,
+                life: Life::Running,
+                created_ns: 0,
+                started_ns: 0,
+                finished_ns: 0,
+                exit_code: 0,
+                reason: String::new(),
+                message: String::new(),
+                image: String::new(),
+                image_id: String::new(),
+            }),
+            (Err(err), seen) => fail("RunContainerError", err.message, seen),
+        }
+    }
+
+    async fn configs(
+        &self,
+        name: &str,
+        restarts: u32,
+        image_ref: &str,
+        sandbox: &Sandbox,
+    ) -> Result<(v1::ContainerConfig, v1::PodSandboxConfig), String> {
+        let host = &self.site.host;
+        let container = self.spec(name).ok_or_else(|| format!("container {name} not found"))?;
+        let fetched = self.fetched().await;
+        let ip = sandbox.ips.first().map(String::as_str);
+        let env = environment::environment(&self.pod, container, &fetched.sources, host, ip);
+        let env = env.map_err(|err| err.to_string())?;
+        let mounts = volumes_worker::container_mounts(
+            Pod::clone(&self.pod),
+            container.clone(),
+            restarts,
+            self.material(fetched)?,
+            env.clone(),
+            ip.map(str::to_owned),
+            host.clone(),
+        );
+        let mounts = mounts.await.map_err(|err| err.to_string())?;
+        let config = spec::container_config(&self.pod, container, restarts, image_ref, env, mounts, host);
+        let sandbox = spec::sandbox_config(&self.pod, host, sandbox.attempt);
+        Ok((config.map_err(|err| err.to_string())?, sandbox.map_err(|err| err.to_string())?))
+    }
+
+    async fn kill(&self, id: &str, grace_secs: i64) -> Outcome {
+        match self.site.runtime.stop_container(id.to_owned(), grace_secs).await {
+            Ok(()) => {}
+            Err(err) if err.kind == CriErrorKind::NotFound => return Outcome::Gone { id: id.to_owned() },
+            Err(err) => {
+                tracing::warn!(id, error = %err, "container was not stopped");
+                return Outcome::CallFailed { id: id.to_owned() };
+            }
+        }
+        match self.look(&Row { id: id.to_owned(), kind: container_row("") }).await {
+            Sight::Container(container) => Outcome::Killed(Box::new(container)),
+            Sight::Gone(id) => Outcome::Gone { id },
+            Sight::Sandbox(_) | Sight::Unclear(_) => Outcome::CallFailed { id: id.to_owned() },
+        }
+    }
+
+    async fn tear_down(&self, all: bool) -> Outcome {
+        let (at, host) = (PodRef::of(&self.pod), &self.site.host);
+        let mut done = volumes_worker::teardown(at.clone(), host.clone()).await;
+        if all && done.is_ok() {
+            done = volumes_worker::remove_logs(at.clone(), host.clone()).await;
+        }
+        if all
+            && done.is_ok()
+            && let Ok(qos) = resources::qos(&self.pod)
+        {
+            let parent = resources::cgroup_parent(&at.uid, qos, host);
+            done = volumes_worker::remove_cgroup(parent).await;
+        }
+        let failed = done.err().map(|err| err.to_string());
+        if let Some(error) = &failed {
+            tracing::warn!(pod = %at.name, namespace = %at.namespace, error, "pod was not cleared away");
+        }
+        Outcome::TornDown { failed }
+    }
+
+    async fn confirm(&self) -> bool {
+        let meta = PodRef::of(&self.pod);
+        if let Some(status) = self.final_status.clone()
+            && !report_status(&self.site, &self.pod, status).await
+        {
+            return false;
+        }
+        let message = meta::ConfirmPodDeleted { namespace: meta.namespace, name: meta.name, uid: meta.uid };
+        match self.site.links.confirm_pod_deleted.ask(message, STORE_DEADLINE).await {
+            Ok(Ok(())) => true,
+            Ok(Err(err)) => {
+                tracing::warn!(error = %err, "the pod's end was not confirmed");
+                false
+            }
+            Err(err) => {
+                tracing::warn!(error = %err, "the pod's end was not confirmed");
+                false
+            }
+        }
+    }
+
+    /// Looks at one container or sandbox.
+    pub async fn look(&self, row: &Row) -> Sight {
+        let runtime = &self.site.runtime;
+        let failed = |err: CriError| match err.kind {
+            CriErrorKind::NotFound => Sight::Gone(row.id.clone()),
+            _ => Sight::Unclear(row.id.clone()),
+        };
+        match &row.kind {
+            RowKind::Sandbox { .. } => match runtime.sandbox_status(row.id.clone()).await {
+                Ok(status) => Sight::Sandbox(Sandbox::read(status)),
+                Err(err) => failed(err),
+            },
+            RowKind::Container { sandbox_id, .. } => match runtime.container_status(row.id.clone()).await {
+                Ok(status) => {
+                    let hash = status.annotations.get(names::CONTAINER_HASH).cloned().unwrap_or_default();
+                    let mut container = Container::read(status, sandbox_id, hash);
+                    self.last_words(&mut container).await;
+                    Sight::Container(container)
+                }
+                Err(err) => failed(err),
+            },
+        }
+    }
+
+    /// Adds what an ended container wrote into its termination message file.
+    async fn last_words(&self, container: &mut Container) {
+        if !container.exited() || !container.message.is_empty() {
+            return;
+        }
+        let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
+        let name = container.name.clone();
+        match volumes_worker::termination_message(at, host, name, container.restarts).await {
+            Ok(message) => container.message = message,
+            Err(err) => tracing::debug!(error = %err, "termination message is not readable"),
+        }
+    }
+
+    /// Looks at all of these.
+    pub async fn look_at(&self, rows: &[Row]) -> Vec<Sight> {
+        join_all(rows.iter().map(|row| self.look(row))).await
+    }
+
+    /// Lists what the runtime has of this pod.
+    pub async fn list(&self) -> Result<Vec<Row>, CriError> {
+        let uid = PodRef::of(&self.pod).uid;
+        let (sandboxes, containers) =
+            futures_util::try_join!(self.site.runtime.list_sandboxes(), self.site.runtime.list_containers())?;
+        Ok(rows(&sandboxes, &containers, |labels_uid| labels_uid == uid))
+    }
+}
+
+/// Rows of the pods whose uid `wanted` takes.
+pub fn rows(
+    sandboxes: &[v1::PodSandbox],
+    containers: &[v1::Container],
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<Row> {
+    let of = |labels: &std::collections::HashMap<String, String>| {
+        labels.get(names::POD_UID).is_some_and(|uid| wanted(uid))
+    };
+    let sandboxes = sandboxes.iter().filter(|sandbox| of(&sandbox.labels)).map(sandbox_row);
+    let containers = containers.iter().filter(|c| of(&c.labels)).map(|c| Row {
+        id: c.id.clone(),
+        kind: RowKind::Container { sandbox_id: c.pod_sandbox_id.clone(), life: Life::of(c.state) },
+    });
+    sandboxes.chain(containers).collect()
+}
+
+fn sandbox_row(sandbox: &v1::PodSandbox) -> Row {
+    let ready = sandbox.state == v1::PodSandboxState::SandboxReady as i32;
+    Row { id: sandbox.id.clone(), kind: RowKind::Sandbox { ready } }
+}
+
+/// A container to look at; an empty `sandbox_id` keeps the one that is known.
+#[must_use]
+pub fn container_row(sandbox_id: &str) -> RowKind {
+    RowKind::Container { sandbox_id: sandbox_id.to_owned(), life: Life::Unknown }
+}
+
+/// Writes a status down at MetaManager. False: try again.
+pub async fn report_status(site: &Site, pod: &Pod, status: Value) -> bool {
+    let meta = PodRef::of(pod);
+    let message = meta::ReportPodStatus { namespace: meta.namespace, name: meta.name, uid: meta.uid, status };
+    match site.links.report_pod_status.ask(message, STORE_DEADLINE).await {
+        Ok(Ok(())) => true,
+        Ok(Err(err)) => {
+            tracing::warn!(error = %err, "pod status was not stored");
+            false
+        }
+        Err(err) => {
+            tracing::warn!(error = %err, "pod status was not stored");
+            false
+        }
+    }
+}
+
+async fn fetch(links: &MetaLinks, pod: &Pod) -> Fetched {
+    let objects = sources::references(pod).into_iter().map(|key| async {
+        let got = links.get_object.ask(meta::GetObject(key.clone()), OBJECT_DEADLINE).await;
+        let got = match got {
+            Ok(got) => got.map_err(|err| err.to_string()),
+            Err(err) => Err(err.to_string()),
+        };
+        (key, got)
+    });
+    let tokens = sources::token_wants(pod).into_iter().map(|want| async {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let service_account = want.service_account;
+        let message = meta::GetToken { namespace, service_account, request: want.request };
+        let got = match links.get_token.ask(message, OBJECT_DEADLINE).await {
+            Ok(got) => got.map(Some).map_err(|err| format!("failed to fetch token: {err}")),
+            Err(err) => Err(format!("failed to fetch token: {err}")),
+        };
+        (want.key, got)
+    });
+    let (objects, tokens) = futures_util::join!(join_all(objects), join_all(tokens));
+    let mut fetched = Fetched::default();
+    let mut seen = BTreeSet::new();
+    for (key, got) in objects.into_iter().chain(tokens) {
+        match got {
+            Ok(object) => fetched.sources.insert(key, object),
+            Err(problem) => {
+                if seen.insert(problem.clone()) {
+                    fetched.problems.push(problem);
+                }
+            }
+        }
+    }
+    fetched
+}
+
+/// The API's default: `Always` for `:latest` and untagged images, else `IfNotPresent`.
+fn pull_policy<'a>(container: &'a ContainerSpec, image: &str) -> &'a str {
+    if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
+        return policy;
+    }
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let latest = !name.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    if latest { "Always" } else { "IfNotPresent" }
+}
+
+fn reference(image: v1::Image, name: &str) -> String {
+    if image.id.is_empty() { name.to_owned() } else { image.id }
+}
+
+/// Go's duration text, to the millisecond: `850ms`, `1.25s`.
+fn go_millis(took: Duration) -> String {
+    match took.as_millis() {
+        ms if ms < 1000 => format!("{ms}ms"),
+        _ => format!("{:.3}s", took.as_secs_f64()),
+    }
+}
+
+async fn remove_file(path: &Path) {
+    if let Err(err) = tokio::fs::remove_file(path).await
+        && err.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::debug!(file = %path.display(), error = %err, "file was not removed");
+    }
+}
