@@ -1,8 +1,5 @@
-//! The edge's modules.
-
-pub mod edge_hub;
-pub mod meta_manager;
 //! The modules of edgecore.
 
+pub mod edge_hub;
 pub mod edged;
 pub mod meta_manager;
