@@ -1,3 +1,104 @@
-//! edgecore.
-use crate::config::{EdgeCoreConfig, Loaded};
-pub fn run(_l: Loaded<EdgeCoreConfig>) -> u8 { 0 }
+//! edgecore: the hub to the cloud, what must be remembered, and the pods.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
+use crate::actors::edge::edged::{self, Edged, EdgedSettings};
+use crate::actors::edge::meta_manager::{MetaLinks, MetaManager, MetaMetrics, MetaSettings};
+use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
+use crate::cri::client::CriClient;
+use crate::model::NodeName;
+use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
+use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::edge_hub::EdgeHubMetrics;
+use crate::telemetry::edged::EdgedMetrics;
+
+/// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
+const PODS_THREAD: &str = "edged";
+
+/// Runs edgecore until it is told to end; the exit code.
+#[must_use]
+pub fn run(loaded: Loaded<EdgeCoreConfig>) -> u8 {
+    let Loaded { config, warnings } = loaded;
+    let common = config.common_config.clone();
+    let monitor = config.monitor_address().to_owned();
+    program::run("edgecore", &common, &monitor, &warnings, async move |stage| declare(stage, &config))
+}
+
+fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fatal> {
+    let modules = &config.modules;
+    let node = node_name(&modules.edged.hostname_override)?;
+    let kubelet = &modules.edged.tailored_kubelet_config;
+
+    let metrics = MetaMetrics::default();
+    let store: Arc<dyn Store> = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let settings = CommitterSettings { seconds: metrics.objects.store_seconds.clone(), ..Default::default() };
+    let (committer, guard) = Committer::start(Arc::clone(&store), settings)?;
+    let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
+    let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
+
+    let tree = &mut stage.tree;
+    let pods = tree.slot::<Edged>(edged::NAME, 4_096);
+    let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
+    let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
+
+    let pod_links = edged::MetaLinks {
+        list_pods: meta.link(),
+        get_object: meta.link(),
+        get_token: meta.link(),
+        report_pod_status: meta.link(),
+        confirm_pod_deleted: meta.link(),
+        register_node: meta.link(),
+        patch_node_status: meta.link(),
+        renew_lease: meta.link(),
+        report_event: meta.link(),
+    };
+    let meta_links = MetaLinks {
+        request: hub.link(),
+        send: hub.link(),
+        pod_changed: pods.link(),
+        pod_removed: pods.link(),
+        config_changed: pods.link(),
+        node_changed: pods.link(),
+        cloud_reachable: pods.link(),
+    };
+    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link() };
+
+    let edged_settings = EdgedSettings {
+        node: node.clone(),
+        config: modules.edged.clone(),
+        kubernetes_service: None,
+        clock: Arc::new(Timestamp::now),
+        update_every: parse_go_duration(&kubelet.node_status_update_frequency)?,
+        report_every: parse_go_duration(&kubelet.node_status_report_frequency)?,
+    };
+    let handle = tree.handle();
+    tree.add(pods, PODS_THREAD, Policy::default(), move || {
+        Edged::new(edged_settings, pod_links, runtime, handle, EdgedMetrics::new())
+    });
+    let meta_settings = MetaSettings { node: node.clone(), config: modules.meta_manager.clone() };
+    tree.add(meta, MAIN_THREAD, Policy::default(), move || {
+        MetaManager::new(meta_settings, store, committer, meta_links, metrics)
+    });
+    let hub_settings = HubSettings { node, config: modules.edge_hub.clone() };
+    tree.add(hub, MAIN_THREAD, Policy::default(), move || {
+        EdgeHub::new(hub_settings, hub_links, EdgeHubMetrics::new(), Arc::new(log_link))
+    });
+    Ok(Box::new(guard))
+}
+
+/// Offline is normal: the link is logged and measured, but no reason to be called not ready.
+fn log_link(state: LinkState) {
+    match state {
+        LinkState::Up => tracing::info!("cloud link is up"),
+        LinkState::Down { why } => tracing::warn!(why, "cloud link is down"),
+    }
+}
+
+fn node_name(configured: &str) -> Result<NodeName, Fatal> {
+    let text = if configured.is_empty() { host().name } else { configured.to_owned() };
+    NodeName::parse(&text).map_err(|err| format!("modules.edged.hostnameOverride: {err}").into())
+}

@@ -59,7 +59,7 @@ use crate::supervise::{Policy, TreeHandle, WorkerAddr};
 use crate::telemetry::edged::EdgedMetrics;
 
 /// The actor's name in the tree; its workers hang below it.
-pub const NAME: &str = "edged";
+pub const NAME: &str = "Edged";
 /// Room for the reports of all workers; what does not fit is dropped and made good by the resync.
 const REPORTS: usize = 4096;
 const WORKER_MAILBOX: usize = 32;
