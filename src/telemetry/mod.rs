@@ -4,4 +4,6 @@
 pub mod actors;
 pub mod exporter;
 pub mod logging;
+pub mod node_monitor;
 pub mod readiness;
+pub mod scheduler;

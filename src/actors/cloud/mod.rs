@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! L3: the modules of cloudcore.
+
+pub mod node_monitor;
+pub mod scheduler;
