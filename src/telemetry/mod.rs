@@ -12,4 +12,6 @@ pub mod exporter;
 pub mod identity;
 pub mod logging;
 pub mod meta_manager;
+pub mod node_monitor;
 pub mod readiness;
+pub mod scheduler;

@@ -3,4 +3,6 @@
 pub mod api_server;
 pub mod cloud_hub;
 pub mod edge_controller;
+pub mod node_monitor;
+pub mod scheduler;
 pub mod sync_controller;
