@@ -1,0 +1,249 @@
+//! `keadm gettoken`, `keadm token list`, `keadm token revoke`.
+//!
+//! Tokens are minted from the key files of the cloud's machine, no running cloudcore needed. Ids and
+//! expiry of what was minted here are noted beside the key, so that they can be listed; the tokens
+//! themselves are stored nowhere.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use super::places::Places;
+use super::{Refusal, revocation};
+use crate::config::{CloudCoreConfig, parse_go_duration};
+use crate::identity::{JoinTokens, KEY_MODE, cert_der_from_pem, sha256_hex, split_join_token, write_atomic};
+
+#[derive(Debug, Args)]
+pub(super) struct GetTokenArgs {
+    /// How long the token is good, such as 30m or 24h [default: tokenRefreshDuration of the config]
+    #[arg(long, value_parser = lifetime)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Shows the tokens minted on this machine that have not expired
+    List {
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Ends a token before its time; nodes that joined with it stay
+    Revoke {
+        /// Id from `keadm token list`, or the token itself
+        id: String,
+        #[command(flatten)]
+        places: Places,
+    },
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match parse_go_duration(text)? {
+        ttl if ttl < Duration::from_secs(1) => Err("it must be at least 1s".into()),
+        ttl => Ok(ttl),
+    }
+}
+
+pub(super) fn get_token(args: &GetTokenArgs, now: SystemTime, out: &mut dyn Write) -> Result<(), Refusal> {
+    let config = args.places.load_cloud()?.config;
+    let ca_file = &config.modules.cloud_hub.tls_ca_file;
+    let pem = std::fs::read_to_string(ca_file).map_err(|err| {
+        Refusal::new(format!(
+            "cannot read {}: {err}; run keadm init or start cloudcore first",
+            ca_file.display()
+        ))
+    })?;
+    let der = cert_der_from_pem(&pem)
+        .ok_or_else(|| Refusal::new(format!("{} holds no PEM certificate", ca_file.display())))?;
+    let hours = config.modules.cloud_hub.token_refresh_duration;
+    let ttl = args.ttl.unwrap_or(Duration::from_secs(hours.saturating_mul(3600)));
+    writeln!(out, "{}", mint(&config, &sha256_hex(&der), ttl, now)?)?;
+    Ok(())
+}
+
+/// Mints a token and notes its id.
+pub(super) fn mint(
+    config: &CloudCoreConfig,
+    hash: &str,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<String, Refusal> {
+    let key_file = config.token_key_file();
+    let (token, claims) = JoinTokens::load_or_create(&key_file)?.mint(hash, ttl, now);
+    let mut record = Record::load(&key_file, now)?;
+    record.tokens.push(Minted { id: claims.id, expires_at: claims.expires_at });
+    record.save()?;
+    Ok(token)
+}
+
+pub(super) async fn token(
+    command: TokenCommand,
+    now: SystemTime,
+    out: &mut dyn Write,
+) -> Result<(), Refusal> {
+    match command {
+        TokenCommand::List { places } => {
+            let config = places.load_cloud()?.config;
+            let revoked = match revocation::client(&config).await {
+                Ok(client) => revocation::list(client).await,
+                Err(refusal) => Err(refusal),
+            };
+            list(&Record::load(&config.token_key_file(), now)?, revoked, out)
+        }
+        TokenCommand::Revoke { id, places } => {
+            let config = places.load_cloud()?.config;
+            let id = token_id(&id)?;
+            let record = Record::load(&config.token_key_file(), now)?;
+            let expires_at =
+                record.tokens.iter().find(|minted| minted.id == id).map(|minted| minted.expires_at);
+            revocation::revoke(revocation::client(&config).await?, &id, expires_at, now).await?;
+            writeln!(out, "token {id} is revoked")?;
+            Ok(())
+        }
+    }
+}
+
+fn list(
+    record: &Record,
+    revoked: Result<BTreeSet<String>, Refusal>,
+    out: &mut dyn Write,
+) -> Result<(), Refusal> {
+    writeln!(out, "{:<14}{:<22}STATE", "ID", "EXPIRES")?;
+    for minted in &record.tokens {
+        let expires = i64::try_from(minted.expires_at)
+            .ok()
+            .and_then(|secs| jiff::Timestamp::from_second(secs).ok())
+            .map_or_else(|| minted.expires_at.to_string(), |time| time.to_string());
+        let state = match &revoked {
+            Ok(revoked) if revoked.contains(&minted.id) => "revoked",
+            Ok(_) => "good",
+            Err(_) => "unknown",
+        };
+        writeln!(out, "{:<14}{expires:<22}{state}", minted.id)?;
+    }
+    if let Err(refusal) = revoked {
+        writeln!(out, "revocations are unknown: {refusal}")?;
+    }
+    Ok(())
+}
+
+/// An id as given, or the id inside a whole token. It becomes a key of a Secret.
+fn token_id(text: &str) -> Result<String, Refusal> {
+    let id = match split_join_token(text) {
+        Ok((_, jwt)) => JoinTokens::id_of(&jwt)?,
+        Err(_) => text.to_owned(),
+    };
+    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(legal) {
+        return Err(Refusal::new(format!("{id:?} is not the id of a token (keadm token list shows them)")));
+    }
+    Ok(id)
+}
+
+/// What was minted here and has not expired.
+struct Record {
+    path: PathBuf,
+    tokens: Vec<Minted>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Minted {
+    id: String,
+    /// Unix seconds.
+    expires_at: u64,
+}
+
+impl Record {
+    fn load(token_key_file: &Path, now: SystemTime) -> Result<Self, Refusal> {
+        let path = token_key_file.with_file_name("minted-tokens.json");
+        let fail = |why: String| Refusal::new(format!("cannot read {}: {why}", path.display()));
+        let mut tokens: Vec<Minted> = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|err| fail(err.to_string()))?,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(err) => return Err(fail(err.to_string())),
+        };
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        tokens.retain(|minted| minted.expires_at > now);
+        Ok(Self { path, tokens })
+    }
+
+    fn save(&self) -> Result<(), Refusal> {
+        let text = serde_json::to_vec_pretty(&self.tokens).map_err(|err| Refusal::new(err.to_string()))?;
+        Ok(write_atomic(&self.path, &text, KEY_MODE)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::keadm;
+    use super::*;
+    use crate::config::load;
+
+    async fn cloud() -> (tempfile::TempDir, String, CloudCoreConfig) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().display().to_string();
+        keadm(&["init", "--root", &root]).await.expect("init");
+        let path = dir.path().join("etc/kubeedge/config/cloudcore.yaml");
+        let config = load::<CloudCoreConfig>(&path).expect("config").config;
+        (dir, root, config)
+    }
+
+    #[tokio::test]
+    async fn gettoken_mints_for_as_long_as_asked() {
+        let (_dir, root, config) = cloud().await;
+        let keys = JoinTokens::load_or_create(&config.token_key_file()).expect("key");
+        for (args, secs) in [(&["--ttl", "1h30m"][..], 5400), (&[], 12 * 3600)] {
+            let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("time").as_secs();
+            let token = keadm(&[&["gettoken", "--root", &root], args].concat()).await.expect("token");
+            let (_, jwt) = split_join_token(&token).expect("splits");
+            let claims = keys.verify(&jwt, SystemTime::now()).expect("verifies");
+            assert!((before + secs..before + secs + 60).contains(&claims.expires_at), "{claims:?}");
+            assert_eq!(token_id(&token).expect("id"), claims.id);
+        }
+        for bad in ["0s", "soon", "-1h", "10"] {
+            let err = keadm(&["gettoken", "--root", &root, &format!("--ttl={bad}")]).await.expect_err(bad);
+            assert!(err.contains("--ttl"), "{err}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().display().to_string();
+        let err = keadm(&["gettoken", "--root", &root]).await.expect_err("no config");
+        assert!(err.contains("cloudcore.yaml does not exist: run keadm init"), "{err}");
+        let (_dir, root, config) = cloud().await;
+        std::fs::remove_file(&config.modules.cloud_hub.tls_ca_file).expect("remove");
+        let err = keadm(&["gettoken", "--root", &root]).await.expect_err("no CA");
+        assert!(err.contains("rootCA.crt: No such file"), "{err}");
+        let err = keadm(&["token", "revoke", "a/b", "--root", &root]).await.expect_err("bad id");
+        assert!(err.contains("\"a/b\" is not the id of a token"), "{err}");
+        let err = keadm(&["token", "revoke", "abc", "--root", &root]).await.expect_err("no kubeconfig");
+        assert!(err.contains("admin.conf") && !err.contains('\n'), "{err}");
+    }
+
+    #[tokio::test]
+    async fn list_shows_what_was_minted_and_forgets_what_expired() {
+        let (_dir, root, config) = cloud().await;
+        keadm(&["gettoken", "--root", &root, "--ttl", "1s"]).await.expect("short");
+        let now = SystemTime::now() + Duration::from_secs(5);
+        let record = Record::load(&config.token_key_file(), now).expect("record");
+        let [kept] = record.tokens.as_slice() else { panic!("want init's token only: {:?}", record.tokens) };
+        let text = keadm(&["token", "list", "--root", &root]).await.expect("list");
+        assert!(text.contains(&kept.id) && text.contains("unknown"), "{text}");
+
+        let mut out = Vec::new();
+        list(&record, Ok(BTreeSet::from([kept.id.clone()])), &mut out).expect("list");
+        assert!(String::from_utf8(out).expect("text").contains("revoked"));
+        let path = config.token_key_file().with_file_name("minted-tokens.json");
+        std::fs::write(path, "[{").expect("write");
+        let err = keadm(&["gettoken", "--root", &root]).await.expect_err("damaged");
+        assert!(err.contains("minted-tokens.json"), "{err}");
+    }
+}
