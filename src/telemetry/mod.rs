@@ -2,9 +2,9 @@
 //! is `supervise::Monitor`, because it also shows the tree. One file of metric handles per module.
 
 pub mod actors;
+pub mod apiserver;
 pub mod cloud_hub;
 pub mod edge_controller;
-pub mod apiserver;
 pub mod exporter;
 pub mod logging;
 pub mod readiness;
