@@ -12,7 +12,7 @@ use crate::model::{
 pub fn answers(
     request: &Envelope,
     shape: Shape,
-    result: Result<Value, Status>,
+    result: Result<Value, Box<Status>>,
     now_ms: i64,
 ) -> Vec<Envelope> {
     let reply = |body: Body| {
@@ -28,7 +28,7 @@ pub fn answers(
             let rv = result.as_ref().ok().filter(|_| version).and_then(version_of);
             let (object, err) = match result {
                 Ok(object) => (Some(object), None),
-                Err(status) => (None, Some(status.into())),
+                Err(status) => (None, Some((*status).into())),
             };
             vec![with_version(reply(Body::ObjectResp(Box::new(ObjectResp { object, err }))), rv)]
         }
@@ -71,8 +71,8 @@ pub fn answers(
     }
 }
 
-fn error(status: Status) -> Body {
-    Body::Error(Box::new(ErrStatus::from(status)))
+fn error(status: Box<Status>) -> Body {
+    Body::Error(Box::new(ErrStatus::from(*status)))
 }
 
 fn version_of(object: &Value) -> Option<String> {

@@ -30,6 +30,8 @@ mod lanes;
 mod object;
 mod plan;
 mod references;
+#[cfg(test)]
+mod tests;
 
 /// Messages for CloudHub in one go.
 const BATCH: usize = 256;
@@ -193,7 +195,7 @@ impl EdgeController {
         plan::complete_node(&mut plan, &self.parts.cloudcore);
         let needs_index = matches!(plan.subject, Subject::Referenced { .. } | Subject::Token { .. });
         if needs_index && !self.index.is_complete() {
-            let status = Status::failure(Reason::ServiceUnavailable, NotReady.to_string());
+            let status = Box::new(Status::failure(Reason::ServiceUnavailable, NotReady.to_string()));
             return self.answer(&node, answer::answers(&request, plan.shape, Err(status), now_ms()), ctx);
         }
         let verdict = authority::judge(&node, &plan, &self.index);
@@ -225,7 +227,7 @@ impl EdgeController {
             {
                 actor.metrics.forbidden.increment(1);
                 let why = format!("no pod of node {node} claims {}", request.route.resource);
-                result = Err(Status::failure(Reason::Forbidden, why));
+                result = Err(Box::new(Status::failure(Reason::Forbidden, why)));
             }
             match &result {
                 Ok(_) => actor.metrics.served.increment(1),

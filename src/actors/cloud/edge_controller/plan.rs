@@ -91,7 +91,7 @@ pub enum NoPlan {
     /// A kind or operation we do not know: counted, not answered.
     Unknown,
     /// The message is wrong; the answer says how.
-    Bad { shape: Shape, status: Status },
+    Bad { shape: Shape, status: Box<Status> },
 }
 
 /// Reads a message of `node`.
@@ -168,7 +168,7 @@ pub fn complete_node(plan: &mut Plan, cloudcore: &str) {
 }
 
 fn bad<T>(shape: Shape, why: String) -> Result<T, NoPlan> {
-    Err(NoPlan::Bad { shape, status: Status::failure(Reason::BadRequest, why) })
+    Err(NoPlan::Bad { shape, status: Box::new(Status::failure(Reason::BadRequest, why)) })
 }
 
 fn call(method: &'static str, path: String, body: Option<Value>) -> Call {

@@ -177,9 +177,9 @@ fn registration() {
 #[test]
 fn answer_shapes() {
     let found = || json!({"metadata": {"name": "x", "resourceVersion": "9"}});
-    let missing = || Status::failure(Reason::NotFound, "gone");
-    let denied = || Status::failure(Reason::Forbidden, "no");
-    let sent = |shape: Shape, result: Result<Value, Status>| -> Vec<(String, String, Option<String>)> {
+    let missing = || Box::new(Status::failure(Reason::NotFound, "gone"));
+    let denied = || Box::new(Status::failure(Reason::Forbidden, "no"));
+    let sent = |shape: Shape, result: Result<Value, Box<Status>>| -> Vec<(String, String, Option<String>)> {
         let request = message("update", "ns/podstatus/p", Body::Object(json!({"UID": "u"})));
         let all = answers(&request, shape, result, 0);
         all.iter()

@@ -29,7 +29,7 @@ pub enum Told {
     Connected(NodeConnected),
     Gone(NodeGone),
     Upstream(Upstream),
-    Held(Held),
+    Held { last: bool },
     Delivered(Delivered),
 }
 
@@ -97,7 +97,14 @@ impl World {
             upstream: told!(Upstream),
             node_connected: told!(Connected),
             node_gone: told!(Gone),
-            held: told!(Held),
+            held: {
+                let tell = tell.clone();
+                Link::from_fn(move |held: Held| {
+                    let last =
+                        matches!(&held.envelope.body, crate::model::Body::Object(it) if it["last"] == true);
+                    tell.try_send(Told::Held { last }).unwrap();
+                })
+            },
             delivered: told!(Delivered),
         };
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };

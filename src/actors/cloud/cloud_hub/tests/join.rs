@@ -107,8 +107,8 @@ async fn other_paths() {
 async fn a_taken_port_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let mut config = CloudHubConfig::default();
-    config.websocket = Listener { address: "127.0.0.1".into(), port, enable: true };
+    let websocket = Listener { address: "127.0.0.1".into(), port, enable: true };
+    let config = CloudHubConfig { websocket, ..CloudHubConfig::default() };
     let err = Listeners::bind(&config).err().unwrap().to_string();
     assert_eq!(err, format!("cloudHub.websocket: cannot listen on 127.0.0.1:{port}"));
 }

@@ -179,6 +179,17 @@ async fn an_edge_that_does_not_read_loses_its_session() {
 }
 
 #[actix::test]
+async fn a_listing_reaches_the_comparison() {
+    let mut world = World::start(|_| {});
+    let mut edge = world.connect("edge-1").await;
+    assert!(matches!(world.next_told().await, Told::Connected(it) if it.extensions.resync));
+    let content = Body::Object(json!({"objects": [["default/pod/p", "u", "1"]], "part": 0, "last": true}));
+    say(&mut edge, &Envelope::new("metamanager", "meta", "resync", Resource::parse("null"), content, 1))
+        .await;
+    assert!(matches!(world.next_told().await, Told::Held { last: true }));
+}
+
+#[actix::test]
 async fn closing_and_deleting() {
     let world = World::start(|_| {});
     let mut one = world.connect("one").await;
