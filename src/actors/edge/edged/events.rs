@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::action::Note;
 use super::backoff::since;
-use super::state::Note;
 use super::status::whole_second;
 
 /// The same event within this time raises the count of the first one.

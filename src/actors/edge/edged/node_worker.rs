@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeStatus;
 use serde_json::Value;
 
-use super::action_worker::{Clock, MetaLinks};
 use super::machine::{self, Machine, Usage};
 use super::node::{self, Facts, RuntimeHealth};
+use super::site_worker::{Clock, MetaLinks};
 use crate::bus::{LinkError, meta};
 use crate::config::EdgedConfig;
 use crate::cri::runtime::Runtime;

@@ -10,10 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container as ContainerSpec;
 
+use super::action::{Action, Why, Work};
 use super::observed::{Container, Life, Sandbox};
-use super::state::{
-    Action, ImageState, PodState, Terminal, Volumes, Why, Work, is_sidecar, restart_policy, specs,
-};
+use super::state::{ImageState, PodState, Terminal, Volumes, is_sidecar, restart_policy, specs};
 
 /// How long a failed pull shows its own error before it shows the back-off.
 pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);

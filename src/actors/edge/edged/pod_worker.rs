@@ -11,12 +11,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::action_worker::{Job, Materials, Row, RowKind, Sight, Site, container_row, report_status};
+use super::action::{Action, Note, Outcome, Work};
+use super::action_worker::{Job, Row, RowKind, Sight, container_row};
 use super::names::{self, PodRef};
 use super::observed::{Life, Observed};
 use super::plan::{natural_end, plan};
 use super::resources;
-use super::state::{Action, Note, Outcome, PodState, Work, specs};
+use super::site_worker::{Materials, Site, report_status};
+use super::state::{PodState, specs};
 use super::status::{Surroundings, status};
 
 /// Pause before a status that was not stored is offered again, doubled up to the second figure.
