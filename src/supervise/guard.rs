@@ -117,7 +117,7 @@ where
                 return Poll::Ready(());
             }
             if panic_now {
-                std::panic::panic_any("asked for by fault injection");
+                std::panic::resume_unwind(Box::new("asked for by fault injection"));
             }
             Pin::new(context).poll(cx)
         });

@@ -53,7 +53,7 @@ impl Policy {
 pub enum Decision {
     /// Restart after the pause, with the siblings that [`Scope`] names.
     Restart { after: Duration },
-    /// Past the limit: once more, after the longest pause, with the siblings that [`Scope`] names.
+    /// Past the limit: once more, with the siblings that [`Scope`] names.
     LastChance { after: Duration },
     /// The last chance failed too (a worker has none): it is for the level above to act.
     Escalate,
@@ -94,16 +94,13 @@ impl History {
             }
             self.failures.clear();
             self.last_chance = Some(up);
-            let after = spread(policy.backoff_cap, jitter);
-            self.paused += after;
-            return Decision::LastChance { after };
         }
         let doublings = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause =
             policy.backoff_base.saturating_mul(2_u32.saturating_pow(doublings)).min(policy.backoff_cap);
         let after = spread(pause, jitter);
         self.paused += after;
-        Decision::Restart { after }
+        if count > policy.max_restarts { Decision::LastChance { after } } else { Decision::Restart { after } }
     }
 }
 
@@ -179,7 +176,7 @@ mod tests {
                 vec![
                     Restart { after: ms(100) },
                     Restart { after: ms(200) },
-                    LastChance { after: ms(1000) },
+                    LastChance { after: ms(400) },
                     Escalate,
                 ],
             ),
@@ -188,7 +185,7 @@ mod tests {
                 1,
                 true,
                 vec![5, 5, 10_000],
-                vec![Restart { after: ms(100) }, LastChance { after: ms(1000) }, Restart { after: ms(100) }],
+                vec![Restart { after: ms(100) }, LastChance { after: ms(200) }, Restart { after: ms(100) }],
             ),
             ("a worker has no last chance", 1, false, vec![5, 5], vec![Restart { after: ms(100) }, Escalate]),
             (

@@ -250,7 +250,7 @@ async fn a_factory_that_panics_ends_the_tree() {
     tree.add(slot, MAIN_THREAD, quick(), || panic!("no factory"));
     let reason = tree.start().unwrap().wait_for_end().await;
     assert_eq!(reason.code(), 1);
-    assert_eq!(reason.to_string(), "a: panicked: no factory");
+    assert!(reason.to_string().starts_with("a: panicked: no factory"), "{reason}");
 }
 
 #[actix::test]
@@ -286,18 +286,18 @@ async fn a_stuck_actor_is_restarted_by_its_heartbeat() {
 #[actix::test]
 async fn a_blocked_thread_ends_the_tree_and_names_the_actor_inside() {
     let settings = TreeSettings {
-        heartbeat_interval: Duration::from_millis(5),
-        heartbeat_timeout: Duration::from_millis(10),
+        heartbeat_interval: Duration::from_millis(20),
+        heartbeat_timeout: Duration::from_millis(100),
         drain_deadline: Duration::from_millis(50),
     };
     let bench = bench(settings, &[("a", MAIN_THREAD, quick()), ("b", "blocked", quick())]);
     assert_eq!(bench.ask(1, Do::Note(1)).await, Ok(1));
-    bench.links[1].tell(Do::Block(Duration::from_millis(1500))).unwrap();
+    bench.links[1].tell(Do::Block(Duration::from_secs(4))).unwrap();
     let begun = Instant::now();
     let ExitReason::Escalated { actor, reason } = bench.end().await else { panic!("no escalation") };
     assert_eq!(actor, "b");
     assert!(reason.starts_with("thread blocked stood still"), "{reason}");
-    assert!(begun.elapsed() < Duration::from_millis(1400), "it does not wait for the thread");
+    assert!(begun.elapsed() < Duration::from_secs(3), "it does not wait for the thread");
 }
 
 #[actix::test]
@@ -321,7 +321,7 @@ async fn draining_empties_mailboxes_in_reverse_order() {
 
 #[actix::test]
 async fn draining_cuts_what_is_stuck_and_still_drains_the_rest() {
-    let settings = TreeSettings { drain_deadline: Duration::from_millis(200), ..settings() };
+    let settings = TreeSettings { drain_deadline: Duration::from_secs(2), ..settings() };
     let bench = bench(settings, &[("a", MAIN_THREAD, quick()), ("b", MAIN_THREAD, quick())]);
     bench.links[1].tell(Do::Stick).unwrap();
     bench.links[1].tell(Do::Note(1)).unwrap();
