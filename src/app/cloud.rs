@@ -8,12 +8,16 @@ use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
 use crate::actors::cloud::edge_controller::{EdgeController, EdgeControllerParts};
+use crate::actors::cloud::node_monitor::NodeMonitor;
+use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::SyncController;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, JoinTokens, KeyPair, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::node_monitor::NodeMonitorMetrics;
+use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
@@ -36,6 +40,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
 
     let (client, cluster_ca) = if is_embedded(config) {
         let core = embedded_api(stage, config, &ca, &names)?;
+        cluster_duties(stage, config, &core.client());
         (core.client(), ca.cert_pem())
     } else {
         real_cluster(config).await?
@@ -116,6 +121,23 @@ fn embedded_api(
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
     Ok(core)
+}
+
+/// What a real cluster does by itself: binding pods to nodes, judging silent nodes.
+fn cluster_duties(stage: &mut Stage, config: &CloudCoreConfig, client: &::kube::Client) {
+    let (scheduler, monitor) = (&config.modules.scheduler, config.modules.node_monitor.clone());
+    if scheduler.enable {
+        let client = client.clone();
+        let slot = stage.tree.slot("Scheduler", 64);
+        let build = move || Scheduler::new(client, SchedulerMetrics::new());
+        stage.tree.add(slot, CONTROL_THREAD, Policy::default(), build);
+    }
+    if monitor.enable {
+        let client = client.clone();
+        let slot = stage.tree.slot("NodeMonitor", 64);
+        let build = move || NodeMonitor::new(client, &monitor, NodeMonitorMetrics::new());
+        stage.tree.add(slot, CONTROL_THREAD, Policy::default(), build);
+    }
 }
 
 /// A client of the cluster that `kubeAPIConfig` names, and the CA its certificate is signed by.

@@ -1,4 +1,6 @@
 //! What integration tests share.
 
 pub mod api;
+pub mod cluster;
 pub mod containerd;
+pub mod process;
