@@ -123,7 +123,7 @@ fn taints(node: &Node, wanted: Option<&str>, now: Timestamp) -> Vec<Value> {
     let mut taints: Vec<Value> =
         node.taints.iter().filter(|taint| !ours(taint) || fits(taint)).cloned().collect();
     if let Some(key) = wanted
-        && !taints.iter().any(|taint| ours(taint))
+        && !taints.iter().any(ours)
     {
         taints.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": seconds(now)}));
     }

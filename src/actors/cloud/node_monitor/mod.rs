@@ -9,6 +9,8 @@ mod core;
 mod judge;
 
 #[cfg(test)]
+mod actor_tests_worker;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

@@ -9,6 +9,8 @@ mod place;
 mod view;
 
 #[cfg(test)]
+mod actor_tests_worker;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
