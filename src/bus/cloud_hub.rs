@@ -56,7 +56,10 @@ impl Outgoing {
     /// [`WireError`] when the message is larger than a frame may be.
     pub fn frame(&self) -> Result<Bytes, &WireError> {
         let encoded = self.frame.get_or_init(|| frame::encode(&self.envelope()).map(Bytes::from));
-        encoded.as_ref().map(Bytes::clone)
+        match encoded {
+            Ok(frame) => Ok(frame.clone()),
+            Err(err) => Err(err),
+        }
     }
 
     /// The object inside, if the content is one.

@@ -51,7 +51,7 @@ pub fn judge(node: &NodeName, plan: &Plan, index: &Index) -> Verdict {
         }
         Subject::Volume => Verdict::IfClaimIsOurs,
         Subject::Token { namespace, account } => token(node, namespace, account, body, index),
-        Subject::Event => event(node, body, plan, index),
+        Subject::Event { namespace, name } => event(node, body, (namespace, name), plan, index),
         Subject::VolumeAttachment => {
             Verdict::Forbidden(format!("volume attachments are not given to node {node}"))
         }
@@ -119,7 +119,13 @@ fn token(node: &NodeName, namespace: &str, account: &str, body: Option<&Value>, 
     Verdict::Allowed
 }
 
-fn event(node: &NodeName, body: Option<&Value>, plan: &Plan, index: &Index) -> Verdict {
+fn event(
+    node: &NodeName,
+    body: Option<&Value>,
+    (namespace, event): (&str, &str),
+    plan: &Plan,
+    index: &Index,
+) -> Verdict {
     let text = |path: &str| body.and_then(|body| body.pointer(path)).and_then(Value::as_str);
     let is_patch = plan.calls.first().is_some_and(|call| call.method == "PATCH");
     let reporter = text("/source/host").or_else(|| text("/reportingInstance")).unwrap_or_default();
@@ -130,19 +136,15 @@ fn event(node: &NodeName, body: Option<&Value>, plan: &Plan, index: &Index) -> V
     match kind {
         Some("Node") if name == node.as_str() => Verdict::Allowed,
         Some("Pod") => pod(node, text("/involvedObject/namespace").unwrap_or_default(), name, index),
-        // A count patch of an event it created; event names start with the object's name.
-        None if is_patch => event_owner(node, plan, index),
+        // A count patch of an event it created; events are named `{object}.{hash}`.
+        None if is_patch => match event.rsplit_once('.') {
+            Some((object, _)) if object == node.as_str() => Verdict::Allowed,
+            Some((object, _)) => pod(node, namespace, object, index),
+            None => Verdict::Forbidden(format!("event {namespace}/{event} is not one of node {node}")),
+        },
         _ => Verdict::Forbidden(format!(
             "node {node} cannot report about {} {name}",
             kind.unwrap_or("nothing")
         )),
     }
-}
-
-/// Events are named `{object}.{hash}`.
-fn event_owner(node: &NodeName, plan: &Plan, index: &Index) -> Verdict {
-    let mut parts = plan.object.splitn(3, '/').skip(1);
-    let namespace = parts.next().unwrap_or_default();
-    let object = parts.next().and_then(|name| name.rsplit_once('.')).map_or("", |(object, _)| object);
-    if object == node.as_str() { Verdict::Allowed } else { pod(node, namespace, object, index) }
 }

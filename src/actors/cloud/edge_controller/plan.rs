@@ -70,7 +70,10 @@ pub enum Subject {
         account: String,
     },
     /// An event about itself or one of its pods.
-    Event,
+    Event {
+        namespace: String,
+        name: String,
+    },
     VolumeAttachment,
 }
 
@@ -317,8 +320,9 @@ fn of_event(key: &ObjectKey, message: &Envelope) -> Result<Plan, NoPlan> {
         }
         _ => return Err(NoPlan::Unknown),
     };
+    let subject = Subject::Event { namespace: namespace.to_owned(), name: name.to_owned() };
     let object = format!("event/{namespace}/{name}");
-    Ok(Plan { class: Class::Rest, object, subject: Subject::Event, calls, shape })
+    Ok(Plan { class: Class::Rest, object, subject, calls, shape })
 }
 
 fn of_query(key: &ObjectKey, message: &Envelope) -> Result<Plan, NoPlan> {

@@ -119,6 +119,7 @@ fn a_node_speaks_only_for_itself() {
         Body::Object(pod)
     };
     let patch = || Body::Text("{}".to_owned());
+    let event_patch = || Body::Object(json!({"event": {}, "patchData": "{\"count\":2}"}));
     for (op, resource, body, want) in [
         ("insert", "null/node/edge-1", object_body(), "yes"),
         ("insert", "null/node/edge-2", object_body(), "no"),
@@ -146,6 +147,9 @@ fn a_node_speaks_only_for_itself() {
         ("insert", "ns/event/x.1", about("Secret", "x", "edge-1"), "no"),
         ("insert", "default/event/edge-1.1", about("Node", "edge-1", "edge-1"), "yes"),
         ("insert", "default/event/edge-2.1", about("Node", "edge-2", "edge-1"), "no"),
+        ("patch", "ns/event/ours.1", event_patch(), "yes"),
+        ("patch", "ns/event/theirs.1", event_patch(), "no"),
+        ("patch", "ns/event/nothing", event_patch(), "no"),
         ("insert", "ns/pod/m", mirror("edge-1", json!({})), "yes"),
         ("insert", "ns/pod/m", mirror("edge-2", json!({})), "no"),
         ("insert", "ns/pod/m", mirror("edge-1", json!({"serviceAccountName": "sa"})), "no"),

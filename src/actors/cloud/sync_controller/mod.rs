@@ -9,6 +9,7 @@ use actix::prelude::*;
 use self::compare::{Differences, compare};
 use self::listing::Listing;
 use crate::bus::Link;
+use crate::bus::cloud_hub::{CloseNode, EndReason};
 use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
 use crate::bus::sync::{Delivered, Held, NodeConnected, NodeGone};
 use crate::model::{Body, Envelope, NodeName, group, source};
@@ -17,6 +18,8 @@ use crate::telemetry::cloud_hub::SyncMetrics;
 mod compare;
 mod listing;
 mod object_sync_worker;
+#[cfg(test)]
+mod tests;
 
 const ASK: Duration = Duration::from_secs(10);
 /// Before another try, plus jitter of the same size.
@@ -31,6 +34,9 @@ pub struct SyncController {
     client: ::kube::Client,
     desired: Link<ListDesired>,
     send: Link<SendDifferences>,
+    close: Link<CloseNode>,
+    /// Comparisons were lost with the memory: sessions must end once.
+    heal: bool,
     nodes: HashMap<NodeName, Node>,
     metrics: SyncMetrics,
 }
@@ -65,8 +71,28 @@ enum Source {
 
 impl SyncController {
     #[must_use]
-    pub fn new(client: ::kube::Client, desired: Link<ListDesired>, send: Link<SendDifferences>) -> Self {
-        Self { client, desired, send, nodes: HashMap::new(), metrics: SyncMetrics::new() }
+    pub fn new(
+        client: ::kube::Client,
+        desired: Link<ListDesired>,
+        send: Link<SendDifferences>,
+        close: Link<CloseNode>,
+    ) -> Self {
+        let metrics = SyncMetrics::new();
+        Self { client, desired, send, close, heal: false, nodes: HashMap::new(), metrics }
+    }
+
+    /// Ends all sessions; their edges reconnect and list again.
+    fn heal(&mut self, ctx: &mut Context<Self>) {
+        let close = self.close.clone();
+        let asked =
+            async move { close.ask(CloseNode { node: None, reason: EndReason::Restarted }, ASK).await };
+        ctx.spawn(asked.into_actor(self).map(|result, actor, ctx| match result {
+            Ok(()) => actor.heal = false,
+            Err(err) => {
+                tracing::warn!(error = %err, "cloudhub does not answer");
+                ctx.run_later(RETRY + RETRY.mul_f64(fastrand::f64()), Self::heal);
+            }
+        }));
     }
 
     /// Compares and sends; tries again until it is done or the session is over.
@@ -162,13 +188,19 @@ async fn resync(
 
 impl Actor for SyncController {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if self.heal {
+            self.heal(ctx);
+        }
+    }
 }
 
 impl Supervised for SyncController {
-    /// Sessions whose comparison was lost end themselves nothing: each listing that still comes is
-    /// answered as if its node had just connected.
+    /// Comparisons under way are lost with their listings, so every session starts again.
     fn restarting(&mut self, _: &mut Self::Context) {
         self.nodes.clear();
+        self.heal = true;
     }
 }
 

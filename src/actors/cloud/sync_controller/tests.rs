@@ -1,0 +1,129 @@
+//! SyncController between an edge's listing and EdgeController.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::bus::edge_controller::NotReady;
+use crate::bus::sync::Extensions;
+use crate::model::Resource;
+use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSettings};
+
+struct World {
+    connected: Link<NodeConnected>,
+    held: Link<Held>,
+    sent: mpsc::Receiver<SendDifferences>,
+    closed: mpsc::Receiver<CloseNode>,
+    tree: TreeHandle,
+    _running: Running,
+}
+
+fn version(name: &str, uid: &str, rv: &str) -> ObjectVersion {
+    let resource = Resource::parse(&format!("default/pod/{name}"));
+    ObjectVersion { resource, uid: uid.into(), resource_version: rv.into() }
+}
+
+fn node() -> NodeName {
+    NodeName::parse("edge-1").unwrap()
+}
+
+impl World {
+    /// EdgeController is not ready at the first question.
+    fn start() -> Self {
+        let (send, sent) = mpsc::channel(100);
+        let (close, closed) = mpsc::channel(100);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let desired = Link::from_fn(move |_: ListDesired| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(NotReady),
+            _ => Ok(vec![version("same", "1", "5"), version("changed", "2", "9"), version("new", "3", "1")]),
+        });
+        let send = Link::from_fn(move |it: SendDifferences| {
+            send.try_send(it).unwrap();
+            Ok(())
+        });
+        let close = Link::from_fn(move |it: CloseNode| close.try_send(it).unwrap());
+        // Nothing is served: as the embedded API answers for kinds it does not have.
+        let service = tower::service_fn(|_: http::Request<::kube::client::Body>| async {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                "message": "the server could not find the requested resource", "code": 404});
+            let body = ::kube::client::Body::from(status.to_string().into_bytes());
+            http::Response::builder().status(404).body(body)
+        });
+        let client = ::kube::Client::new(service, "default");
+        let mut tree = Tree::new("test", TreeSettings::default());
+        let slot = tree.slot::<SyncController>("SyncController", 100);
+        let (connected, held) = (slot.link(), slot.link());
+        let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
+        tree.add(slot, MAIN_THREAD, quick, move || SyncController::new(client, desired, send, close));
+        let handle = tree.handle();
+        Self { connected, held, sent, closed, tree: handle, _running: tree.start().unwrap() }
+    }
+
+    fn connect(&self, session: u64, resync: bool) {
+        let extensions = Extensions { ack_window: resync, resync };
+        self.connected.tell(NodeConnected { node: node(), session, extensions }).unwrap();
+    }
+
+    fn list(&self, session: u64, part: u64, last: bool, objects: serde_json::Value) -> Envelope {
+        let content = Body::Object(json!({"objects": objects, "part": part, "last": last}));
+        let envelope = Envelope::new("metamanager", "meta", "resync", Resource::parse("null"), content, 1);
+        self.held.tell(Held { node: node(), session, envelope: envelope.clone() }).unwrap();
+        envelope
+    }
+
+    async fn sent(&mut self) -> SendDifferences {
+        tokio::time::timeout(Duration::from_secs(20), self.sent.recv()).await.unwrap().unwrap()
+    }
+}
+
+fn texts(resources: &[Resource]) -> Vec<String> {
+    resources.iter().map(Resource::to_string).collect()
+}
+
+#[actix::test]
+async fn a_listing_is_answered_with_the_differences() {
+    let mut world = World::start();
+    world.connect(1, true);
+    world.list(1, 0, false, json!([["default/pod/same", "1", "5"], ["default/pod/changed", "2", "8"]]));
+    let last = world.list(1, 1, true, json!([["default/pod/gone", "4", "1"], ["x/lease/edge-1", "5", "1"]]));
+    let sent = world.sent().await;
+    assert_eq!(texts(&sent.missing), ["default/pod/new"]);
+    assert_eq!(texts(&sent.changed), ["default/pod/changed"]);
+    assert_eq!(sent.surplus, [version("gone", "4", "1")]);
+    let answer = sent.answer.unwrap();
+    assert_eq!(answer.header.parent_msg_id, Some(last.header.msg_id));
+    assert_eq!((answer.route.operation.as_str(), answer.body), ("response", Body::Text("OK".into())));
+}
+
+#[actix::test]
+async fn an_older_sessions_listing_is_ignored() {
+    let mut world = World::start();
+    world.connect(2, true);
+    world.list(1, 0, true, json!([["default/pod/gone", "4", "1"]]));
+    world.list(2, 0, true, json!([]));
+    let sent = world.sent().await;
+    assert_eq!((sent.missing.len(), sent.surplus.len()), (3, 0));
+}
+
+#[actix::test]
+async fn an_edge_without_the_extension_gets_everything_as_update() {
+    let mut world = World::start();
+    world.connect(1, false);
+    let sent = world.sent().await;
+    assert_eq!(texts(&sent.changed), ["default/pod/same", "default/pod/changed", "default/pod/new"]);
+    assert_eq!((sent.missing.len(), sent.surplus.len(), sent.answer), (0, 0, None));
+}
+
+#[actix::test]
+async fn after_a_panic_every_session_compares_again() {
+    let mut world = World::start();
+    world.tree.inject_panic("SyncController").unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(20), world.closed.recv()).await.unwrap().unwrap();
+    assert_eq!((closed.node, closed.reason), (None, EndReason::Restarted));
+    world.connect(3, true);
+    world.list(3, 0, true, json!([]));
+    assert_eq!(world.sent().await.missing.len(), 3);
+}
