@@ -3,9 +3,8 @@
 
 pub mod actors;
 pub mod apiserver;
+pub mod cri;
 pub mod exporter;
+pub mod identity;
 pub mod logging;
 pub mod readiness;
-//! (see ARCHITECTURE.md)
-pub mod cri;
-pub mod identity;

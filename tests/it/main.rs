@@ -1,4 +1,5 @@
 //! The integration tests: real programs, real clients, real sockets.
 
+mod api_socket;
 mod harness;
 mod kubectl;
