@@ -151,7 +151,7 @@ fn tokens(text: &str) -> Vec<Token> {
             continue;
         }
         let end = rest
-            .find(|c| matches!(c, ' ' | '\t' | '\r' | '\n' | '=' | '!' | '(' | ')' | ',' | '>' | '<'))
+            .find([' ', '\t', '\r', '\n', '=', '!', '(', ')', ',', '>', '<'])
             .unwrap_or(rest.len())
             .max(first.len_utf8());
         let (word, after) = rest.split_at(end);

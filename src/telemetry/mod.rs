@@ -7,4 +7,6 @@ pub mod cri;
 pub mod exporter;
 pub mod identity;
 pub mod logging;
+pub mod node_monitor;
 pub mod readiness;
+pub mod scheduler;

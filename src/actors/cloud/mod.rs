@@ -1,3 +1,5 @@
 //! (see ARCHITECTURE.md)
 
 pub mod api_server;
+pub mod node_monitor;
+pub mod scheduler;

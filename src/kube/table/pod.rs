@@ -76,10 +76,10 @@ impl Summary {
         for (index, status) in items(pod, "/status/initContainerStatuses").iter().enumerate() {
             self.count_restarts(status);
             if sidecar(status) {
-                sidecar_restarts += status["restartCount"].as_i64().unwrap_or_default();
+                sidecar_restarts += int(status, "restartCount");
                 sidecar_last = sidecar_last.max(last_end(status));
             }
-            let terminated = &status["state"]["terminated"];
+            let terminated = status.pointer("/state/terminated").unwrap_or(&Value::Null);
             let waiting = at(status, "/state/waiting/reason");
             let started = status["started"] == true;
             if terminated.is_object() && exit_code(terminated) == 0 {
@@ -112,13 +112,15 @@ impl Summary {
         let mut running = false;
         for status in items(pod, "/status/containerStatuses").iter().rev() {
             self.count_restarts(status);
-            let terminated = &status["state"]["terminated"];
+            let terminated = status.pointer("/state/terminated").unwrap_or(&Value::Null);
             let waiting = at(status, "/state/waiting/reason");
             if !waiting.is_empty() {
                 self.reason = waiting.to_owned();
             } else if terminated.is_object() {
                 self.reason = ended(terminated);
-            } else if status["ready"] == true && status["state"]["running"].is_object() {
+            } else if status["ready"] == true
+                && status.pointer("/state/running").is_some_and(Value::is_object)
+            {
                 running = true;
                 self.ready += 1;
             }
@@ -130,7 +132,7 @@ impl Summary {
     }
 
     fn count_restarts(&mut self, status: &Value) {
-        self.restarts += status["restartCount"].as_i64().unwrap_or_default();
+        self.restarts += int(status, "restartCount");
         self.last_restart = self.last_restart.max(last_end(status));
     }
 }
@@ -139,14 +141,18 @@ fn last_end(status: &Value) -> Option<Timestamp> {
     time(status.pointer("/lastState/terminated/finishedAt"))
 }
 
+fn int(object: &Value, field: &str) -> i64 {
+    object.get(field).and_then(Value::as_i64).unwrap_or_default()
+}
+
 fn exit_code(terminated: &Value) -> i64 {
-    terminated["exitCode"].as_i64().unwrap_or_default()
+    int(terminated, "exitCode")
 }
 
 /// `Error`, `OOMKilled`, `Signal:9`, `ExitCode:1`.
 fn ended(terminated: &Value) -> String {
     let reason = at(terminated, "/reason");
-    match terminated["signal"].as_i64().unwrap_or_default() {
+    match int(terminated, "signal") {
         _ if !reason.is_empty() => reason.to_owned(),
         0 => format!("ExitCode:{}", exit_code(terminated)),
         signal => format!("Signal:{signal}"),

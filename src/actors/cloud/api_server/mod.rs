@@ -99,6 +99,11 @@ impl ApiServer {
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
+        if !self.parts.core.is_healthy() {
+            // Only a new process helps; failing again and again gets us there.
+            tracing::error!("kubernetes api cannot write its store");
+            return ctx.stop();
+        }
         if std::mem::replace(&mut self.sweeping, true) {
             return;
         }

@@ -1,0 +1,162 @@
+//! The monitor's calls of the API server, each with a deadline.
+
+use std::time::Duration;
+
+use ::kube::Client;
+use ::kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
+use ::kube::runtime::WatchStreamExt;
+use ::kube::runtime::watcher::{self, Event};
+use futures_util::Stream;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::judge::{Change, Node, pod_patch, seconds};
+
+/// Where node agents keep their leases.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// For one call, answer included.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Pods read in one page.
+const PAGE: u32 = 200;
+
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+}
+
+/// Why a change was not made; for the log.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("no answer within {DEADLINE:?}")]
+    Late,
+    #[error(transparent)]
+    Api(#[from] ::kube::Error),
+}
+
+impl Calls {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    pub fn watch_nodes(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + use<> {
+        let api = Api::all_with(self.client.clone(), &resource("", "Node"));
+        watcher::watcher(api, watcher::Config::default()).default_backoff()
+    }
+
+    pub fn watch_leases(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + use<> {
+        let lease = resource("coordination.k8s.io", "Lease");
+        let api = Api::namespaced_with(self.client.clone(), LEASE_NAMESPACE, &lease);
+        watcher::watcher(api, watcher::Config::default()).default_backoff()
+    }
+
+    /// Makes the changes in their order; stops at the first that fails. Whether all were made.
+    pub async fn apply(&self, node: &Node, changes: &[Change]) -> bool {
+        for change in changes {
+            let (what, result) = match change {
+                Change::PodsUnknown => ("pods not ready", self.pods(&node.name, false).await),
+                Change::PodsKnown => ("pods ready again", self.pods(&node.name, true).await),
+                Change::Conditions(patch) => ("conditions unknown", self.silence(node, patch).await),
+                Change::Taints(taints) => ("taints", self.taint(node, taints).await),
+            };
+            if let Err(error) = result {
+                tracing::warn!(node = node.name, change = what, %error, "node not changed");
+                return false;
+            }
+            tracing::info!(node = node.name, change = what, "node changed");
+        }
+        true
+    }
+
+    async fn silence(&self, node: &Node, patch: &Value) -> Result<(), CallError> {
+        let api = self.nodes();
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+        in_time(api.patch_status(&node.name, &params, &patch)).await?;
+        self.tell(node).await;
+        Ok(())
+    }
+
+    /// Only if the taints are still the ones that were judged; otherwise the watch brings the new
+    /// ones and they are judged again.
+    async fn taint(&self, node: &Node, taints: &[Value]) -> Result<(), CallError> {
+        let fresh = in_time(self.nodes().get(&node.name)).await?;
+        let same = fresh.data.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+        if same != node.taints {
+            tracing::debug!(node = node.name, "taints changed meanwhile");
+            return Ok(());
+        }
+        let patch = json!({
+            "metadata": {"resourceVersion": fresh.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        in_time(self.nodes().patch(&node.name, &params, &patch)).await?;
+        Ok(())
+    }
+
+    async fn pods(&self, node: &str, known: bool) -> Result<(), CallError> {
+        let all: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("", "Pod"));
+        let mut page = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
+        loop {
+            let list = in_time(all.list(&page)).await?;
+            for pod in &list.items {
+                let Some(patch) = pod_patch(&pod.data, known, Timestamp::now()) else { continue };
+                let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
+                    continue;
+                };
+                let api: Api<DynamicObject> =
+                    Api::namespaced_with(self.client.clone(), namespace, &resource("", "Pod"));
+                let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+                match in_time(api.patch_status(name, &params, &patch)).await {
+                    Ok(_) => {}
+                    // Gone meanwhile.
+                    Err(CallError::Api(::kube::Error::Api(status))) if status.code == 404 => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The event that `kubectl describe node` shows. Losing it loses nothing else.
+    async fn tell(&self, node: &Node) {
+        let now = Timestamp::now();
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{}.{:x}", node.name, now.as_nanosecond()), "namespace": "default"},
+            "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid},
+            "type": "Normal", "reason": "NodeNotReady",
+            "message": format!("Node {} status is now: NodeNotReady", node.name), "count": 1,
+            "firstTimestamp": seconds(now), "lastTimestamp": seconds(now),
+            "source": {"component": "node-controller"},
+            "reportingComponent": "node-controller", "reportingInstance": "",
+        });
+        let Ok(event) = serde_json::from_value::<DynamicObject>(event) else { return };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), "default", &resource("", "Event"));
+        let params = PostParams::default();
+        if let Err(error) = in_time(api.create(&params, &event)).await {
+            tracing::warn!(node = node.name, %error, "event not written");
+        }
+    }
+
+    fn nodes(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &resource("", "Node"))
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, ::kube::Error>>) -> Result<T, CallError> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CallError::Late),
+    }
+}
+
+/// Plural names of the kinds used here follow from the singular.
+fn resource(group: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind))
+}
