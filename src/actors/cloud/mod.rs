@@ -1,4 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! L3: the modules of cloudcore.
 
 pub mod api_server;
 pub mod node_monitor;
