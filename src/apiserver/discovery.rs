@@ -20,8 +20,17 @@ pub fn version() -> Value {
         "gitVersion": concat!("v1.32.0-kubeedge-rs-", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none", "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
     })
+}
+
+/// The name Kubernetes has for what this was built for.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// `/api`, older form.

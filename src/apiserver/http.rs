@@ -23,10 +23,21 @@ use super::service::{ApiBody, ApiRequest, ApiResponse, refuse};
 use crate::identity::PeerIdentity;
 use crate::model::Reason;
 
-/// A client has this long to send its request head, and again its body.
-const READ_DEADLINE: Duration = Duration::from_secs(20);
-/// A request that is not a watch is answered within this.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a client may keep the server waiting, and the other way round.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// A client has this long to send its request head, and again its body.
+    pub read: Duration,
+    /// A request is answered within this; a watch begins within it.
+    pub answer: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { read: Duration::from_secs(20), answer: Duration::from_secs(60) }
+    }
+}
+
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// Connections at once; a watch holds one.
@@ -42,23 +53,30 @@ struct Peer(Option<PeerIdentity>);
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn serve(core: &Arc<ApiCore>, listener: TcpListener, tls: &ServerConfig) -> std::io::Result<Server> {
+pub fn serve(
+    core: &Arc<ApiCore>,
+    listener: TcpListener,
+    tls: &ServerConfig,
+    deadlines: Deadlines,
+) -> std::io::Result<Server> {
     let data = Data::from(Arc::clone(core));
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(handle)))
-        .workers(1)
-        .worker_max_blocking_threads(1)
-        .disable_signals()
-        .shutdown_timeout(2)
-        .client_request_timeout(READ_DEADLINE)
-        .client_disconnect_timeout(Duration::from_secs(2))
-        .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-        .keep_alive(KEEP_ALIVE)
-        .max_connections(MAX_CONNECTIONS)
-        .max_connection_rate(MAX_HANDSHAKES)
-        .tcp_nodelay(true)
-        .on_connect(remember_peer)
-        .listen_rustls_0_23(listener, tls.clone())?
-        .run();
+    let server = HttpServer::new(move || {
+        App::new().app_data(data.clone()).app_data(Data::new(deadlines)).default_service(web::to(handle))
+    })
+    .workers(1)
+    .worker_max_blocking_threads(1)
+    .disable_signals()
+    .shutdown_timeout(2)
+    .client_request_timeout(deadlines.read)
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .tls_handshake_timeout(HANDSHAKE_DEADLINE)
+    .keep_alive(KEEP_ALIVE)
+    .max_connections(MAX_CONNECTIONS)
+    .max_connection_rate(MAX_HANDSHAKES)
+    .tcp_nodelay(true)
+    .on_connect(remember_peer)
+    .listen_rustls_0_23(listener, tls.clone())?
+    .run();
     Ok(server)
 }
 
@@ -78,23 +96,33 @@ fn remember_peer(connection: &dyn Any, data: &mut Extensions) {
     }
 }
 
-async fn handle(request: HttpRequest, payload: Payload, core: Data<ApiCore>) -> HttpResponse {
+async fn handle(
+    request: HttpRequest,
+    payload: Payload,
+    core: Data<ApiCore>,
+    deadlines: Data<Deadlines>,
+) -> HttpResponse {
     let core = core.into_inner();
-    let response = match receive(&request, payload, &core).await {
-        Ok(request) => answer(&core, request).await,
+    let response = match receive(&request, payload, &core, deadlines.read).await {
+        Ok(request) => answer(&core, request, deadlines.answer).await,
         Err(err) => refuse(&err),
     };
     to_actix(response)
 }
 
-async fn answer(core: &Arc<ApiCore>, request: ApiRequest) -> ApiResponse {
-    match tokio::time::timeout(ANSWER_DEADLINE, core.call(request)).await {
+async fn answer(core: &Arc<ApiCore>, request: ApiRequest, deadline: Duration) -> ApiResponse {
+    match tokio::time::timeout(deadline, core.call(request)).await {
         Ok(response) => response,
-        Err(_) => refuse(&ApiError::new(Reason::Timeout, "the request was not answered in 60 s")),
+        Err(_) => refuse(&ApiError::new(Reason::Timeout, "the request was not answered in time")),
     }
 }
 
-async fn receive(request: &HttpRequest, payload: Payload, core: &ApiCore) -> Result<ApiRequest, ApiError> {
+async fn receive(
+    request: &HttpRequest,
+    payload: Payload,
+    core: &ApiCore,
+    deadline: Duration,
+) -> Result<ApiRequest, ApiError> {
     let headers = headers_of(request);
     let authorization = match headers.get(::http::header::AUTHORIZATION) {
         None => None,
@@ -107,7 +135,7 @@ async fn receive(request: &HttpRequest, payload: Payload, core: &ApiCore) -> Res
     };
     let user = core.authenticate(peer, authorization)?;
     // Strangers do not get to send bodies.
-    let body = if user.is_some() { read_body(request, payload).await? } else { Bytes::new() };
+    let body = if user.is_some() { read_body(request, payload, deadline).await? } else { Bytes::new() };
     let method = Method::from_bytes(request.method().as_str().as_bytes())
         .map_err(|_| ApiError::method_not_allowed())?;
     Ok(ApiRequest {
@@ -132,7 +160,11 @@ fn headers_of(request: &HttpRequest) -> HeaderMap {
     headers
 }
 
-async fn read_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, ApiError> {
+async fn read_body(
+    request: &HttpRequest,
+    mut payload: Payload,
+    deadline: Duration,
+) -> Result<Bytes, ApiError> {
     let announced = request.headers().get("content-length").and_then(|value| value.to_str().ok());
     if announced.and_then(|text| text.parse::<usize>().ok()).is_some_and(|size| size > MAX_BODY_BYTES) {
         return Err(too_large());
@@ -148,9 +180,9 @@ async fn read_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes,
         }
         Ok(body.freeze())
     };
-    match tokio::time::timeout(READ_DEADLINE, read).await {
+    match tokio::time::timeout(deadline, read).await {
         Ok(body) => body,
-        Err(_) => Err(ApiError::new(Reason::Timeout, "the body did not arrive in 20 s")),
+        Err(_) => Err(ApiError::new(Reason::Timeout, "the body did not arrive in time")),
     }
 }
 

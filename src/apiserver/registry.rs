@@ -48,6 +48,9 @@ pub struct TooOld {
     pub oldest: u64,
 }
 
+/// What objects were before they changed, by namespace and name; `None`: not there.
+pub type Undo = BTreeMap<(Arc<str>, Arc<str>), Option<Arc<Stored>>>;
+
 type Objects = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Stored>>>;
 
 #[derive(Debug, Default)]
@@ -198,11 +201,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`TooOld`] when the history does not reach back.
-    pub fn undo_to(
-        &self,
-        kind: &Kind,
-        version: u64,
-    ) -> Result<BTreeMap<(Arc<str>, Arc<str>), Option<Arc<Stored>>>, TooOld> {
+    pub fn undo_to(&self, kind: &Kind, version: u64) -> Result<Undo, TooOld> {
         let mut undo = BTreeMap::new();
         for change in self.changes_since(kind, version, usize::MAX)? {
             let key = (Arc::clone(&change.after.namespace), Arc::clone(&change.after.name));

@@ -188,10 +188,7 @@ impl ApiCore {
             })
             .await?;
         }
-        let meta = ListMeta {
-            continue_token: meta.continue_token,
-            ..ListMeta { version: meta.version, ..ListMeta::default() }
-        };
+        let meta = ListMeta { remaining: None, ..meta };
         Ok(Answer::new(StatusCode::OK, renderer.content_type(), renderer.list(&meta, &items)?))
     }
 

@@ -1,6 +1,16 @@
 //! The integration tests: real programs, real clients, real sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+// What surrounds a test may fail it like the test itself.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod api_socket;
 mod bad_input;
 mod cri;
 mod harness;

@@ -1,30 +1,38 @@
 //! A running API server on a free port, and the real kubectl pointed at it.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
-use actix::{Actor, System};
+use actix::System;
 use jiff::Timestamp;
 use kubeedge::actors::cloud::api_server::{ApiServer, ApiServerParts};
+use kubeedge::apiserver::http::Deadlines;
 use kubeedge::apiserver::{ApiCore, ApiSettings, kubeconfig};
-use kubeedge::identity::{Ca, ServiceAccountKeys};
+use kubeedge::identity::{self, Ca, KeyPair, ServiceAccountKeys};
 use kubeedge::store::{RocksStore, Tuning};
+use kubeedge::supervise::{MAIN_THREAD, Policy, Tree, TreeHandle, TreeSettings};
 
 /// The server, its folder, and a HOME of its own for kubectl.
 pub struct Api {
     pub core: Arc<ApiCore>,
     pub ca: Arc<Ca>,
     pub url: String,
+    pub address: SocketAddr,
+    pub tree: TreeHandle,
     pub dir: tempfile::TempDir,
-    system: System,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Api {
     /// Starts on a free port of 127.0.0.1 and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(Deadlines::default())
+    }
+
+    pub fn start_with(deadlines: Deadlines) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca");
         let ca = Arc::new(ca);
@@ -45,18 +53,22 @@ impl Api {
             tls: kubeconfig::server_tls(&ca, address, &[]).expect("tls"),
             listener: Arc::new(listener),
             kubeconfig: dir.path().join("admin.conf"),
+            deadlines,
         };
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
-            let runner = System::new();
-            runner.block_on(async {
-                ApiServer::new(parts).start();
-                send.send(System::current()).expect("send");
+            System::new().block_on(async {
+                let mut tree = Tree::new("api", TreeSettings::default());
+                let slot = tree.slot("ApiServer", 16);
+                tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
+                let running = tree.start().expect("tree");
+                send.send(running.handle()).expect("send");
+                running.wait_for_end().await;
             });
-            runner.run().expect("system");
         });
-        let system = receive.recv().expect("system");
-        let api = Self { core, ca, url: kubeconfig::server_url(address), dir, system, thread: Some(thread) };
+        let tree = receive.recv().expect("tree");
+        let url = kubeconfig::server_url(address);
+        let api = Self { core, ca, url, address, tree, dir, thread: Some(thread) };
         api.wait_for_file("admin.conf");
         api
     }
@@ -120,6 +132,20 @@ impl Api {
         Running(child)
     }
 
+    /// Writes bytes into a TLS connection and returns what comes back until the server closes it.
+    pub fn raw(&self, client: Option<&KeyPair>, text: &[u8]) -> String {
+        let tls = identity::client_tls(&self.ca.cert_pem(), client).expect("client tls");
+        let name = "localhost".try_into().expect("name");
+        let mut session = rustls::ClientConnection::new(tls, name).expect("session");
+        let mut socket = TcpStream::connect(self.address).expect("connect");
+        let mut stream = rustls::Stream::new(&mut session, &mut socket);
+        stream.write_all(text).expect("write");
+        let mut answer = Vec::new();
+        // Closing without a farewell is fine: what was read counts.
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
@@ -127,7 +153,7 @@ impl Api {
 
 impl Drop for Api {
     fn drop(&mut self) {
-        self.system.stop();
+        self.tree.shut_down();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }

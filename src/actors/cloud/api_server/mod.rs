@@ -31,6 +31,7 @@ pub struct ApiServerParts {
     pub tls: Arc<ServerConfig>,
     /// Written 0600 at each start; nothing is written for an empty path.
     pub kubeconfig: PathBuf,
+    pub deadlines: http::Deadlines,
 }
 
 /// See the module.
@@ -49,21 +50,16 @@ impl ApiServer {
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
-        // The server runs beside the actor: it outlives a panic here and can then be stopped.
-        let old = self.server.take();
+        self.stop_server();
         self.generation += 1;
-        let served = self
-            .parts
-            .listener
-            .try_clone()
-            .and_then(|listener| http::serve(&self.parts.core, listener, &self.parts.tls));
-        if let Some(old) = old {
-            ctx.spawn(async move { old.stop(false).await }.into_actor(self));
-        }
+        let served = self.parts.listener.try_clone().and_then(|listener| {
+            http::serve(&self.parts.core, listener, &self.parts.tls, self.parts.deadlines)
+        });
         match served {
             Ok(server) => {
                 self.server = Some(server.handle());
                 let generation = self.generation;
+                // Not in the context: after a panic it must still be polled to take the stop command.
                 let ended = actix_web::rt::spawn(server);
                 ctx.spawn(ended.into_actor(self).map(move |result, actor, ctx| {
                     if generation == actor.generation {
@@ -82,6 +78,13 @@ impl ApiServer {
         ctx.run_later(RETRY_AFTER, Self::serve);
     }
 
+    fn stop_server(&mut self) {
+        if let Some(server) = self.server.take() {
+            // The command is sent by the call; nobody needs to wait for the end.
+            drop(server.stop(false));
+        }
+    }
+
     fn address(&self) -> String {
         self.parts.listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
     }
@@ -96,6 +99,11 @@ impl ApiServer {
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
+        if !self.parts.core.is_healthy() {
+            // Only a new process helps; failing again and again gets us there.
+            tracing::error!("kubernetes api cannot write its store");
+            return ctx.stop();
+        }
         if std::mem::replace(&mut self.sweeping, true) {
             return;
         }
@@ -129,15 +137,14 @@ impl Actor for ApiServer {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        if let Some(server) = self.server.take() {
-            drop(server.stop(true));
-        }
+        self.stop_server();
     }
 }
 
 impl Supervised for ApiServer {
     /// All state is in the core and on disk; the socket is served anew in `started`.
     fn restarting(&mut self, _: &mut Context<Self>) {
+        self.stop_server();
         self.sweeping = false;
     }
 }

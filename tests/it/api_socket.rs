@@ -1,0 +1,80 @@
+//! The embedded API on its socket: who gets in, what a bad client can do, and its restart.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use kubeedge::apiserver::http::Deadlines;
+
+use crate::harness::api::{Api, eventually, kubectls};
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn strangers_are_refused() {
+    let api = Api::start();
+    assert!(api.raw(None, &get("/healthz")).ends_with("\r\n\r\nok"));
+    assert!(api.raw(None, &get("/version")).contains("\"gitVersion\":\"v1.32"));
+    let answer = api.raw(None, &get("/api/v1/secrets"));
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
+    let mode = std::fs::metadata(api.path("admin.conf")).expect("admin.conf").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_node_reaches_only_what_is_its_own() {
+    let api = Api::start();
+    let day = Duration::from_secs(86_400);
+    let node = api.ca.issue_client("system:node:edge-1", &["system:nodes"], day).expect("certificate");
+    let own = api.raw(Some(&node), &get("/api/v1/nodes/edge-1"));
+    assert!(own.starts_with("HTTP/1.1 404"), "its own node may be asked for: {own}");
+    for path in ["/api/v1/nodes/edge-2", "/api/v1/secrets", "/api/v1/namespaces/kube-system/configmaps"] {
+        let answer = api.raw(Some(&node), &get(path));
+        assert!(answer.starts_with("HTTP/1.1 403"), "{path}: {answer}");
+        assert!(answer.contains("User \\\"system:node:edge-1\\\" cannot"), "{answer}");
+    }
+}
+
+#[test]
+fn big_and_slow_requests_end() {
+    let api = Api::start_with(Deadlines { read: Duration::from_millis(500), answer: Duration::from_secs(5) });
+    let day = Duration::from_secs(86_400);
+    let admin = api.ca.issue_client("admin", &["system:masters"], day).expect("certificate");
+    let head = |length: usize| {
+        format!(
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let answer = api.raw(Some(&admin), head(100 << 20).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    // A stranger's body is not waited for.
+    let answer = api.raw(None, head(1000).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let began = Instant::now();
+    let answer = api.raw(Some(&admin), head(1000).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("did not arrive in time"), "{answer}");
+    let answer = api.raw(None, b"GET /healthz HTTP/1.1\r\nHo");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    let deep = format!("{}{}", head(200_000), "[".repeat(200_000));
+    let answer = api.raw(Some(&admin), deep.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[test]
+fn a_panic_of_the_actor_costs_connections_only() {
+    let api = Api::start();
+    let kubectls = kubectls();
+    let kubectl = kubectls.last().expect("kubectl");
+    api.ok(kubectl, &["create", "configmap", "kept", "--from-literal=a=b"]);
+    let watch = api.spawn(kubectl, &["get", "configmaps", "-w"], "watch.txt");
+    eventually("the watch runs", || api.read("watch.txt").contains("kept"));
+    api.tree.inject_panic("ApiServer").expect("known actor");
+    eventually("the actor came back", || {
+        api.tree.snapshot().actors.iter().any(|actor| actor.name == "ApiServer" && actor.restarts == 1)
+    });
+    eventually("kubectl works again", || api.run(kubectl, &["get", "configmap", "kept"]).status.success());
+    assert!(api.core.is_healthy());
+    drop(watch);
+}
