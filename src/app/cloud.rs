@@ -11,6 +11,7 @@ use crate::actors::cloud::edge_controller::{EdgeController, EdgeControllerParts}
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::SyncController;
+use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, JoinTokens, KeyPair, ServiceAccountKeys};
@@ -58,12 +59,20 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         cloudcore: names.first().cloned().unwrap_or_default(),
     };
     let sync_client = client.clone();
-    let (desired, send) = (controller.link(), controller.link());
+    let (desired, send, close) = (controller.link(), controller.link(), hub.link());
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
         listeners: Listeners::bind(hub_config)?,
-        websocket_tls: identity::server_tls(&hub_pair(config, &ca, &names)?, &ca.cert_pem(), ClientAuth::Required)?,
-        https_tls: identity::server_tls(&hub_pair(config, &ca, &names)?, &ca.cert_pem(), ClientAuth::Optional)?,
+        websocket_tls: identity::server_tls(
+            &hub_pair(config, &ca, &names)?,
+            &ca.cert_pem(),
+            ClientAuth::Required,
+        )?,
+        https_tls: identity::server_tls(
+            &hub_pair(config, &ca, &names)?,
+            &ca.cert_pem(),
+            ClientAuth::Optional,
+        )?,
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
         trust_domain: config.identity.trust_domain.clone(),
@@ -81,7 +90,9 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     tracing::info!(%websocket, %https, "cloudhub listens");
 
     tree.add(controller, CONTROL_THREAD, Policy::default(), move || EdgeController::new(parts));
-    tree.add(sync, CONTROL_THREAD, Policy::default(), move || SyncController::new(sync_client, desired, send));
+    tree.add(sync, CONTROL_THREAD, Policy::default(), move || {
+        SyncController::new(sync_client, desired, send, close)
+    });
     tree.add(hub, HUB_THREAD, Policy::default(), move || CloudHub::new(hub_parts));
     Ok(Box::new(()))
 }
@@ -110,13 +121,15 @@ fn embedded_api(
         clock: Arc::new(jiff::Timestamp::now),
     })?;
     let address = format!("{}:{}", api.address, api.port);
-    let listener = TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;
+    let listener =
+        TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;
     let parts = ApiServerParts {
         core: Arc::clone(&core),
         ca: Arc::clone(ca),
         tls: kubeconfig::server_tls(ca, listener.local_addr()?, names)?,
         listener: Arc::new(listener),
         kubeconfig: api.kubeconfig.clone(),
+        deadlines: Deadlines::default(),
     };
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
@@ -174,7 +187,10 @@ fn hub_pair(config: &CloudCoreConfig, ca: &Ca, names: &[String]) -> Result<KeyPa
         let read = |path: &std::path::Path| {
             std::fs::read_to_string(path).map_err(|err| format!("cannot read {}: {err}", path.display()))
         };
-        return Ok(KeyPair { cert_pem: read(&hub.tls_cert_file)?, key_pem: read(&hub.tls_private_key_file)? });
+        return Ok(KeyPair {
+            cert_pem: read(&hub.tls_cert_file)?,
+            key_pem: read(&hub.tls_private_key_file)?,
+        });
     }
     let pair = ca.issue_server("KubeEdge", names, Duration::from_secs(364 * 24 * 3600))?;
     Ok(pair)

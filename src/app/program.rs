@@ -40,7 +40,11 @@ pub fn run(
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), json = common.logging.format == LogFormat::Json, "{name} starts");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        json = common.logging.format == LogFormat::Json,
+        "{name} starts"
+    );
     // One thread for the main arbiter; blocking work (files, DNS) may take a few more.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = match runtime {

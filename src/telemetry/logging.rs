@@ -46,9 +46,7 @@ where
     let registry = tracing_subscriber::registry().with(filter);
     Ok(match config.format {
         LogFormat::Text => Box::new(registry.with(lines.with_ansi(colors))),
-        LogFormat::Json => {
-            Box::new(registry.with(lines.json().flatten_event(true).with_current_span(false)))
-        }
+        LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true).with_current_span(false))),
     })
 }
 

@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use kubeedge::identity::{KeyPair, client_tls};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{Connector, connect_async_tls_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::harness::cluster::{Cloud, Edge, PATIENCE};
 use super::harness::containerd::Containerd;
@@ -29,9 +29,21 @@ fn config_mistakes_name_the_key_and_the_line() {
     let head_cloud = "apiVersion: cloudcore.config.kubeedge.io/v1alpha1\nkind: CloudCore\n";
     let head_edge = "apiVersion: edgecore.config.kubeedge.io/v1alpha2\nkind: EdgeCore\n";
     for (binary, text, words) in [
-        (cloud, format!("{head_cloud}modules:\n  cloudHub:\n    nodeLimit: many\n"), vec!["modules.cloudHub.nodeLimit", "line 5"]),
-        (cloud, format!("{head_cloud}modules:\n  cloudHub:\n    nodeLimt: 5\n"), vec!["modules.cloudHub.nodeLimt", "line 5", "nodeLimit"]),
-        (edge, format!("{head_edge}modules:\n  edgeHub:\n    heartbeat: soon\n"), vec!["modules.edgeHub.heartbeat", "line 5"]),
+        (
+            cloud,
+            format!("{head_cloud}modules:\n  cloudHub:\n    nodeLimit: many\n"),
+            vec!["modules.cloudHub.nodeLimit", "line 5"],
+        ),
+        (
+            cloud,
+            format!("{head_cloud}modules:\n  cloudHub:\n    nodeLimt: 5\n"),
+            vec!["modules.cloudHub.nodeLimt", "line 5", "nodeLimit"],
+        ),
+        (
+            edge,
+            format!("{head_edge}modules:\n  edgeHub:\n    heartbeat: soon\n"),
+            vec!["modules.edgeHub.heartbeat", "line 5"],
+        ),
         (edge, format!("{head_edge}modules:\n  edgedd: {{}}\n"), vec!["modules.edgedd", "line 4"]),
         (edge, "kind: [\n".to_owned(), vec!["line"]),
         (edge, head_cloud.to_owned(), vec!["apiVersion"]),
@@ -107,16 +119,19 @@ async fn dial(
     cloud: &Cloud,
     edge: &Edge,
     node_id: &str,
-) -> Result<tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>, WsError> {
+) -> Result<WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>, WsError> {
     let read = |file: &str| fs::read_to_string(edge.dir.join(file)).unwrap();
     let pair = KeyPair { cert_pem: read("certs/server.crt"), key_pem: read("certs/server.key") };
     let tls = client_tls(&read("ca/rootCA.crt"), Some(&pair)).unwrap();
-    let mut request = format!("wss://127.0.0.1:{}/p/{node_id}/events", cloud.hub_port).into_client_request().unwrap();
+    let mut request =
+        format!("wss://127.0.0.1:{}/p/{node_id}/events", cloud.hub_port).into_client_request().unwrap();
     for (name, value) in [("node_id", node_id), ("project_id", "p"), ("ConnectionUse", "msg")] {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
-    let connector = Connector::Rustls(Arc::clone(&tls));
-    connect_async_tls_with_config(request, None, false, Some(connector)).await.map(|(socket, _)| socket)
+    let socket = tokio::net::TcpStream::connect(("127.0.0.1", cloud.hub_port)).await?;
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let socket = tokio_rustls::TlsConnector::from(Arc::clone(&tls)).connect(name, socket).await?;
+    client_async(request, socket).await.map(|(socket, _)| socket)
 }
 
 #[test]
@@ -135,9 +150,20 @@ fn a_certificate_speaks_for_its_own_node_only_and_bad_frames_do_no_harm() {
     world.edge.process.kill9();
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let frame = |content: &str| {
-        format!("{{\"header\":{{\"msg_id\":\"x\",\"timestamp\":1}},\"route\":{{\"source\":\"edged\",\"group\":\"meta\",\"operation\":\"update\",\"resource\":\"default/thing/a\"}},\"content\":{content}}}")
+        format!(
+            "{{\"header\":{{\"msg_id\":\"x\",\"timestamp\":1}},\"route\":{{\"source\":\"edged\",\"group\":\"meta\",\"operation\":\"update\",\"resource\":\"default/thing/a\"}},\"content\":{content}}}"
+        )
     };
-    for rubbish in ["", "{", "null", "[]", "{\"header\":1,\"route\":2}", &deep, &frame(&deep), &frame("{\"kind\":\"Unheard\"}")] {
+    for rubbish in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{\"header\":1,\"route\":2}",
+        &deep,
+        &frame(&deep),
+        &frame("{\"kind\":\"Unheard\"}"),
+    ] {
         let rubbish = rubbish.to_owned();
         runtime.block_on(async {
             let mut socket = dial(&world.cloud, &world.edge, "edge-1").await.unwrap();
@@ -176,7 +202,11 @@ fn certificates_rotate_while_the_main_job_goes_on() {
     let first = read();
     kubectl.apply(&sleeper("before", ""));
     kubectl.wait_running("before");
-    until("the certificate was renewed", PATIENCE, || if read() == first { Err("same".into()) } else { Ok(()) });
+    until(
+        "the certificate was renewed",
+        PATIENCE,
+        || if read() == first { Err("same".into()) } else { Ok(()) },
+    );
     kubectl.apply(&sleeper("during", ""));
     kubectl.wait_running("during");
     let second = read();
@@ -194,8 +224,25 @@ fn what_is_seen_from_outside_is_clean() {
     kubectl.apply(&sleeper("seen", ""));
     kubectl.wait_running("seen");
     for (monitor, names) in [
-        (&world.cloud.monitor, vec!["kubeedge_actor_messages_total", "kubeedge_cloudhub_connected_nodes", "kubeedge_apiserver_requests_total", "process_resident_memory_bytes"]),
-        (&world.edge.monitor, vec!["kubeedge_actor_messages_total", "kubeedge_edgehub_connected 1", "kubeedge_edged_pods", "kubeedge_edged_cri_seconds", "kubeedge_metamanager_objects"]),
+        (
+            &world.cloud.monitor,
+            vec![
+                "kubeedge_actor_messages_total",
+                "kubeedge_cloudhub_connected_nodes",
+                "kubeedge_apiserver_requests_total",
+                "process_resident_memory_bytes",
+            ],
+        ),
+        (
+            &world.edge.monitor,
+            vec![
+                "kubeedge_actor_messages_total",
+                "kubeedge_edgehub_connected 1",
+                "kubeedge_edged_pods",
+                "kubeedge_edged_cri_seconds",
+                "kubeedge_metamanager_objects",
+            ],
+        ),
     ] {
         let (status, text) = super::harness::process::http("GET", monitor, "/metrics", &[]).unwrap();
         assert_eq!(status, 200);
@@ -209,7 +256,8 @@ fn what_is_seen_from_outside_is_clean() {
             .stdin(fs::File::open(&file).unwrap())
             .output()
             .expect("promtool (Debian package prometheus)");
-        let said = String::from_utf8_lossy(&lint.stderr).into_owned() + &String::from_utf8_lossy(&lint.stdout);
+        let said =
+            String::from_utf8_lossy(&lint.stderr).into_owned() + &String::from_utf8_lossy(&lint.stdout);
         assert!(lint.status.success(), "{said}");
         assert_eq!(super::harness::process::http("GET", monitor, "/healthz", &[]).unwrap().0, 200);
         assert_eq!(super::harness::process::http("GET", monitor, "/readyz", &[]).unwrap().0, 200);

@@ -75,7 +75,10 @@ fn a_newcomers_first_minutes() {
     let kubectl = world.kubectl();
 
     let nodes = kubectl.run(&["get", "nodes", "-o", "wide"]);
-    assert!(nodes.contains("edge-1") && nodes.contains("Ready") && nodes.contains("containerd://"), "{nodes}");
+    assert!(
+        nodes.contains("edge-1") && nodes.contains("Ready") && nodes.contains("containerd://"),
+        "{nodes}"
+    );
 
     let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/hello-pod.yaml");
     kubectl.run(&["apply", "-f", hello.to_str().unwrap()]);
@@ -93,7 +96,7 @@ fn a_newcomers_first_minutes() {
         assert!(events.contains(word), "no {word} event in\n{events}");
     }
     let node = kubectl.run(&["describe", "node", "edge-1"]);
-    assert!(node.contains("KubeletReady") && node.contains("hello"), "{node}");
+    assert!(node.contains("EdgeReady") && node.contains("hello"), "{node}");
 
     let table = kubectl.run(&["get", "pods"]);
     assert!(table.contains("1/1") && table.contains("Running"), "{table}");
@@ -111,7 +114,8 @@ fn killed_programs_and_containers_come_back() {
 
     // A container dies: a new one within seconds, counted.
     let pid = container_pid(&world.runtime, &first);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     kubectl.wait_for("pod/steady", "{.status.containerStatuses[0].restartCount}", "1", PATIENCE);
     kubectl.wait_running("steady");
     let second = container_id(&kubectl, "steady");
@@ -132,7 +136,8 @@ fn killed_programs_and_containers_come_back() {
     kubectl.wait_running("after");
     kubectl.wait_node("edge-1", "True");
     assert_eq!(container_id(&kubectl, "steady"), second);
-    let restarts = kubectl.run(&["get", "pod", "steady", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]);
+    let restarts =
+        kubectl.run(&["get", "pod", "steady", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]);
     assert_eq!(restarts, "1");
     for pod in ["steady", "after"] {
         kubectl.run(&["delete", "pod", pod, "--wait=false"]);
@@ -156,7 +161,10 @@ fn pods_restart_from_disk_with_no_cloud_tokens_included() {
     kubectl.wait_running("offline");
     let pod = kubectl.json(&["get", "pod", "offline"]);
     let mounts = pod["spec"]["containers"][0]["volumeMounts"].to_string();
-    assert!(mounts.contains("/var/run/secrets/kubernetes.io/serviceaccount"), "token volume mounted: {mounts}");
+    assert!(
+        mounts.contains("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "token volume mounted: {mounts}"
+    );
 
     world.cloud.process.kill9();
     world.edge.process.kill9();
@@ -167,7 +175,11 @@ fn pods_restart_from_disk_with_no_cloud_tokens_included() {
         let running = runtime.running_containers("offline");
         if running == 1 { Ok(()) } else { Err(format!("{running} containers run")) }
     });
-    let files = world.runtime.exec("offline", "main", &["/bin/sh", "-c", "cat /conf/text; ls /var/run/secrets/kubernetes.io/serviceaccount"]);
+    let files = world.runtime.exec(
+        "offline",
+        "main",
+        &["/bin/sh", "-c", "cat /conf/text; ls /var/run/secrets/kubernetes.io/serviceaccount"],
+    );
     assert!(files.contains("hello") && files.contains("token") && files.contains("ca.crt"), "{files}");
 
     world.cloud.restart(&[]);
@@ -197,7 +209,10 @@ fn configuration_follows_its_pods() {
     ));
     kubectl.wait_running("configured");
     let read = |script: &str| world.runtime.exec("configured", "main", &["/bin/sh", "-c", script]);
-    assert_eq!(read("echo $KEY $PASSWORD $WHERE; cat /app/key /keys/password").trim(), "one s3cret edge-1\nones3cret");
+    assert_eq!(
+        read("echo $KEY $PASSWORD $WHERE; cat /app/key /keys/password").trim(),
+        "one s3cret edge-1\nones3cret"
+    );
 
     // Edited: the file changes in place.
     kubectl.run(&["patch", "configmap", "app", "-p", "{\"data\":{\"key\":\"two\"}}"]);

@@ -3,7 +3,8 @@
 pub mod api_server;
 pub mod cloud_hub;
 pub mod edge_controller;
-pub mod fake_api_worker.rs;
+#[cfg(test)]
+mod fake_api_worker;
 pub mod node_monitor;
 pub mod scheduler;
 pub mod sync_controller;

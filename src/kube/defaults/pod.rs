@@ -86,11 +86,13 @@ fn tolerate_absence(spec: &mut Fields) {
 fn token_volume_name(pod: &Fields) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let metadata = pod.get("metadata");
-    let field = |name| metadata.and_then(|metadata| metadata.get(name)).and_then(Value::as_str).unwrap_or_default();
+    let field =
+        |name| metadata.and_then(|metadata| metadata.get(name)).and_then(Value::as_str).unwrap_or_default();
     // FNV-1a, 64 bits.
     let bytes = field("namespace").bytes().chain([b'/']).chain(field("name").bytes());
-    let mut hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let mut name = TOKEN_VOLUME.to_owned();
     for _ in 0..5 {
         let at = usize::try_from(hash % ALPHABET.len() as u64).unwrap_or(0);
@@ -109,7 +111,8 @@ fn mount_token(spec: &mut Fields, wanted: &str) {
     let mut used = false;
     for list in ["initContainers", "containers"] {
         for container in each(spec, list) {
-            let Some(Value::Array(mounts)) = Some(container.entry("volumeMounts").or_insert_with(|| json!([])))
+            let Some(Value::Array(mounts)) =
+                Some(container.entry("volumeMounts").or_insert_with(|| json!([])))
             else {
                 continue;
             };

@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn classes() {
         let c = |resources: Value| json!({"resources": resources});
-        let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
+        let full =
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
         for (containers, want) in [
             (json!([]), "BestEffort"),
             (json!([c(json!({}))]), "BestEffort"),
@@ -48,8 +49,18 @@ mod tests {
             (json!([c(full.clone())]), "Guaranteed"),
             (json!([c(full.clone()), c(json!({}))]), "Burstable"),
             (json!([c(json!({"requests": {"cpu": "10m"}}))]), "Burstable"),
-            (json!([c(json!({"limits": {"cpu": "1", "memory": "1"}, "requests": {"cpu": "1", "memory": "0"}}))]), "Guaranteed"),
-            (json!([c(json!({"limits": {"cpu": "2", "memory": "1"}, "requests": {"cpu": "1", "memory": "1"}}))]), "Burstable"),
+            (
+                json!([c(
+                    json!({"limits": {"cpu": "1", "memory": "1"}, "requests": {"cpu": "1", "memory": "0"}})
+                )]),
+                "Guaranteed",
+            ),
+            (
+                json!([c(
+                    json!({"limits": {"cpu": "2", "memory": "1"}, "requests": {"cpu": "1", "memory": "1"}})
+                )]),
+                "Burstable",
+            ),
         ] {
             assert_eq!(class(&json!({"containers": containers})), want, "{containers}");
         }

@@ -16,7 +16,10 @@ fn a_plain_pod_looks_as_kubernetes_shows_it() {
             "spec": {"containers": [{"name": "c", "image": "busybox"}]}, "status": {}}),
     );
     let volume = pod["spec"]["volumes"][0]["name"].as_str().unwrap().to_owned();
-    assert!(volume.starts_with("kube-api-access-") && volume.len() == "kube-api-access-".len() + 5, "{volume}");
+    assert!(
+        volume.starts_with("kube-api-access-") && volume.len() == "kube-api-access-".len() + 5,
+        "{volume}"
+    );
     let want = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
         "spec": {
@@ -107,7 +110,11 @@ fn details_of_a_pod() {
         ("secret", &spec["volumes"][1]["secret"]["defaultMode"], json!(420)),
         ("host path", &spec["volumes"][2]["hostPath"]["type"], json!("")),
         ("own mode", &spec["volumes"][3]["configMap"]["defaultMode"], json!(256)),
-        ("init containers get the token", &spec["initContainers"][0]["volumeMounts"][0]["readOnly"], json!(true)),
+        (
+            "init containers get the token",
+            &spec["initContainers"][0]["volumeMounts"][0]["readOnly"],
+            json!(true),
+        ),
         ("class", &pod["status"]["qosClass"], json!("Burstable")),
     ] {
         assert_eq!(*got, want, "{what}");

@@ -39,7 +39,11 @@ pub fn human(age: SignedDuration) -> String {
 }
 
 fn two(major: i64, major_unit: &str, minor: i64, minor_unit: &str) -> String {
-    if minor == 0 { format!("{major}{major_unit}") } else { format!("{major}{major_unit}{minor}{minor_unit}") }
+    if minor == 0 {
+        format!("{major}{major_unit}")
+    } else {
+        format!("{major}{major_unit}{minor}{minor_unit}")
+    }
 }
 
 #[cfg(test)]

@@ -38,9 +38,9 @@ struct Summary {
 impl Summary {
     fn of(pod: &Value) -> Self {
         let phase = at(pod, "/status/phase");
-        let gated = items(pod, "/status/conditions").iter().any(|condition| {
-            condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated"
-        });
+        let gated = items(pod, "/status/conditions")
+            .iter()
+            .any(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated");
         let reason = if gated { "SchedulingGated" } else { or(at(pod, "/status/reason"), phase) };
         let mut summary = Self {
             ready: 0,

@@ -21,8 +21,10 @@ fn pod(status: Value) -> Value {
 #[test]
 fn pod_status_words() {
     let running = json!({"ready": true, "restartCount": 0, "state": {"running": {}}});
-    let waiting = |reason: &str| json!({"ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}});
-    let ended = |terminated: Value| json!({"ready": false, "restartCount": 0, "state": {"terminated": terminated}});
+    let waiting =
+        |reason: &str| json!({"ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}});
+    let ended =
+        |terminated: Value| json!({"ready": false, "restartCount": 0, "state": {"terminated": terminated}});
     let init_done = json!({"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
     for (case, status, want) in [
         ("new", json!({"phase": "Pending"}), ["0/3", "Pending", "0"]),
@@ -32,8 +34,16 @@ fn pod_status_words() {
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]}),
             ["0/3", "SchedulingGated", "0"],
         ),
-        ("creating", json!({"phase": "Pending", "containerStatuses": [waiting("ContainerCreating")]}), ["0/3", "ContainerCreating", "0"]),
-        ("running", json!({"phase": "Running", "containerStatuses": [running, running]}), ["2/3", "Running", "0"]),
+        (
+            "creating",
+            json!({"phase": "Pending", "containerStatuses": [waiting("ContainerCreating")]}),
+            ["0/3", "ContainerCreating", "0"],
+        ),
+        (
+            "running",
+            json!({"phase": "Running", "containerStatuses": [running, running]}),
+            ["2/3", "Running", "0"],
+        ),
         (
             "crash loop",
             json!({"phase": "Running", "containerStatuses": [
@@ -41,9 +51,21 @@ fn pod_status_words() {
                  "lastState": {"terminated": {"finishedAt": "2026-11-22T19:59:55Z"}}}, running]}),
             ["1/3", "CrashLoopBackOff", "3 (5s ago)"],
         ),
-        ("error", json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 1, "reason": "Error"}))]}), ["0/3", "Error", "0"]),
-        ("exit code", json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 2}))]}), ["0/3", "ExitCode:2", "0"]),
-        ("signal", json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 137, "signal": 9}))]}), ["0/3", "Signal:9", "0"]),
+        (
+            "error",
+            json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 1, "reason": "Error"}))]}),
+            ["0/3", "Error", "0"],
+        ),
+        (
+            "exit code",
+            json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 2}))]}),
+            ["0/3", "ExitCode:2", "0"],
+        ),
+        (
+            "signal",
+            json!({"phase": "Failed", "containerStatuses": [ended(json!({"exitCode": 137, "signal": 9}))]}),
+            ["0/3", "Signal:9", "0"],
+        ),
         (
             "completed",
             json!({"phase": "Succeeded", "containerStatuses": [ended(json!({"exitCode": 0, "reason": "Completed"}))]}),
@@ -146,8 +168,16 @@ fn the_other_kinds() {
     let meta = json!({"name": "x", "creationTimestamp": "2026-11-22T19:00:00Z"});
     for (kind, object, want) in [
         ("Namespace", json!({"metadata": meta, "status": {"phase": "Active"}}), vec!["x", "Active", "60m"]),
-        ("ConfigMap", json!({"metadata": meta, "data": {"a": "b"}, "binaryData": {"c": ""}}), vec!["x", "2", "60m"]),
-        ("Secret", json!({"metadata": meta, "type": "Opaque", "data": {"a": ""}}), vec!["x", "Opaque", "1", "60m"]),
+        (
+            "ConfigMap",
+            json!({"metadata": meta, "data": {"a": "b"}, "binaryData": {"c": ""}}),
+            vec!["x", "2", "60m"],
+        ),
+        (
+            "Secret",
+            json!({"metadata": meta, "type": "Opaque", "data": {"a": ""}}),
+            vec!["x", "Opaque", "1", "60m"],
+        ),
         ("ServiceAccount", json!({"metadata": meta}), vec!["x", "0", "60m"]),
         ("Lease", json!({"metadata": meta, "spec": {"holderIdentity": "h"}}), vec!["x", "h", "60m"]),
         ("Device", json!({"metadata": meta}), vec!["x", "60m"]),
@@ -157,7 +187,18 @@ fn the_other_kinds() {
                 "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}"},
                 "source": {"component": "kubelet", "host": "edge-1"},
                 "firstTimestamp": "2026-11-22T19:59:00Z", "lastTimestamp": "2026-11-22T19:59:50Z"}),
-            vec!["10s", "Warning", "Failed", "pod/p", "spec.containers{a}", "kubelet, edge-1", "no image", "60s", "4", "x"],
+            vec![
+                "10s",
+                "Warning",
+                "Failed",
+                "pod/p",
+                "spec.containers{a}",
+                "kubelet, edge-1",
+                "no image",
+                "60s",
+                "4",
+                "x",
+            ],
         ),
         (
             "Event",
@@ -173,7 +214,8 @@ fn the_other_kinds() {
 
 #[test]
 fn empty_objects_and_wrong_types_still_make_rows() {
-    for kind in ["Pod", "Node", "Namespace", "ConfigMap", "Secret", "ServiceAccount", "Lease", "Event", "Odd"] {
+    for kind in ["Pod", "Node", "Namespace", "ConfigMap", "Secret", "ServiceAccount", "Lease", "Event", "Odd"]
+    {
         for object in [json!({}), json!(null), json!({"metadata": 1, "spec": [], "status": "x", "data": 1})] {
             row(kind, object);
         }

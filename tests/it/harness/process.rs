@@ -112,12 +112,18 @@ fn pause() {
 }
 
 /// Plain HTTP/1.1 request over loopback; (status, body).
-pub fn http(method: &str, address: &str, path: &str, headers: &[(&str, &str)]) -> Result<(u16, String), String> {
+pub fn http(
+    method: &str,
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<(u16, String), String> {
     use std::io::{Read, Write};
     let text = |e: std::io::Error| e.to_string();
     let mut socket = std::net::TcpStream::connect(address).map_err(text)?;
     socket.set_read_timeout(Some(Duration::from_secs(10))).map_err(text)?;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n");
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
