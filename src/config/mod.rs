@@ -128,9 +128,9 @@ impl IdentityConfig {
         )?;
         let ttl = self.node_svid_ttl_secs;
         require(
-            ttl == 0 || ttl >= 120,
+            ttl == 0 || ttl >= 10,
             "identity.nodeSvidTtlSecs",
-            format!("it must be 0 or at least 120, found {ttl}"),
+            format!("it must be 0 or at least 10, found {ttl}"),
         )
     }
 }

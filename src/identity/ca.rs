@@ -171,7 +171,7 @@ impl Ca {
         Ok(cert.der().to_vec())
     }
 
-    /// From a minute ago until `ttl` from now, at most as long as the CA itself.
+    /// From a minute ago (less for a short life) until `ttl` from now, at most as long as the CA itself.
     fn window(&self, ttl: Duration, now: SystemTime) -> Result<Validity, IdentityError> {
         if ttl.is_zero() {
             return Err(IdentityError::Certificate("its life must be longer than 0 s".into()));
@@ -179,7 +179,8 @@ impl Ca {
         if now >= self.valid.not_after {
             return Err(IdentityError::Certificate("the CA expired".into()));
         }
-        let not_before = now.checked_sub(BACKDATE).unwrap_or(now);
+        // A tenth of a short life: renewal at half of it must lie ahead.
+        let not_before = now.checked_sub(BACKDATE.min(ttl / 10)).unwrap_or(now);
         let not_after = now.checked_add(ttl.min(MAX_TTL)).unwrap_or(self.valid.not_after);
         Ok(Validity { not_before, not_after: not_after.min(self.valid.not_after) })
     }
