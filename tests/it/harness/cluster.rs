@@ -18,7 +18,6 @@ pub struct Cloud {
     pub process: Process,
     pub hub_port: u16,
     pub join_port: u16,
-    pub api_port: u16,
     pub monitor: String,
 }
 
@@ -50,7 +49,7 @@ modules:
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
         let process = Self::spawn(dir, settings);
-        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, api_port, monitor };
+        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor };
         cloud.wait_ready();
         cloud
     }
@@ -173,7 +172,6 @@ impl Kubectl {
 /// edgecore on a given container runtime.
 pub struct Edge {
     pub dir: PathBuf,
-    pub name: String,
     pub process: Process,
     pub monitor: String,
 }
@@ -228,7 +226,7 @@ modules:
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
         let process = Self::spawn(dir, settings);
-        Self { dir: dir.to_owned(), name: name.to_owned(), process, monitor }
+        Self { dir: dir.to_owned(), process, monitor }
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {

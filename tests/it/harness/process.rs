@@ -30,10 +30,6 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL: no drain, no flush.
     pub fn kill9(&mut self) {
         self.child.kill().ok();

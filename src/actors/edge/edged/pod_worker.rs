@@ -37,15 +37,10 @@ pub struct Apply(pub Arc<Pod>);
 #[rtype(result = "()")]
 pub struct Remove;
 
-/// A configmap or secret changed.
-#[derive(Debug, Clone, Message)]
+/// A configmap or secret changed that this pod uses.
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Configured {
-    /// `configmap` or `secret`.
-    pub kind: String,
-    pub namespace: String,
-    pub name: String,
-}
+pub struct Configured;
 
 /// Something happened to this container or sandbox.
 #[derive(Debug, Message)]

@@ -51,7 +51,7 @@ pub fn credentials(pod: &Pod, sources: &Sources, image: &str) -> Vec<AuthConfig>
             }
         }
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 

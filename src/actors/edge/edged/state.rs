@@ -328,11 +328,11 @@ impl PodState {
                     self.container(container).crash.restarted(at, now);
                 }
             }
-            Action::RunSandbox { .. } if !self.observed.sandboxes.is_empty() => {
-                if self.memory.sandbox_error.is_none() {
-                    let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-                    self.note(false, "SandboxChanged", message, None);
-                }
+            Action::RunSandbox { .. }
+                if !self.observed.sandboxes.is_empty() && self.memory.sandbox_error.is_none() =>
+            {
+                let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+                self.note(false, "SandboxChanged", message, None);
             }
             _ => {}
         }
