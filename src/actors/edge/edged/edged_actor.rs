@@ -64,12 +64,7 @@ impl Handler<ConfigChanged> for Edged {
         for entry in self.pods.values() {
             let Some(worker) = &entry.worker else { continue };
             if sources::references(&entry.pod).contains(&key) {
-                let message = Configured {
-                    kind: changed.kind.clone(),
-                    namespace: changed.namespace.clone(),
-                    name: changed.name.clone(),
-                };
-                report_lost(worker.link().tell(message), &PodRef::of(&entry.pod));
+                report_lost(worker.link().tell(Configured), &PodRef::of(&entry.pod));
             }
         }
     }

@@ -37,6 +37,8 @@ pub mod sources;
 pub mod spec;
 mod state;
 mod status;
+#[cfg(test)]
+mod status_tests;
 pub mod volumes;
 pub mod volumes_worker;
 
@@ -44,7 +46,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, Supervised, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 

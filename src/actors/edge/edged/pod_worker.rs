@@ -40,12 +40,7 @@ pub struct Remove;
 /// A configmap or secret changed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct Configured {
-    /// `configmap` or `secret`.
-    pub kind: String,
-    pub namespace: String,
-    pub name: String,
-}
+pub struct Configured;
 
 /// Something happened to this container or sandbox.
 #[derive(Debug, Message)]
