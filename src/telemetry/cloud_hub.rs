@@ -11,8 +11,6 @@ use crate::bus::cloud_hub::EndReason;
 #[derive(Clone)]
 pub struct CloudHubMetrics {
     pub connected_nodes: Gauge,
-    /// The same under KubeEdge's name, for its boards.
-    pub go_connected_nodes: Gauge,
     /// Unacknowledged messages of all sessions.
     pub unacked_messages: Gauge,
     /// First send to acknowledgement, seconds.
@@ -43,7 +41,6 @@ impl CloudHubMetrics {
         const SESSIONS: &str = "kubeedge_cloudhub_sessions_total";
         const JOINS: &str = "kubeedge_cloudhub_certificates_total";
         describe_gauge!("kubeedge_cloudhub_connected_nodes", "Nodes with a session.");
-        describe_gauge!("KubeEdge_CloudHub_connected_nodes", "Nodes with a session, under KubeEdge's name.");
         describe_gauge!(
             "kubeedge_cloudhub_unacked_messages",
             "Messages sent to edges and not yet acknowledged, all sessions."
@@ -58,7 +55,6 @@ impl CloudHubMetrics {
         let session = |reason: EndReason| (reason, counter!(SESSIONS, "reason" => reason.label()));
         Self {
             connected_nodes: gauge!("kubeedge_cloudhub_connected_nodes"),
-            go_connected_nodes: gauge!("KubeEdge_CloudHub_connected_nodes"),
             unacked_messages: gauge!("kubeedge_cloudhub_unacked_messages"),
             ack_seconds: histogram!("kubeedge_cloudhub_ack_seconds"),
             received_keepalive: counter!(MESSAGES, "direction" => "up", "kind" => "keepalive"),

@@ -210,7 +210,6 @@ impl CloudHub {
     fn show_connected(&self) {
         let nodes = self.live.len() as f64;
         self.metrics.connected_nodes.set(nodes);
-        self.metrics.go_connected_nodes.set(nodes);
     }
 
     fn open(&mut self, asked: OpenSession, ctx: &mut Context<Self>) -> Result<Opened, NodeLimit> {

@@ -113,7 +113,9 @@ pub enum Outcome {
     CallFailed {
         id: String,
     },
+    /// `all`: folder, logs and cgroup too, not only the volumes.
     TornDown {
+        all: bool,
         failed: Option<String>,
     },
     Confirmed {

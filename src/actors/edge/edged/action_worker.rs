@@ -345,7 +345,7 @@ impl Job {
         if let Some(error) = &failed {
             tracing::warn!(pod = %at.name, namespace = %at.namespace, error, "pod was not cleared away");
         }
-        Outcome::TornDown { failed }
+        Outcome::TornDown { all, failed }
     }
 
     async fn confirm(&self) -> bool {

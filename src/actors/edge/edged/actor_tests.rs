@@ -505,7 +505,8 @@ async fn the_node_is_registered_leased_and_honest() {
     .await;
     bench.runtime.set_down(false);
     until("ready again", Duration::from_secs(30), || last().0 == "True").await;
-    let (nodes, leases) = (bench.meta.lock().nodes.len(), bench.meta.lock().leases);
+    let nodes = bench.meta.lock().nodes.len();
+    let leases = bench.meta.lock().leases;
     bench.cloud.tell(CloudReachable(true)).expect("told");
     let took = until("registered anew", SOON, || bench.meta.lock().nodes.len() > nodes).await;
     assert!(took < Duration::from_secs(1) && bench.meta.lock().leases > leases);

@@ -37,6 +37,8 @@ pub mod sources;
 pub mod spec;
 mod state;
 mod status;
+#[cfg(test)]
+mod status_tests;
 pub mod volumes;
 pub mod volumes_worker;
 

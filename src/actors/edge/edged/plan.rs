@@ -362,7 +362,7 @@ impl Planner<'_> {
                 self.call(&sandbox.id, Action::StopSandbox { id: sandbox.id.clone() });
             }
         }
-        if !self.state.memory.torn_down {
+        if !self.state.memory.unmounted {
             self.call("", Action::TearDown { all: false });
         }
     }

@@ -144,7 +144,7 @@ impl World {
             Action::TearDown { all } => {
                 assert!(!self.real.any_alive(), "volumes go while something runs");
                 self.torn_down = *all;
-                Outcome::TornDown { failed: None }
+                Outcome::TornDown { all: *all, failed: None }
             }
             Action::Confirm => {
                 assert!(!self.real.any_alive() && self.torn_down, "confirmed too early");
@@ -175,7 +175,7 @@ impl World {
             | Action::StopSandbox { id }
             | Action::RemoveSandbox { id }
             | Action::RemoveContainer { id, .. } => Outcome::CallFailed { id: id.clone() },
-            Action::TearDown { .. } => Outcome::TornDown { failed: Some(message) },
+            Action::TearDown { all } => Outcome::TornDown { all: *all, failed: Some(message) },
             Action::Confirm => Outcome::Confirmed { ok: false },
         }
     }

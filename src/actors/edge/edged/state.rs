@@ -58,6 +58,9 @@ pub struct Memory {
     pub removed: bool,
     /// When what is left of the pod must be dead.
     pub kill_by: Option<Timestamp>,
+    /// The volumes are gone.
+    pub unmounted: bool,
+    /// Folder, logs and cgroup are gone too.
     pub torn_down: bool,
     pub confirmed: bool,
     pub confirm: Retry,
@@ -166,7 +169,7 @@ impl PodState {
 
     /// A configmap or secret of the pod changed: write volumes again, try again what lacked it.
     pub fn config_changed(&mut self) {
-        if !self.memory.torn_down {
+        if !self.memory.unmounted {
             match &mut self.memory.volumes {
                 Volumes::Failed { retry, .. } => retry.hurry(),
                 volumes => *volumes = Volumes::Wanted,
@@ -194,7 +197,7 @@ impl PodState {
             volumes.flat_map(|volume| volume.projected.iter().flat_map(|p| p.sources.iter().flatten()));
         if sources.any(|source| source.service_account_token.is_some())
             && self.memory.volumes == Volumes::Ready
-            && !self.memory.torn_down
+            && !self.memory.unmounted
         {
             self.memory.volumes = Volumes::Wanted;
         }
@@ -420,8 +423,11 @@ impl PodState {
             }
             Outcome::Gone { id } => self.saw_gone(&id, now),
             Outcome::CallFailed { id } => self.call_failed(&id, now),
-            Outcome::TornDown { failed: None } => self.memory.torn_down = true,
-            Outcome::TornDown { failed: Some(_) } => self.call_failed("", now),
+            Outcome::TornDown { all, failed: None } => {
+                self.memory.unmounted = true;
+                self.memory.torn_down |= all;
+            }
+            Outcome::TornDown { failed: Some(_), .. } => self.call_failed("", now),
             Outcome::Confirmed { ok: true } => self.memory.confirmed = true,
             Outcome::Confirmed { ok: false } => {
                 self.memory.confirm.fail(now, STEP_BASE, STEP_CAP, jitter);
