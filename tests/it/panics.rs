@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::harness::cluster::{PATIENCE, actors};
-use super::harness::process::{http, until};
+use super::harness::cluster::actors;
+use super::harness::process::{PATIENCE, http, until};
 use super::main_job::{World, sleeper};
 
 /// (name, restarts) of every actor in the tree, workers left out.

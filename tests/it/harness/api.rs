@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use actix::System;
@@ -14,6 +14,8 @@ use kubeedge::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use kubeedge::identity::{self, Ca, KeyPair, ServiceAccountKeys};
 use kubeedge::store::{RocksStore, Tuning};
 use kubeedge::supervise::{MAIN_THREAD, Policy, Tree, TreeHandle, TreeSettings};
+
+use super::process::{Process, eventually};
 
 /// The server, its folder, and a HOME of its own for kubectl.
 pub struct Api {
@@ -125,11 +127,9 @@ impl Api {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Starts kubectl and leaves it running, its output going to a file of the folder.
-    pub fn spawn(&self, kubectl: &Path, args: &[&str], out: &str) -> Running {
-        let file = std::fs::File::create(self.path(out)).expect("create");
-        let child = self.command(kubectl, args).stdout(file).spawn().expect("kubectl starts");
-        Running(child)
+    /// Starts kubectl and leaves it running; its output is the log of the process.
+    pub fn spawn(&self, kubectl: &Path, args: &[&str], name: &str) -> Process {
+        Process::start(name, self.dir.path(), &mut self.command(kubectl, args))
     }
 
     /// Writes bytes into a TLS connection and returns what comes back until the server closes it.
@@ -145,10 +145,6 @@ impl Api {
         drop(stream.read_to_end(&mut answer));
         String::from_utf8_lossy(&answer).into_owned()
     }
-
-    pub fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_default()
-    }
 }
 
 impl Drop for Api {
@@ -157,25 +153,6 @@ impl Drop for Api {
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
-    }
-}
-
-/// A process that ends with its test.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Waits up to 20 s for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !condition() {
-        assert!(std::time::Instant::now() < end, "never: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::api::eventually;
+use super::process::eventually;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// Subnets 10.89.{1..=250}.0/24 are for tests; a lock file says which are taken.

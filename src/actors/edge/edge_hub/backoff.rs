@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::supervise::doubled;
+
 const FLOOR: Duration = Duration::from_millis(200);
 const CEILING: Duration = Duration::from_secs(10);
 /// A session this long proves that the way is good: the next failure starts over.
@@ -18,7 +20,7 @@ impl Backoff {
     /// The pause after one more failure: between 0.2 s and the doubling limit (at most 10 s).
     /// `random` is uniform in 0.0..1.0.
     pub fn next(&mut self, random: f64) -> Duration {
-        let limit = FLOOR.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(CEILING);
+        let limit = doubled(FLOOR, self.failures, CEILING);
         self.failures = self.failures.saturating_add(1);
         FLOOR + (limit - FLOOR).mul_f64(random.clamp(0.0, 1.0))
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::model::{Reason, Status};
 use crate::store::{Batch, Row, Table};
+use crate::supervise::doubled;
 
 /// Key prefixes of what waits.
 pub const STATUS_PREFIX: &str = "podstatus/";
@@ -130,9 +131,9 @@ impl Reports {
         let Some(pending) = self.pods.get_mut(pod) else { return settled };
         pending.under_way = false;
         if answer == Answer::Later {
-            let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(pending.failures.min(8)));
-            pending.failures += 1;
-            pending.due = now + pause.min(LAST_RETRY).mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+            let pause = doubled(FIRST_RETRY, pending.failures, LAST_RETRY);
+            pending.failures = pending.failures.saturating_add(1);
+            pending.due = now + pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
             return settled;
         }
         pending.failures = 0;
