@@ -156,15 +156,13 @@ impl Drop for Api {
     }
 }
 
-/// The kubectl binaries to test with: `$KUBECTL`, else the one in PATH and the versioned ones
-/// (1.30 and newer) beside it. Fails when there is none.
+/// The kubectl binaries to test with: `$KUBECTL` or the one in PATH, and in its place the
+/// versioned ones (1.30 and newer) beside it if there are any. Fails when there is none.
 pub fn kubectls() -> Vec<PathBuf> {
-    if let Some(path) = std::env::var_os("KUBECTL") {
-        return vec![PathBuf::from(path)];
-    }
+    let given = std::env::var_os("KUBECTL").map(PathBuf::from).filter(|path| path.is_absolute());
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
-    let found = found.expect("kubectl 1.30 or newer in PATH, or its path in KUBECTL");
+    let in_path = || std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
+    let found = given.or_else(in_path).expect("kubectl 1.30 or newer in PATH, or its path in KUBECTL");
     let real = found.canonicalize().expect("kubectl resolves");
     let beside: Vec<PathBuf> = ["kubectl.1.30", "kubectl.1.31", "kubectl.1.32", "kubectl.1.33"]
         .iter()

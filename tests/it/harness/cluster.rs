@@ -98,6 +98,10 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
+    pub fn at(kubeconfig: &Path, home: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+    }
+
     pub fn output(&self, args: &[&str]) -> Output {
         fs::create_dir_all(&self.home).unwrap();
         let binary = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
