@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::harness::cluster::{Kubectl, PATIENCE};
+use super::harness::cluster::Kubectl;
+use super::harness::process::PATIENCE;
 use super::harness::containerd::Containerd;
 use super::harness::process::{Process, free_port, http, until};
 

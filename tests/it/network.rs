@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::harness::cluster::{Cloud, Edge, PATIENCE};
+use super::harness::cluster::{Cloud, Edge};
+use super::harness::process::PATIENCE;
 use super::harness::containerd::Containerd;
 use super::harness::process::{http, until};
 use super::harness::proxy::{Cut, Proxy};

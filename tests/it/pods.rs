@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::harness::cluster::PATIENCE;
+use super::harness::process::PATIENCE;
 use super::harness::process::{free_port, http, until};
 use super::main_job::{World, sleeper};
 
