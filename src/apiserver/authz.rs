@@ -55,8 +55,16 @@ pub fn admit_content(user: &User, asked: &Attributes<'_>, content: &Value) -> Re
     let own = match (asked.kind.id, asked.sub) {
         (NODES | LEASES, None) if asked.verb == "create" => object::text(content, "name") == node,
         (PODS, None) if asked.verb == "create" => {
+            // What a pod names its node may read, so a pod that a node makes names nothing.
+            let names_nothing = content
+                .get("spec")
+                .is_some_and(|spec| ![CONFIGMAPS, SECRETS].iter().any(|kind| names(spec, *kind, None)));
             text("/spec/nodeName") == node
                 && content.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
+                && names_nothing
+                && ["/spec/serviceAccountName", "/spec/serviceAccount"]
+                    .iter()
+                    .all(|account| matches!(text(account), "" | "default"))
         }
         (SERVICEACCOUNTS, Some(Sub::Token)) => {
             text("/spec/boundObjectRef/kind") == "Pod" && !text("/spec/boundObjectRef/uid").is_empty()
@@ -64,6 +72,46 @@ pub fn admit_content(user: &User, asked: &Attributes<'_>, content: &Value) -> Re
         _ => true,
     };
     if own { Ok(()) } else { Err(refusal(user, asked)) }
+}
+
+/// Labels that say what a node may be used for; only administrators set them.
+fn is_reserved_label(name: &str) -> bool {
+    name.starts_with("node-restriction.kubernetes.io/")
+        || matches!(name, "node-role.kubernetes.io/control-plane" | "node-role.kubernetes.io/master")
+}
+
+/// What a node may not change about itself and its pods, as in Kubernetes' NodeRestriction: a pod's
+/// labels decide whose traffic it gets, a node's taints and reserved labels whose pods. `old` is
+/// `None` for a creation.
+///
+/// # Errors
+/// 403.
+pub fn admit_change(
+    user: &User,
+    asked: &Attributes<'_>,
+    old: Option<&Value>,
+    new: &Value,
+) -> Result<(), ApiError> {
+    if user.node().is_none() || user.is_in(MASTERS) {
+        return Ok(());
+    }
+    let same = |pointer: &str| old.and_then(|old| old.pointer(pointer)) == new.pointer(pointer);
+    let allowed = match (asked.kind.id, old) {
+        (PODS, Some(_)) => ["/metadata/labels", "/metadata/finalizers", "/metadata/ownerReferences"]
+            .iter()
+            .all(|at| same(at)),
+        (NODES, _) => {
+            let reserved = |object: Option<&Value>| -> Vec<(String, Value)> {
+                let labels = object.and_then(|it| it.pointer("/metadata/labels")).and_then(Value::as_object);
+                let own = labels.into_iter().flatten().filter(|(name, _)| is_reserved_label(name));
+                own.map(|(name, value)| (name.clone(), value.clone())).collect()
+            };
+            // A node may be born with taints, which only keep pods away.
+            reserved(old) == reserved(Some(new)) && (old.is_none() || same("/spec/taints"))
+        }
+        _ => true,
+    };
+    if allowed { Ok(()) } else { Err(refusal(user, asked)) }
 }
 
 fn node_may(node: &str, asked: &Attributes<'_>, registry: &Registry) -> bool {
@@ -120,13 +168,15 @@ fn refers(registry: &Registry, node: &str, kind: &Kind, namespace: &str, name: &
         .list(pods, Some(namespace), None)
         .filter(|pod| pod.field(pods, "spec.nodeName") == node)
         .filter_map(|pod| pod.value().ok())
-        .any(|pod| pod.get("spec").is_some_and(|spec| names(spec, kind.id, name)))
+        .any(|pod| pod.get("spec").is_some_and(|spec| names(spec, kind.id, Some(name))))
 }
 
-/// Does a pod spec name this configmap, secret or service account? Volumes, projected sources,
-/// environments of all containers, image pull secrets.
-fn names(spec: &Value, kind: usize, name: &str) -> bool {
-    let is = |value: Option<&Value>| value.and_then(Value::as_str) == Some(name);
+/// Does a pod spec name this configmap, secret or service account, or any at all for `None`?
+/// Volumes, projected sources, environments of all containers, image pull secrets.
+fn names(spec: &Value, kind: usize, name: Option<&str>) -> bool {
+    let is = |value: Option<&Value>| {
+        value.and_then(Value::as_str).is_some_and(|own| name.is_none_or(|name| own == name))
+    };
     match spec {
         Value::Array(items) => items.iter().any(|item| names(item, kind, name)),
         Value::Object(map) => map.iter().any(|(member, value)| {
