@@ -56,8 +56,16 @@ pub fn admit_content(user: &User, asked: &Attributes<'_>, content: &Value) -> Re
     let own = match (asked.kind.id, asked.sub) {
         (NODES | LEASES, None) if asked.verb == "create" => object::text(content, "name") == node,
         (PODS, None) if asked.verb == "create" => {
+            // What a pod names its node may read, so a pod that a node makes names nothing.
+            let named = references::of_pod(content);
+            let names_nothing =
+                !named.iter().any(|it| matches!(it.kind, RefKind::ConfigMap | RefKind::Secret));
             text("/spec/nodeName") == node
                 && content.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
+                && names_nothing
+                && ["/spec/serviceAccountName", "/spec/serviceAccount"]
+                    .iter()
+                    .all(|account| matches!(text(account), "" | "default"))
         }
         (SERVICEACCOUNTS, Some(Sub::Token)) => {
             text("/spec/boundObjectRef/kind") == "Pod" && !text("/spec/boundObjectRef/uid").is_empty()
@@ -65,6 +73,46 @@ pub fn admit_content(user: &User, asked: &Attributes<'_>, content: &Value) -> Re
         _ => true,
     };
     if own { Ok(()) } else { Err(refusal(user, asked)) }
+}
+
+/// Labels that say what a node may be used for; only administrators set them.
+fn is_reserved_label(name: &str) -> bool {
+    name.starts_with("node-restriction.kubernetes.io/")
+        || matches!(name, "node-role.kubernetes.io/control-plane" | "node-role.kubernetes.io/master")
+}
+
+/// What a node may not change about itself and its pods, as in Kubernetes' NodeRestriction: a pod's
+/// labels decide whose traffic it gets, a node's taints and reserved labels whose pods. `old` is
+/// `None` for a creation.
+///
+/// # Errors
+/// 403.
+pub fn admit_change(
+    user: &User,
+    asked: &Attributes<'_>,
+    old: Option<&Value>,
+    new: &Value,
+) -> Result<(), ApiError> {
+    if user.node().is_none() || user.is_in(MASTERS) {
+        return Ok(());
+    }
+    let same = |pointer: &str| old.and_then(|old| old.pointer(pointer)) == new.pointer(pointer);
+    let allowed = match (asked.kind.id, old) {
+        (PODS, Some(_)) => ["/metadata/labels", "/metadata/finalizers", "/metadata/ownerReferences"]
+            .iter()
+            .all(|at| same(at)),
+        (NODES, _) => {
+            let reserved = |object: Option<&Value>| -> Vec<(String, Value)> {
+                let labels = object.and_then(|it| it.pointer("/metadata/labels")).and_then(Value::as_object);
+                let own = labels.into_iter().flatten().filter(|(name, _)| is_reserved_label(name));
+                own.map(|(name, value)| (name.clone(), value.clone())).collect()
+            };
+            // A node may be born with taints, which only keep pods away.
+            reserved(old) == reserved(Some(new)) && (old.is_none() || same("/spec/taints"))
+        }
+        _ => true,
+    };
+    if allowed { Ok(()) } else { Err(refusal(user, asked)) }
 }
 
 fn node_may(node: &str, asked: &Attributes<'_>, registry: &Registry) -> bool {

@@ -1,7 +1,12 @@
 //! Request bodies: JSON, YAML or Kubernetes protobuf in, one JSON tree out; unknown fields.
 
+use std::cell::Cell;
+use std::fmt;
+
 use http::HeaderMap;
-use serde_json::Value;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::errors::ApiError;
 use super::kinds::Kind;
@@ -60,7 +65,93 @@ pub fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
 /// # Errors
 /// 400 saying where.
 pub fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
-    yaml_serde::from_slice(body).map_err(|err| ApiError::bad_request(format!("the body is not YAML: {err}")))
+    let budget = Budget(Cell::new(MAX_BODY_BYTES));
+    let document = yaml_serde::Deserializer::from_slice(body);
+    let value = Bounded(&budget).deserialize(document);
+    value.map_err(|err| ApiError::bad_request(format!("the body is not YAML: {err}")))
+}
+
+/// What a YAML document may still grow: a byte of text or a value costs one, so that only aliases
+/// can make a document cost more than it is long.
+struct Budget(Cell<usize>);
+
+impl Budget {
+    fn spend<E: Error>(&self, cost: usize) -> Result<(), E> {
+        let left = self.0.get().checked_sub(cost);
+        self.0.set(left.ok_or_else(|| E::custom("its aliases make it too large"))?);
+        Ok(())
+    }
+}
+
+/// Builds a [`Value`] and stops as soon as the budget is spent.
+#[derive(Clone, Copy)]
+struct Bounded<'b>(&'b Budget);
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that JSON has")
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
+        self.0.spend(1).map(|()| flag.into())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+        self.0.spend(1).map(|()| number.into())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+        self.0.spend(1).map(|()| number.into())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
+        self.0.spend(1).map(|()| number.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        self.0.spend(text.len().max(1)).map(|()| text.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        self.0.spend(1).map(|()| Value::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        self.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
+        self.deserialize(input)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.0.spend(1)?;
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element_seed(self)? {
+            all.push(item);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        self.0.spend(1)?;
+        let mut all = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            self.0.spend(name.len())?;
+            all.insert(name, members.next_value_seed(self)?);
+        }
+        Ok(Value::Object(all))
+    }
 }
 
 /// Does the body carry this kind? A body that says nothing is taken to.
@@ -194,6 +285,22 @@ mod tests {
         assert_eq!(decode(&headers, b"a: {b: 1}").unwrap(), json!({"a": {"b": 1}}));
         headers.insert(http::header::CONTENT_TYPE, "text/plain".parse().unwrap());
         assert_eq!(decode(&headers, b"{}").unwrap_err().code(), 415);
+    }
+
+    #[test]
+    fn aliases_cannot_blow_a_document_up() {
+        let nested = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
+            c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
+            e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n\
+            g: [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f]\n";
+        let flat = format!("a: &a {}\nb: [{}*a]\n", "x".repeat(100_000), "*a,".repeat(1000));
+        for bomb in [nested, &flat] {
+            assert!(parse_yaml(bomb.as_bytes()).is_err_and(|err| err.code() == 400));
+        }
+        let long = format!("a: [{}1]", "1,".repeat(100_000));
+        assert_eq!(parse_yaml(long.as_bytes()).unwrap()["a"].as_array().unwrap().len(), 100_001);
+        let shared = parse_yaml(b"a: &a {x: 1}\nb: *a\nc: [~, true, -1, 1.5, \"t\"]").unwrap();
+        assert_eq!(shared, json!({"a": {"x": 1}, "b": {"x": 1}, "c": [null, true, -1, 1.5, "t"]}));
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl ApiCore {
         }
         let (new, warnings) = call.read_object()?;
         authz::admit_content(&call.user, &call.attributes(), &new)?;
+        authz::admit_change(&call.user, &call.attributes(), None, &new)?;
         let stored = self.write(call.query.dry_run, |tx| write::create(tx, kind, namespace, new)).await?;
         let mut answer = object_answer(StatusCode::CREATED, renderer, &stored)?;
         answer.warnings = warnings;
@@ -109,8 +110,14 @@ impl ApiCore {
             object::metadata(&mut new).insert("name".into(), place.1.into());
         }
         authz::admit_content(&call.user, &call.attributes(), &new)?;
-        let (stored, created) =
-            self.write(call.query.dry_run, |tx| write::update(tx, kind, place, sub, new)).await?;
+        let (stored, created) = self
+            .write(call.query.dry_run, |tx| {
+                let old = tx.get(kind, place.0, place.1);
+                let done = write::update(tx, kind, place, sub, new)?;
+                call.admit_change(old.as_deref(), &done.0)?;
+                Ok(done)
+            })
+            .await?;
         let status = if created { StatusCode::CREATED } else { StatusCode::OK };
         let mut answer = object_answer(status, renderer, &stored)?;
         answer.warnings = warnings;
@@ -126,7 +133,10 @@ impl ApiCore {
         let (place, validation) = (call.place(), call.query.validation);
         let (stored, warnings) = self
             .write(call.query.dry_run, |tx| {
-                write::apply_patch(tx, kind, place, sub, (style, &patch), validation)
+                let old = tx.get(kind, place.0, place.1);
+                let done = write::apply_patch(tx, kind, place, sub, (style, &patch), validation)?;
+                call.admit_change(old.as_deref(), &done.0)?;
+                Ok(done)
             })
             .await?;
         let mut answer = object_answer(StatusCode::OK, renderer, &stored)?;
@@ -268,6 +278,15 @@ impl Call {
             self.target.namespace.as_deref().unwrap_or_default(),
             self.target.name.as_deref().unwrap_or_default(),
         )
+    }
+
+    /// Looks at what a write would leave; an error drops the whole write.
+    fn admit_change(&self, old: Option<&Stored>, new: &Stored) -> Result<(), ApiError> {
+        if self.user.node().is_none() {
+            return Ok(());
+        }
+        let old = old.map(Stored::value).transpose()?;
+        authz::admit_change(&self.user, &self.attributes(), old.as_ref(), &new.value()?)
     }
 
     fn filter(&self) -> Result<Filter, ApiError> {

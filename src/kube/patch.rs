@@ -17,6 +17,10 @@ const MAX_CARRIED_BYTES: usize = 3 << 20;
 /// Deepest document a JSON patch may build; the JSON parser allows as much.
 const MAX_DEPTH: usize = 127;
 
+/// Most list elements that the operations of one JSON patch may shift to make or close gaps: ten
+/// thousand insertions before a million elements would take minutes.
+const MAX_SHIFTED: usize = 20_000_000;
+
 /// Why a patch cannot be applied. The text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -67,7 +71,7 @@ pub fn json(target: &Value, ops: &Value) -> Result<Value, PatchError> {
     let patch: Patch = serde_path_to_error::deserialize(ops)
         .map_err(|error| PatchError(format!("not a JSON patch: {}: {}", error.path(), error.inner())))?;
     let mut result = target.clone();
-    let mut carried = 0usize;
+    let (mut carried, mut moved) = (0usize, 0usize);
     for (index, operation) in patch.0.iter().enumerate() {
         let path = operation.path().as_str();
         let fail = |why: &str| PatchError(format!("operation {index} ({} {path}): {why}", verb(operation)));
@@ -78,6 +82,10 @@ pub fn json(target: &Value, ops: &Value) -> Result<Value, PatchError> {
         carried = carried.saturating_add(weight.carried_bytes);
         if carried > MAX_CARRIED_BYTES {
             return Err(fail("the patch copies or moves too much"));
+        }
+        moved = moved.saturating_add(shifted(operation, &result));
+        if moved > MAX_SHIFTED {
+            return Err(fail("the patch moves too many list elements"));
         }
         json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(
             |error| match error.kind {
@@ -131,6 +139,21 @@ fn depth(value: &Value) -> usize {
         Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// Most elements an operation may shift: the length of the list it inserts into or removes from.
+fn shifted(operation: &PatchOperation, document: &Value) -> usize {
+    let list = |path: &str| {
+        let parent = path.rsplit_once('/').and_then(|(parent, _)| document.pointer(parent));
+        parent.and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    match operation {
+        PatchOperation::Add(_) | PatchOperation::Remove(_) | PatchOperation::Copy(_) => {
+            list(operation.path().as_str())
+        }
+        PatchOperation::Move(from) => list(operation.path().as_str()) + list(from.from.as_str()),
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
     }
 }
 

@@ -206,3 +206,72 @@ async fn the_client_of_this_program_is_a_kube_client() {
     let missing = api.get("zz").await.unwrap_err();
     assert!(missing.to_string().contains("configmaps \"zz\" not found"), "{missing}");
 }
+
+#[tokio::test]
+async fn a_node_gets_no_secret_by_a_pod_of_its_own_making() {
+    let bench = Bench::new();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    bench.made(secrets, &json!({"metadata": {"name": "top"}, "stringData": {"a": "b"}})).await;
+    let node = User { name: "system:node:n1".into(), groups: vec!["system:nodes".into()], ..User::default() };
+    let as_node = |method: Method, url: &str, kind: &str, body: &Value| {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let mut request = bench.request(method, url, text.as_bytes(), &[("content-type", kind)]);
+        request.user = Some(node.clone());
+        request
+    };
+    let mirror = |name: &str, extra: Value| {
+        let mut pod = pod(name);
+        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        pod["spec"]["nodeName"] = json!("n1");
+        for (field, value) in extra.as_object().unwrap() {
+            pod["spec"][field] = value.clone();
+        }
+        pod
+    };
+    for (case, spec) in [
+        ("volume", json!({"volumes": [{"name": "v", "secret": {"secretName": "top"}}]})),
+        (
+            "projected",
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "top"}}]}}]}),
+        ),
+        (
+            "environment",
+            json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "top"}}]}]}),
+        ),
+        ("pull secret", json!({"imagePullSecrets": [{"name": "top"}]})),
+        ("configmap", json!({"volumes": [{"name": "v", "configMap": {"name": "top"}}]})),
+        ("account", json!({"serviceAccountName": "builder"})),
+    ] {
+        let request = as_node(Method::POST, PODS, "application/json", &mirror("evil", spec));
+        assert_eq!(bench.send(request).await.0, 403, "{case}");
+    }
+    let request = as_node(Method::GET, &format!("{secrets}/top"), "application/json", &Value::Null);
+    assert_eq!(bench.send(request).await.0, 403);
+
+    let request = as_node(Method::POST, PODS, "application/json", &mirror("own", json!({})));
+    assert_eq!(bench.send(request).await.0, 201);
+    bench.made("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
+    let (merge, own) = ("application/merge-patch+json", format!("{PODS}/own/status"));
+    for (url, patch, want) in [
+        (own.as_str(), json!({"status": {"phase": "Running"}}), 200),
+        (own.as_str(), json!({"metadata": {"labels": {"app": "victim"}}}), 403),
+        (own.as_str(), json!({"metadata": {"finalizers": ["a.b/c"]}}), 403),
+        ("/api/v1/nodes/n1", json!({"metadata": {"labels": {"site": "a"}}}), 200),
+        (
+            "/api/v1/nodes/n1/status",
+            json!({"metadata": {"labels": {"node-restriction.kubernetes.io/pci": "1"}}}),
+            403,
+        ),
+        (
+            "/api/v1/nodes/n1",
+            json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}),
+            403,
+        ),
+        ("/api/v1/nodes/n1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}), 403),
+    ] {
+        let (got, answer) = bench.send(as_node(Method::PATCH, url, merge, &patch)).await;
+        assert_eq!(got, want, "{url} {patch}: {answer}");
+    }
+    let (_, seen) = bench.get(&format!("{PODS}/own")).await;
+    assert_eq!(seen["metadata"].get("labels"), None, "a refused write leaves nothing");
+}

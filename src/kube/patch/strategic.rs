@@ -16,6 +16,36 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 
+/// Lists merge by comparing each element of the patch with each that is there. A node with 50 images
+/// needs thousands of comparisons; this many take a fraction of a second, and nobody else can write
+/// meanwhile.
+const MAX_COMPARISONS: usize = 2_000_000;
+
+/// Elements of all lists, at any depth.
+fn elements(patch: &Fields) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => items.len() + items.iter().map(of).sum::<usize>(),
+            Value::Object(fields) => fields.values().map(of).sum(),
+            _ => 0,
+        }
+    }
+    patch.values().map(of).sum()
+}
+
+/// Members of the largest list or map, at any depth.
+fn longest(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(longest).max().unwrap_or(0).max(items.len()),
+        Value::Object(fields) => longest_of(fields),
+        _ => 0,
+    }
+}
+
+fn longest_of(fields: &Fields) -> usize {
+    fields.values().map(longest).max().unwrap_or(0).max(fields.len())
+}
+
 /// Kubernetes strategic merge patch with the merge keys and directives ($patch, $retainKeys,
 /// $setElementOrder, $deleteFromPrimitiveList) of `kind` (`Pod`, `Node`, ...).
 ///
@@ -25,6 +55,10 @@ pub fn strategic(kind: &str, target: &Value, patch: &Value) -> Result<Value, Pat
     let Value::Object(patch) = patch else {
         return Err(PatchError("a strategic merge patch must be an object".to_owned()));
     };
+    let work = elements(patch).saturating_mul(longest(target).saturating_add(longest_of(patch)));
+    if work > MAX_COMPARISONS {
+        return Err(PatchError("the lists of the patch are too long to be merged".to_owned()));
+    }
     let original = target.as_object().cloned().unwrap_or_default();
     merge_map(original, patch, shape_of(kind)).map(Value::Object)
 }

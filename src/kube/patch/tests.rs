@@ -361,3 +361,25 @@ proptest! {
         prop_assert!(json(&target, &ops).is_ok() || !ops.as_array().is_some_and(Vec::is_empty));
     }
 }
+
+#[test]
+fn patches_that_would_take_minutes_are_refused() {
+    let rows =
+        |n: usize| Value::Array((0..n).map(|i| json!({"type": i.to_string(), "status": "x"})).collect());
+    for patch in [
+        json!({"status": {"conditions": rows(20_000)}}),
+        json!({"status": {"conditions": [], "$setElementOrder/conditions": rows(20_000)}}),
+        json!({"metadata": {"finalizers": rows(20_000)}}),
+    ] {
+        let error = strategic("Node", &json!({"status": {}}), &patch).unwrap_err();
+        assert!(error.0.contains("too long"), "{error}");
+    }
+    let many = json!({"status": {"conditions": rows(400)}});
+    let before = strategic("Node", &json!({"status": {}}), &many).unwrap();
+    assert_eq!(strategic("Node", &before, &many).unwrap(), before);
+
+    let mut operations = vec![json!({"op": "add", "path": "/x", "value": vec![0; 100_000]})];
+    operations.extend((0..1000).map(|_| json!({"op": "add", "path": "/x/0", "value": 0})));
+    let error = super::json(&json!({}), &Value::Array(operations)).unwrap_err();
+    assert!(error.0.contains("too many list elements"), "{error}");
+}

@@ -203,8 +203,10 @@ impl EdgeController {
             tracing::warn!(%node, resource = %request.route.resource, why, "message refused");
         }
         let (class, object) = (plan.class, plan.object.clone());
+        // The message and what is made of it.
+        let bytes = lanes::memory_of(&request.body).saturating_mul(2);
         let job = Job { node: node.clone(), request, verdict, plan };
-        match self.lanes.push(&node, class, &object, job) {
+        match self.lanes.push(&node, class, &object, bytes, job) {
             Ok(Some(job)) => self.start(job, ctx),
             Ok(None) => {}
             Err(lanes::Full) => {

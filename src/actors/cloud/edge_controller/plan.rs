@@ -269,7 +269,15 @@ fn of_pod(key: &ObjectKey, message: &Envelope) -> Result<Plan, NoPlan> {
         }
         ("podpatch", operation::PATCH) => {
             let shape = Shape::ObjectResp { version: true };
-            let body = object(message, shape)?;
+            let content = object(message, shape)?;
+            // Labels decide whose traffic a pod gets: a node says what happened, and which pod it
+            // means, nothing else.
+            let uid = content.pointer("/metadata/uid").cloned().unwrap_or_default();
+            let status = content.get("status").cloned().unwrap_or(json!({}));
+            let body = match uid {
+                Value::Null => json!({"status": status}),
+                uid => json!({"metadata": {"uid": uid}, "status": status}),
+            };
             (vec![patch(format!("{pods}/{name}/status"), STRATEGIC, body)], shape)
         }
         ("podstatus", operation::UPDATE) => {

@@ -221,3 +221,11 @@ fn answer_shapes() {
     assert_eq!(gone[0].0, "OK");
     assert_eq!((gone[1].0.as_str(), gone[1].1.as_str()), ("object", "delete ns/pod/p"));
 }
+
+#[test]
+fn a_pod_patch_says_only_what_happened() {
+    let text = r#"{"metadata":{"uid":"u","labels":{"app":"victim"},"finalizers":["a/b"]},
+        "spec":{"nodeName":"other"},"status":{"phase":"Running"}}"#;
+    let plan = of("patch", "ns/podpatch/p", Body::Text(text.to_owned())).unwrap();
+    assert_eq!(plan.calls[0].body, Some(json!({"metadata": {"uid": "u"}, "status": {"phase": "Running"}})));
+}

@@ -192,9 +192,20 @@ impl Reports {
 }
 
 /// The strategic patch of a status report (protocol 12); the uid makes it miss a pod that was
-/// recreated under the same name.
+/// recreated under the same name. A new sandbox has new addresses: lists that would be merged by
+/// address replace what was there, and an address that is gone is taken back.
 #[must_use]
 pub fn status_patch(pod: &PodId, status: &Value) -> String {
+    let mut status = status.clone();
+    if let Some(fields) = status.as_object_mut() {
+        for addresses in ["podIPs", "hostIPs"] {
+            let list = fields.entry(addresses).or_insert_with(|| json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(json!({"$patch": "replace"}));
+            }
+        }
+        fields.entry("podIP").or_insert(Value::Null);
+    }
     json!({"metadata": {"uid": pod.uid}, "status": status}).to_string()
 }
 
