@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::harness::cluster::Kubectl;
-use super::harness::process::PATIENCE;
 use super::harness::containerd::Containerd;
+use super::harness::process::PATIENCE;
 use super::harness::process::{Process, free_port, http, until};
 
 /// Runs keadm below `root`; its standard output, or its standard error.

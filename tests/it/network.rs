@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::harness::cluster::{Cloud, Edge};
-use super::harness::process::PATIENCE;
 use super::harness::containerd::Containerd;
+use super::harness::process::PATIENCE;
 use super::harness::process::{http, until};
 use super::harness::proxy::{Cut, Proxy};
 use super::main_job::{World, sleeper};

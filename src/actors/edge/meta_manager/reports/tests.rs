@@ -101,7 +101,23 @@ fn incarnations_are_apart_and_rows_come_back() {
 }
 
 #[test]
-fn the_patch_names_the_uid() {
-    let text = status_patch(&pod("u"), &json!({"phase": "Running"}));
-    assert_eq!(text, r#"{"metadata":{"uid":"u"},"status":{"phase":"Running"}}"#);
+fn the_patch_names_the_uid_and_replaces_addresses() {
+    let cloud = json!({"metadata": {"uid": "u"}, "status": {
+        "phase": "Pending", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "hostIPs": [{"ip": "192.0.2.1"}],
+    }});
+    for (status, want_ip, want_ips) in [
+        (
+            json!({"phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]}),
+            json!("10.0.0.2"),
+            json!([{"ip": "10.0.0.2"}]),
+        ),
+        (json!({"phase": "Running"}), json!(null), json!([])),
+    ] {
+        let patch: serde_json::Value = serde_json::from_str(&status_patch(&pod("u"), &status)).unwrap();
+        assert_eq!(patch["metadata"], json!({"uid": "u"}));
+        let merged = crate::kube::patch::strategic("Pod", &cloud, &patch).unwrap();
+        let after = &merged["status"];
+        assert_eq!((&after["phase"], &after["podIP"]), (&json!("Running"), &want_ip));
+        assert_eq!((&after["podIPs"], &after["hostIPs"]), (&want_ips, &json!([])));
+    }
 }
