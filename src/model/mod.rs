@@ -3,9 +3,11 @@
 mod envelope;
 mod ids;
 mod resource;
+mod session;
 mod status;
 
 pub use envelope::{Body, Envelope, Header, ObjectResp, Route, group, operation, source};
 pub use ids::{InvalidName, NodeName};
 pub use resource::{ObjectKey, Resource};
+pub use session::EndReason;
 pub use status::{ErrStatus, Reason, Status, StatusDetails};

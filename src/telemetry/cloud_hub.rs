@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 
-use crate::bus::cloud_hub::EndReason;
+use crate::model::EndReason;
 
 /// CloudHub's metrics.
 #[derive(Clone)]
