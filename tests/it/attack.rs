@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::harness::cluster::{Kubectl, PATIENCE};
-use super::harness::process::{http, until};
+use super::harness::process::until;
 use super::main_job::{World, sleeper};
 
 /// Name and uid of every pod.
@@ -83,19 +83,4 @@ fn a_runtime_that_dies_and_forgets_is_filled_again() {
     });
     assert_eq!(world.runtime.running_containers("one"), 0);
     kubectl.run(&["delete", "pod", "two"]);
-}
-
-#[test]
-fn an_actor_that_keeps_panicking_ends_the_program_with_an_error() {
-    let mut world = World::start();
-    let monitors = [world.cloud.monitor.clone(), world.edge.monitor.clone()];
-    let names = ["EdgeController", "MetaManager"];
-    for (at, (monitor, name)) in monitors.iter().zip(names).enumerate() {
-        let process = if at == 0 { &mut world.cloud.process } else { &mut world.edge.process };
-        until(&format!("{name} takes its program down"), PATIENCE, || {
-            drop(http("POST", monitor, &format!("/actors/{name}/panic"), &[]));
-            if process.is_running() { Err("it runs".to_owned()) } else { Ok(()) }
-        });
-        assert!(!process.wait(PATIENCE).success(), "{name}: a failure must be seen by the service manager");
-    }
 }
