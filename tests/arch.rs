@@ -17,14 +17,15 @@ const ROOMS: &[&str] = &[
     "store",
     "identity",
     "cri",
-    "mqtt",
     "bus",
     "supervise",
     "apiserver",
     "actors",
     "app",
 ];
-const MAX_LINES: usize = 600;
+const MAX_LINES: usize = 500;
+/// Tests stand in tables; a little more is fine.
+const MAX_TEST_LINES: usize = 600;
 const BANNED_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
 
 struct Source {
@@ -34,8 +35,12 @@ struct Source {
     text: String,
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = root();
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -54,10 +59,13 @@ fn sources() -> Vec<Source> {
     found
 }
 
+fn is_test(source: &Source) -> bool {
+    source.parts.iter().any(|p| p == "tests" || p == "tests.rs" || p.ends_with("_tests.rs"))
+}
+
 /// The code without comments and without what follows `#[cfg(test)]` (test modules stand last).
 fn code(source: &Source) -> String {
-    let is_test_file = source.parts.iter().any(|p| p == "tests.rs" || p.ends_with("_tests.rs"));
-    if is_test_file {
+    if is_test(source) {
         return String::new();
     }
     let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
@@ -113,12 +121,18 @@ fn actors_meet_only_in_the_bus() {
         if source.parts.first().is_none_or(|p| p != "actors") || source.parts.len() < 4 {
             continue;
         }
-        let own = format!("actors::{}::{}", source.parts[1], source.parts[2]);
+        let side = format!("actors::{}::", source.parts[1]);
+        let own = format!("{side}{}", source.parts[2]);
         let text = code(&source);
         for (at, _) in text.match_indices("actors::") {
             let path: String =
                 text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
-            if !path.starts_with(&own) {
+            // A file beside the actors' folders belongs to all actors of its side.
+            let shared = path
+                .strip_prefix(&side)
+                .and_then(|rest| rest.split("::").next())
+                .is_some_and(|name| root().join(format!("actors/{}/{name}.rs", source.parts[1])).is_file());
+            if !path.starts_with(&own) && !shared {
                 wrong.push(format!("{} uses {path}", source.path.display()));
             }
         }
@@ -151,9 +165,9 @@ fn deciding_code_uses_no_runtime() {
 fn files_are_short() {
     let too_long: Vec<String> = sources()
         .iter()
-        .map(|s| (s.text.lines().count(), s.path.display().to_string()))
-        .filter(|(lines, _)| *lines > MAX_LINES)
-        .map(|(lines, path)| format!("{path}: {lines} lines"))
+        .map(|s| (s, s.text.lines().count()))
+        .filter(|(s, lines)| *lines > if is_test(s) { MAX_TEST_LINES } else { MAX_LINES })
+        .map(|(s, lines)| format!("{}: {lines} lines", s.path.display()))
         .collect();
     assert!(too_long.is_empty(), "{}", too_long.join("\n"));
 }
@@ -187,12 +201,36 @@ fn no_shell_no_silent_send_no_unbounded_queue() {
 fn resource_paths_are_parsed_in_one_place() {
     let mut wrong = Vec::new();
     for source in sources() {
-        if source.parts == ["model", "resource.rs"] || source.parts.first().is_none_or(|p| p != "actors") {
+        if source.parts == ["model", "resource.rs"] {
             continue;
         }
-        if code(&source).contains("route.resource.to_string().split") {
-            wrong.push(source.path.display().to_string());
+        for line in code(&source).lines().filter(|line| line.contains("resource")) {
+            if [".split(", ".splitn(", "split_once(", ".rsplit("].iter().any(|cut| line.contains(cut)) {
+                wrong.push(format!("{}: {}", source.path.display(), line.trim()));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// ARCHITECTURE.md is read first: what it names must be there, and every room must stand in it.
+#[test]
+fn the_architecture_page_is_true() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(top.join("ARCHITECTURE.md")).unwrap();
+    for room in ROOMS {
+        assert!(root().join(room).is_dir(), "src/{room} is no folder");
+        let named = [format!("`{room}/`"), format!("`{room}/cloud/*`")];
+        assert!(named.iter().any(|name| page.contains(name)), "ARCHITECTURE.md does not name {room}/");
+    }
+    for quoted in
+        page.split('`').skip(1).step_by(2).filter(|text| text.ends_with(".rs") && text.contains('/'))
+    {
+        assert!(top.join(quoted).is_file(), "ARCHITECTURE.md names {quoted}, which is not there");
+    }
+    let actors: String = sources().iter().map(code).collect();
+    for actor in ["SessionWorker", "PodWorker", "MetaManager", "EdgeHub", "Edged", "CloudHub", "Monitor"] {
+        assert!(actors.contains(&format!("impl Actor for {actor} ")), "there is no actor {actor}");
+        assert!(page.contains(actor), "ARCHITECTURE.md does not name {actor}");
+    }
 }

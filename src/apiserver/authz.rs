@@ -13,6 +13,7 @@ use super::kinds::{
 };
 use super::object;
 use super::registry::Registry;
+use crate::kube::references::{self, RefKind, Reference};
 use crate::kube::selector::FieldSelector;
 
 /// Namespace of the leases that nodes renew.
@@ -56,9 +57,9 @@ pub fn admit_content(user: &User, asked: &Attributes<'_>, content: &Value) -> Re
         (NODES | LEASES, None) if asked.verb == "create" => object::text(content, "name") == node,
         (PODS, None) if asked.verb == "create" => {
             // What a pod names its node may read, so a pod that a node makes names nothing.
-            let names_nothing = content
-                .get("spec")
-                .is_some_and(|spec| ![CONFIGMAPS, SECRETS].iter().any(|kind| names(spec, *kind, None)));
+            let named = references::of_pod(content);
+            let names_nothing =
+                !named.iter().any(|it| matches!(it.kind, RefKind::ConfigMap | RefKind::Secret));
             text("/spec/nodeName") == node
                 && content.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
                 && names_nothing
@@ -163,37 +164,19 @@ fn runs(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
 
 /// Does a pod of this node name the object?
 fn refers(registry: &Registry, node: &str, kind: &Kind, namespace: &str, name: &str) -> bool {
+    let kind = match kind.id {
+        CONFIGMAPS => RefKind::ConfigMap,
+        SECRETS => RefKind::Secret,
+        SERVICEACCOUNTS => RefKind::ServiceAccount,
+        _ => return false,
+    };
+    let wanted = Reference::new(kind, namespace, name);
     let pods = kinds::at(PODS);
     registry
         .list(pods, Some(namespace), None)
         .filter(|pod| pod.field(pods, "spec.nodeName") == node)
         .filter_map(|pod| pod.value().ok())
-        .any(|pod| pod.get("spec").is_some_and(|spec| names(spec, kind.id, Some(name))))
-}
-
-/// Does a pod spec name this configmap, secret or service account, or any at all for `None`?
-/// Volumes, projected sources, environments of all containers, image pull secrets.
-fn names(spec: &Value, kind: usize, name: Option<&str>) -> bool {
-    let is = |value: Option<&Value>| {
-        value.and_then(Value::as_str).is_some_and(|own| name.is_none_or(|name| own == name))
-    };
-    match spec {
-        Value::Array(items) => items.iter().any(|item| names(item, kind, name)),
-        Value::Object(map) => map.iter().any(|(member, value)| {
-            let here = match (kind, member.as_str()) {
-                (CONFIGMAPS, "configMap" | "configMapRef" | "configMapKeyRef") => is(value.get("name")),
-                (SECRETS, "secret") => is(value.get("secretName")) || is(value.get("name")),
-                (SECRETS, "secretRef" | "secretKeyRef" | "nodePublishSecretRef") => is(value.get("name")),
-                (SECRETS, "imagePullSecrets") => {
-                    value.as_array().is_some_and(|list| list.iter().any(|item| is(item.get("name"))))
-                }
-                (SERVICEACCOUNTS, "serviceAccountName") => is(Some(value)),
-                _ => false,
-            };
-            here || names(value, kind, name)
-        }),
-        _ => false,
-    }
+        .any(|pod| references::of_pod(&pod).contains(&wanted))
 }
 
 fn refusal(user: &User, asked: &Attributes<'_>) -> ApiError {

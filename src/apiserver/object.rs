@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::errors::ApiError;
 use super::kinds::Kind;
 use crate::kube::selector::{FieldSelector, LabelSelector};
+use crate::kube::time::whole_second;
 
 /// An object as it is kept: compact JSON that readers and watchers share, and what filters need.
 #[derive(Debug)]
@@ -167,8 +168,7 @@ pub fn is_deleting(object: &Value) -> bool {
 /// A time as Kubernetes writes it: whole seconds, UTC.
 #[must_use]
 pub fn time(at: Timestamp) -> Value {
-    let seconds = Timestamp::from_second(at.as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
-    Value::String(seconds.to_string())
+    Value::String(whole_second(at).to_string())
 }
 
 fn is_empty(value: &Value) -> bool {

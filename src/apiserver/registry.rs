@@ -223,12 +223,6 @@ impl Registry {
         Ok(shelf.history.iter().skip(start).take(max).cloned().collect())
     }
 
-    /// The version of the next change.
-    #[must_use]
-    pub fn next_version(&self) -> u64 {
-        self.assigned + 1
-    }
-
     /// Takes changes whose versions follow [`Registry::assigned`]. `None`: nothing to wait for.
     ///
     /// # Errors

@@ -6,9 +6,6 @@ use std::process::ExitCode;
 use kubeedge::app::cloud;
 use kubeedge::config::{CloudCoreConfig, RunMode, run_mode};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match run_mode::<CloudCoreConfig>(std::env::args_os()) {
         RunMode::Run(loaded) => ExitCode::from(cloud::run(*loaded)),

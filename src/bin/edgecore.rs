@@ -6,9 +6,6 @@ use std::process::ExitCode;
 use kubeedge::app::edge;
 use kubeedge::config::{EdgeCoreConfig, RunMode, run_mode};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match run_mode::<EdgeCoreConfig>(std::env::args_os()) {
         RunMode::Run(loaded) => ExitCode::from(edge::run(*loaded)),

@@ -80,12 +80,6 @@ impl Outgoing {
             _ => None,
         }
     }
-
-    /// Is the content an error for the edge?
-    #[must_use]
-    pub fn is_error(&self) -> bool {
-        matches!(&self.content, Content::Own(Body::Error(_)))
-    }
 }
 
 /// Sends messages to nodes, in this order. Messages for nodes without a session are dropped: what

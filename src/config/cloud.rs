@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::invalid::{Check, at_least_one, file, folder, ip, require, url};
+use super::invalid::{Check, at_least_one, enabled, file, folder, ip, require, url};
 use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, Listener, foreign_keys};
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
@@ -98,7 +98,12 @@ impl ConfigFile for CloudCoreConfig {
         folder("dataDir", &self.data_dir)?;
         self.identity.validate()?;
         self.modules.api_server.validate()?;
+        let needs_own_api = self.kube_api_config == KubeApiConfig::default();
+        let why = "without it kubeAPIConfig must name an API server";
+        require(self.modules.api_server.enable || !needs_own_api, "modules.apiServer.enable", why)?;
         self.modules.cloud_hub.validate()?;
+        enabled("modules.edgeController", self.modules.edge_controller.enable)?;
+        enabled("modules.syncController", self.modules.sync_controller.enable)?;
         self.modules.node_monitor.validate()
     }
 
@@ -219,6 +224,7 @@ pub struct CloudHubConfig {
 impl CloudHubConfig {
     fn validate(&self) -> Check {
         let key = |name: &str| format!("modules.cloudHub.{name}");
+        enabled("modules.cloudHub", self.enable)?;
         at_least_one(&key("keepaliveInterval"), self.keepalive_interval)?;
         at_least_one(&key("nodeLimit"), self.node_limit.into())?;
         at_least_one(&key("writeTimeout"), self.write_timeout)?;

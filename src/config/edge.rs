@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::invalid::{Check, at_least_one, duration, file, folder, host_port, ip, not_empty, require, url};
+use super::invalid::{
+    Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
+};
 use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, foreign_keys};
 use crate::model::NodeName;
 
@@ -118,6 +120,8 @@ pub struct EdgeHubConfig {
 impl EdgeHubConfig {
     fn validate(&self) -> Check {
         let key = |name: &str| format!("modules.edgeHub.{name}");
+        enabled("modules.edgeHub", self.enable)?;
+        enabled(&key("websocket"), self.websocket.enable)?;
         at_least_one(&key("heartbeat"), self.heartbeat)?;
         at_least_one(&key("messageQPS"), self.message_qps.into())?;
         at_least_one(&key("messageBurst"), self.message_burst.into())?;
@@ -201,6 +205,7 @@ impl Default for MetaManagerConfig {
 
 impl MetaManagerConfig {
     fn validate(&self) -> Check {
+        enabled("modules.metaManager", self.enable)?;
         at_least_one("modules.metaManager.remoteQueryTimeout", self.remote_query_timeout)?;
         at_least_one("modules.metaManager.outboxMaxMessages", self.outbox_max_messages.into())
     }
@@ -213,7 +218,6 @@ pub struct EdgedConfig {
     pub enable: bool,
     /// Unlike Go KubeEdge on by default: without events `kubectl describe` says nothing.
     pub report_event: bool,
-    pub register_node_namespace: String,
     /// Node name. Empty: this host's name.
     pub hostname_override: String,
     /// Empty: the address of the default route.
@@ -221,8 +225,6 @@ pub struct EdgedConfig {
     pub node_ip: String,
     pub node_labels: BTreeMap<String, String>,
     pub register_schedulable: bool,
-    /// Sandbox image; empty leaves the choice to the runtime's own configuration.
-    pub pod_sandbox_image: String,
     /// Volumes and pod folders live under it, as the kubelet's do.
     pub root_directory: PathBuf,
     pub tailored_kubelet_config: KubeletConfig,
@@ -231,7 +233,7 @@ pub struct EdgedConfig {
 impl EdgedConfig {
     fn validate(&self) -> Check {
         let key = |name: &str| format!("modules.edged.{name}");
-        not_empty(&key("registerNodeNamespace"), &self.register_node_namespace)?;
+        enabled("modules.edged", self.enable)?;
         if !self.hostname_override.is_empty() {
             let name = NodeName::parse(&self.hostname_override);
             let why = name.as_ref().err().map(ToString::to_string);
@@ -253,12 +255,10 @@ impl Default for EdgedConfig {
         Self {
             enable: true,
             report_event: true,
-            register_node_namespace: "default".into(),
             hostname_override: String::new(),
             node_ip: String::new(),
             node_labels: BTreeMap::new(),
             register_schedulable: true,
-            pod_sandbox_image: String::new(),
             root_directory: "/var/lib/kubelet".into(),
             tailored_kubelet_config: KubeletConfig::default(),
         }

@@ -45,6 +45,8 @@ pub(super) const EDGE: &[&str] = &[
     "modules.edged.maxContainerCount",
     "modules.edged.maxPerPodContainerCount",
     "modules.edged.minimumGCAge",
+    "modules.edged.podSandboxImage",
+    "modules.edged.registerNodeNamespace",
     "modules.edged.runtimeCgroups",
     "modules.edged.seccompDefault",
     "modules.edged.windowsPriorityClass",

@@ -37,6 +37,11 @@ pub(super) fn folder(key: &str, path: &Path) -> Check {
     )
 }
 
+/// A module that the program does not run without.
+pub(super) fn enabled(section: &str, enable: bool) -> Check {
+    require(enable, &format!("{section}.enable"), "it cannot be turned off")
+}
+
 pub(super) fn at_least_one(key: &str, number: u64) -> Check {
     require(number > 0, key, "it must be at least 1, found 0")
 }

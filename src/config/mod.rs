@@ -27,7 +27,7 @@ pub use edge::{
     WebsocketConfig,
 };
 
-use invalid::{Check, host_port, ip, not_empty, require};
+use invalid::{Check, enabled, host_port, ip, not_empty, require};
 use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.
@@ -47,6 +47,7 @@ impl Default for Listener {
 
 impl Listener {
     fn validate(&self, section: &str) -> Check {
+        enabled(section, self.enable)?;
         ip(&format!("{section}.address"), &self.address)
     }
 }

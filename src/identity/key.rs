@@ -120,12 +120,6 @@ impl EcKey {
         &self.public
     }
 
-    /// x and y of the public point.
-    pub fn coordinates(&self) -> (&[u8], &[u8]) {
-        let (_, xy) = self.public.split_at(1);
-        xy.split_at(32)
-    }
-
     /// `SubjectPublicKeyInfo`, DER.
     pub fn spki(&self) -> Vec<u8> {
         let algorithm = [OID_EC.as_slice(), OID_P256.as_slice()].concat();

@@ -113,16 +113,6 @@ impl ServiceAccountKeys {
         }
         Ok(claims)
     }
-
-    /// The public key as a JWK set, what `/openid/v1/jwks` serves.
-    #[must_use]
-    pub fn jwks(&self) -> Value {
-        let (x, y) = self.key.coordinates();
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.kid, "alg": "ES256", "crv": "P-256",
-            "x": encode(x), "y": encode(y),
-        }]})
-    }
 }
 
 fn read_claims(token: &Compact<'_>) -> Result<ServiceAccountClaims, TokenError> {
@@ -224,8 +214,6 @@ mod tests {
         assert_eq!(token.claims["kubernetes.io"]["pod"], json!({"name": "web-0", "uid": "p-1"}));
         let unbound = ServiceAccountClaims { pod: None, ..claims() };
         assert_eq!(keys.verify(&keys.sign(&unbound).expect("signed"), at(NOW)), Ok(unbound));
-        assert_eq!(keys.jwks()["keys"][0]["kid"], keys.kid);
-        assert_eq!(keys.jwks()["keys"][0]["x"].as_str().map(str::len), Some(43));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+pub use container::pull_policy;
 pub use qos::class as qos_class;
 
 type Fields = Map<String, Value>;

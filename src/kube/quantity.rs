@@ -52,13 +52,6 @@ impl Quantity {
         let milli = magnitude(whole, fraction, scale);
         Ok(Self { milli: if negative { -milli } else { milli } })
     }
-
-    /// Whole units, rounded up (bytes of memory). Saturates.
-    #[must_use]
-    pub fn ceil(self) -> i64 {
-        let units = self.milli.div_euclid(1000) + i128::from(self.milli.rem_euclid(1000) != 0);
-        i64::try_from(units).unwrap_or(if units < 0 { i64::MIN } else { i64::MAX })
-    }
 }
 
 impl Scale {
@@ -181,21 +174,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn whole_units_round_up() {
-        for (text, units) in
-            [("1m", 1), ("1", 1), ("1001m", 2), ("-1500m", -1), ("0", 0), ("9E", 9_000_000_000_000_000_000)]
-        {
-            assert_eq!(Quantity::parse(text).map(Quantity::ceil), Ok(units), "{text}");
-        }
-    }
-
     proptest! {
         #[test]
         fn whole_numbers_are_exact(units in 0i64..i64::MAX) {
             let quantity = Quantity::parse(&units.to_string());
-            prop_assert_eq!(quantity.clone().map(|quantity| quantity.milli), Ok(i128::from(units) * 1000));
-            prop_assert_eq!(quantity.map(Quantity::ceil), Ok(units));
+            prop_assert_eq!(quantity.map(|quantity| quantity.milli), Ok(i128::from(units) * 1000));
         }
 
         #[test]

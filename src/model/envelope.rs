@@ -72,7 +72,6 @@ pub mod operation {
     pub const RESPONSE: &str = "response";
     pub const ERROR: &str = "error";
     pub const UPLOAD: &str = "upload";
-    pub const PUBLISH: &str = "publish";
     pub const KEEPALIVE: &str = "keepalive";
     /// Extension: the edge lists what it holds, the cloud answers with the differences.
     pub const RESYNC: &str = "resync";
@@ -82,8 +81,6 @@ pub mod operation {
 pub mod source {
     pub const EDGE_CONTROLLER: &str = "edgecontroller";
     pub const DEVICE_CONTROLLER: &str = "devicecontroller";
-    pub const DYNAMIC_CONTROLLER: &str = "dynamiccontroller";
-    pub const POLICY_CONTROLLER: &str = "policycontroller";
     pub const CLOUD_HUB: &str = "cloudhub";
     /// EdgeHub's own name on the wire.
     pub const EDGE_HUB: &str = "websocket";
@@ -98,7 +95,6 @@ pub mod group {
     pub const META: &str = "meta";
     pub const TWIN: &str = "twin";
     pub const USER: &str = "user";
-    pub const HUB: &str = "hub";
 }
 
 impl Envelope {

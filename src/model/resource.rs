@@ -107,7 +107,7 @@ impl Resource {
                 Self::DeviceState { namespace: ns.to_owned(), name: name.to_owned() }
             }
             (Some(ns), Some(kind), name, None, None, None) if is_kind(kind) && is_namespace(ns) => {
-                if name.is_some_and(str::is_empty) {
+                if name.is_some_and(|name| !is_name(name)) {
                     return other();
                 }
                 Self::Object(ObjectKey {
@@ -138,6 +138,12 @@ fn is_kind(text: &str) -> bool {
 /// Namespaces are DNS labels: a port such as `8080:` is none.
 fn is_namespace(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// Names become parts of URL paths: nothing in them may lead out of their part.
+fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | ':' | '_' | '@' | '~' | '+' | '=');
+    !text.is_empty() && text != "." && text != ".." && text.chars().all(legal)
 }
 
 impl From<ObjectKey> for Resource {
@@ -237,7 +243,7 @@ mod tests {
         }
 
         #[test]
-        fn keys_come_back(ns in proptest::option::of("[a-z0-9-]{1,8}"), kind in "[a-z]{1,12}", name in "[a-z0-9.:-]{1,12}") {
+        fn keys_come_back(ns in proptest::option::of("[a-z0-9-]{1,8}"), kind in "[a-z]{1,12}", name in "[a-z0-9][a-z0-9.:-]{0,11}") {
             prop_assume!(ns.as_deref() != Some("null"));
             let key = ObjectKey { namespace: ns, kind, name: Some(name) };
             let parsed = Resource::parse(&key.to_string());

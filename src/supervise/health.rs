@@ -1,4 +1,4 @@
-//! Heartbeats, decided. Pure: the watcher in `tree.rs` sends the pings and runs the verdicts.
+//! Heartbeats, decided. Pure: the watcher in `watch.rs` sends the pings and runs the verdicts.
 
 use std::time::Duration;
 

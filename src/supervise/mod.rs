@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::Message;
 
+mod backoff;
 mod drain;
 mod entry;
 mod guard;
@@ -28,6 +29,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use backoff::{doubled, spread};
 pub use entry::{LastFailure, State};
 pub use handle::{TreeHandle, UnknownActor, WorkerAddr};
 pub use monitor::{Monitor, MonitorError, MonitorSocket, MonitorSources};

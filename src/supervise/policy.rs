@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::backoff::{doubled, spread};
+
 /// Which actors restart together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
@@ -37,14 +39,6 @@ impl Default for Policy {
             window: Duration::from_secs(60),
             scope: Scope::One,
         }
-    }
-}
-
-impl Policy {
-    /// The default policy with [`Scope::Rest`].
-    #[must_use]
-    pub fn with_rest() -> Self {
-        Self { scope: Scope::Rest, ..Self::default() }
     }
 }
 
@@ -96,17 +90,10 @@ impl History {
             self.last_chance = Some(up);
         }
         let doublings = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
-        let pause =
-            policy.backoff_base.saturating_mul(2_u32.saturating_pow(doublings)).min(policy.backoff_cap);
-        let after = spread(pause, jitter);
+        let after = spread(doubled(policy.backoff_base, doublings, policy.backoff_cap), jitter);
         self.paused += after;
         if count > policy.max_restarts { Decision::LastChance { after } } else { Decision::Restart { after } }
     }
-}
-
-fn spread(pause: Duration, jitter: f64) -> Duration {
-    let share = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
-    pause + pause.mul_f64(share / 2.0)
 }
 
 #[cfg(test)]
@@ -212,10 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn jitter_adds_at_most_half_and_nonsense_adds_nothing() {
-        for (jitter, want) in [(0.0, 100), (0.5, 125), (1.0, 150), (7.0, 150), (-1.0, 100), (f64::NAN, 100)] {
-            let got = History::default().failed(&policy(3), true, ms(0), jitter);
-            assert_eq!(got, Decision::Restart { after: ms(want) }, "jitter {jitter}");
-        }
+    fn pauses_are_spread() {
+        let got = History::default().failed(&policy(3), true, ms(0), 0.5);
+        assert_eq!(got, Decision::Restart { after: ms(125) });
     }
 }

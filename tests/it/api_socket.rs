@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use kubeedge::apiserver::http::Deadlines;
 
-use crate::harness::api::{Api, eventually, kubectls};
+use crate::harness::api::{Api, kubectls};
+use crate::harness::process::eventually;
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
@@ -68,8 +69,8 @@ fn a_panic_of_the_actor_costs_connections_only() {
     let kubectls = kubectls();
     let kubectl = kubectls.last().expect("kubectl");
     api.ok(kubectl, &["create", "configmap", "kept", "--from-literal=a=b"]);
-    let watch = api.spawn(kubectl, &["get", "configmaps", "-w"], "watch.txt");
-    eventually("the watch runs", || api.read("watch.txt").contains("kept"));
+    let watch = api.spawn(kubectl, &["get", "configmaps", "-w"], "watch");
+    eventually("the watch runs", || watch.log().contains("kept"));
     api.tree.inject_panic("ApiServer").expect("known actor");
     eventually("the actor came back", || {
         api.tree.snapshot().actors.iter().any(|actor| actor.name == "ApiServer" && actor.restarts == 1)

@@ -12,9 +12,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::harness::cluster::{Cloud, Edge, PATIENCE};
+use super::harness::cluster::{Cloud, Edge};
 use super::harness::containerd::Containerd;
-use super::harness::process::until;
+use super::harness::process::{PATIENCE, until};
 use super::main_job::{World, sleeper};
 
 fn run(binary: &str, file: &Path) -> Output {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::harness::api::{Api, eventually, kubectls};
+use crate::harness::api::{Api, kubectls};
+use crate::harness::process::{PATIENCE, eventually};
 
 const POD: &str = "
 apiVersion: v1
@@ -190,33 +191,29 @@ fn objects_are_changed() {
 fn watching_and_waiting() {
     each(|api, kubectl| {
         let pod = api.file("pod.yaml", &POD.replace("spec:", "spec:\n  nodeName: edge-1"));
-        let watch = api.spawn(kubectl, &["get", "pods", "-w"], "watch.txt");
+        let watch = api.spawn(kubectl, &["get", "pods", "-w"], "watch");
         api.ok(kubectl, &["create", "-f", &pod]);
-        eventually("the watch shows the pod", || api.read("watch.txt").contains("web"));
-        let _wait =
-            api.spawn(kubectl, &["wait", "--for=condition=Ready", "pod/web", "--timeout=20s"], "wait.txt");
+        eventually("the watch shows the pod", || watch.log().contains("web"));
+        let wait = api.spawn(kubectl, &["wait", "--for=condition=Ready", "pod/web", "--timeout=20s"], "wait");
         let status = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
         api.ok(kubectl, &["patch", "pod", "web", "--subresource=status", "--type=merge", "-p", status]);
-        eventually("the wait ends", || api.read("wait.txt") == "pod/web condition met\n");
-        eventually("the watch shows it running", || api.read("watch.txt").contains("Running"));
+        eventually("the wait ends", || wait.log() == "pod/web condition met\n");
+        eventually("the watch shows it running", || watch.log().contains("Running"));
         api.ok(kubectl, &["wait", "--for=jsonpath={.status.phase}=Running", "pod/web", "--timeout=10s"]);
 
         // A pod on a node ends when the node confirms it; kubectl waits for that.
-        let delete = api.spawn(kubectl, &["delete", "pod", "web"], "delete.txt");
+        let mut delete = api.spawn(kubectl, &["delete", "pod", "web"], "delete");
         eventually("the pod is ending", || {
             !api.ok(kubectl, &["get", "pod", "web", "-o", "jsonpath={.metadata.deletionTimestamp}"])
                 .is_empty()
         });
         assert!(api.ok(kubectl, &["get", "pods"]).contains("Terminating"));
-        let mut gone = api.spawn(kubectl, &["wait", "--for=delete", "pod/web", "--timeout=20s"], "gone.txt");
+        let mut gone = api.spawn(kubectl, &["wait", "--for=delete", "pod/web", "--timeout=20s"], "gone");
         let raw = "/api/v1/namespaces/default/pods/web?gracePeriodSeconds=0";
         api.ok(kubectl, &["delete", "--raw", raw]);
-        let mut delete = delete;
-        eventually("kubectl delete ends", || delete.0.try_wait().expect("wait").is_some());
+        delete.wait(PATIENCE);
         // It may have come too late to see the pod: then it has nothing to say.
-        eventually("the wait for deletion ends", || {
-            gone.0.try_wait().expect("wait").is_some_and(|status| status.success())
-        });
+        assert!(gone.wait(PATIENCE).success());
         drop(watch);
     });
 }

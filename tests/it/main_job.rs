@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::harness::cluster::{Cloud, Edge, Kubectl, PATIENCE};
+use super::harness::cluster::{Cloud, Edge, Kubectl};
 use super::harness::containerd::Containerd;
-use super::harness::process::until;
+use super::harness::process::{PATIENCE, until};
 
 /// One cloud, one runtime, one edge node called `edge-1`, Ready.
 pub struct World {

@@ -5,6 +5,7 @@ pub mod cloud_hub;
 pub mod edge_controller;
 #[cfg(test)]
 mod fake_api_worker;
+mod kube_worker;
 pub mod node_monitor;
 pub mod scheduler;
 pub mod sync_controller;

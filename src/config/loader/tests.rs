@@ -106,6 +106,18 @@ fn refusals_name_file_line_and_key() {
         ),
         ("modules: {cloudHub: {tlsCAFile: \"\"}}\n", "modules.cloudHub.tlsCAFile: it must name a file"),
         (
+            "modules:\n  syncController:\n    enable: false\n",
+            "c.yaml, line 3: modules.syncController.enable: it cannot be turned off",
+        ),
+        (
+            "modules: {cloudHub: {https: {enable: false}}}\n",
+            "modules.cloudHub.https.enable: it cannot be turned off",
+        ),
+        (
+            "modules: {apiServer: {enable: false}}\n",
+            "modules.apiServer.enable: without it kubeAPIConfig must name an API server",
+        ),
+        (
             "modules: {cloudHub: {edgeCertSigningDuration: 99999}}\n",
             "edgeCertSigningDuration: it must be 1 to 36400 days",
         ),
@@ -189,7 +201,7 @@ fn kubeedge_files_load_with_warnings() {
     assert_eq!(loaded.config.modules.cloud_hub.node_limit, 2000);
 
     let loaded = edge(include_str!("../../../tests/golden/edgecore-minimal.yaml"), &[]).expect("loads");
-    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 4, "{:?}", loaded.warnings);
     assert_eq!(loaded.config.modules.edged.hostname_override, "edge-1");
 
     let loaded = edge(include_str!("../../../tests/golden/edgecore-effective.yaml"), &[]).expect("loads");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Fields, default, default_text, each, map, present, quantities_to_text, text};
 
 pub fn fill(container: &mut Fields, host_network: bool) {
-    let policy = if tag(text(container, "image")) == "latest" { "Always" } else { "IfNotPresent" };
+    let policy = pull_policy(text(container, "image"));
     default_text(container, "imagePullPolicy", policy);
     default_text(container, "terminationMessagePath", "/dev/termination-log");
     default_text(container, "terminationMessagePolicy", "File");
@@ -89,6 +89,12 @@ pub fn fill_field_refs(source: &mut Fields) {
             }
         }
     }
+}
+
+/// How an image is pulled when the container does not say.
+#[must_use]
+pub fn pull_policy(image: &str) -> &'static str {
+    if tag(image) == "latest" { "Always" } else { "IfNotPresent" }
 }
 
 /// Tag of an image reference; `latest` when it has neither tag nor digest, empty with a digest alone.

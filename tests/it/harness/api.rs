@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use actix::System;
@@ -14,6 +14,8 @@ use kubeedge::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use kubeedge::identity::{self, Ca, KeyPair, ServiceAccountKeys};
 use kubeedge::store::{RocksStore, Tuning};
 use kubeedge::supervise::{MAIN_THREAD, Policy, Tree, TreeHandle, TreeSettings};
+
+use super::process::{Process, eventually};
 
 /// The server, its folder, and a HOME of its own for kubectl.
 pub struct Api {
@@ -125,11 +127,9 @@ impl Api {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Starts kubectl and leaves it running, its output going to a file of the folder.
-    pub fn spawn(&self, kubectl: &Path, args: &[&str], out: &str) -> Running {
-        let file = std::fs::File::create(self.path(out)).expect("create");
-        let child = self.command(kubectl, args).stdout(file).spawn().expect("kubectl starts");
-        Running(child)
+    /// Starts kubectl and leaves it running; its output is the log of the process.
+    pub fn spawn(&self, kubectl: &Path, args: &[&str], name: &str) -> Process {
+        Process::start(name, self.dir.path(), &mut self.command(kubectl, args))
     }
 
     /// Writes bytes into a TLS connection and returns what comes back until the server closes it.
@@ -145,10 +145,6 @@ impl Api {
         drop(stream.read_to_end(&mut answer));
         String::from_utf8_lossy(&answer).into_owned()
     }
-
-    pub fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_default()
-    }
 }
 
 impl Drop for Api {
@@ -160,34 +156,13 @@ impl Drop for Api {
     }
 }
 
-/// A process that ends with its test.
-pub struct Running(pub Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Waits up to 20 s for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !condition() {
-        assert!(std::time::Instant::now() < end, "never: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
-/// The kubectl binaries to test with: `$KUBECTL`, else the one in PATH and the versioned ones
-/// (1.30 and newer) beside it. Fails when there is none.
+/// The kubectl binaries to test with: `$KUBECTL` or the one in PATH, and in its place the
+/// versioned ones (1.30 and newer) beside it if there are any. Fails when there is none.
 pub fn kubectls() -> Vec<PathBuf> {
-    if let Some(path) = std::env::var_os("KUBECTL") {
-        return vec![PathBuf::from(path)];
-    }
+    let given = std::env::var_os("KUBECTL").map(PathBuf::from).filter(|path| path.is_absolute());
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
-    let found = found.expect("kubectl 1.30 or newer in PATH, or its path in KUBECTL");
+    let in_path = || std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
+    let found = given.or_else(in_path).expect("kubectl 1.30 or newer in PATH, or its path in KUBECTL");
     let real = found.canonicalize().expect("kubectl resolves");
     let beside: Vec<PathBuf> = ["kubectl.1.30", "kubectl.1.31", "kubectl.1.32", "kubectl.1.33"]
         .iter()

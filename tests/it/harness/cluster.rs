@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{Process, free_port, http, until};
-
-/// How long anything may take on a busy two-core machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use super::process::{PATIENCE, Process, free_port, http, until};
 
 /// cloudcore with its embedded API.
 pub struct Cloud {
@@ -101,6 +98,10 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
+    pub fn at(kubeconfig: &Path, home: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+    }
+
     pub fn output(&self, args: &[&str]) -> Output {
         fs::create_dir_all(&self.home).unwrap();
         let binary = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());

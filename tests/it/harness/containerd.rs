@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::api::eventually;
+use super::process::eventually;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// Subnets 10.89.{1..=250}.0/24 are for tests; a lock file says which are taken.
@@ -85,6 +85,20 @@ impl Containerd {
 
     /// Starts the daemon on the same folder and waits until it can run pods.
     pub fn start_again(&mut self) {
+        self.spawn();
+        eventually("containerd is ready", || {
+            let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().expect("wait"));
+            assert!(
+                ended.is_none(),
+                "containerd ended: {}",
+                fs::read_to_string(self.log()).unwrap_or_default()
+            );
+            let status = self.cri(|runtime| async move { runtime.status().await });
+            status.is_ok_and(|status| status.conditions.iter().all(|condition| condition.status))
+        });
+    }
+
+    fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("log");
         let child = Command::new("containerd")
             .arg("--config")
@@ -94,18 +108,30 @@ impl Containerd {
             .stderr(log)
             .process_group(0)
             .spawn();
-        let mut daemon = child.expect("containerd starts (deploy/tools.sh test installs it)");
-        eventually("containerd is ready", || {
-            let ended = daemon.try_wait().expect("wait");
-            assert!(
-                ended.is_none(),
-                "containerd ended: {}",
-                fs::read_to_string(self.log()).unwrap_or_default()
-            );
-            let status = self.cri(|runtime| async move { runtime.status().await });
-            status.is_ok_and(|status| status.conditions.iter().all(|condition| condition.status))
+        self.daemon = Some(child.expect("containerd starts (deploy/tools.sh test installs it)"));
+    }
+
+    /// Takes its CNI configuration away and waits until it has noticed. Give what comes back to
+    /// [`Self::show_cni`].
+    pub fn hide_cni(&mut self) -> PathBuf {
+        let (shown, hidden) = (self.dir.path().join("cni/net.d"), self.dir.path().join("cni/hidden"));
+        fs::rename(&shown, &hidden).expect("hide the CNI configuration");
+        fs::create_dir(&shown).expect("empty folder");
+        // containerd watches the folder it opened at its start.
+        self.stop();
+        self.spawn();
+        eventually("containerd answers", || {
+            self.cri(|runtime| async move { runtime.status().await }).is_ok()
         });
-        self.daemon = Some(daemon);
+        hidden
+    }
+
+    pub fn show_cni(&mut self, hidden: PathBuf) {
+        let shown = self.dir.path().join("cni/net.d");
+        fs::remove_dir(&shown).expect("empty folder");
+        fs::rename(hidden, shown).expect("show the CNI configuration");
+        self.stop();
+        self.start_again();
     }
 
     /// Stops and removes every sandbox with its containers, over the CRI.

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// How long anything may take on a busy two-core machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A child process that is killed when the test lets go of it.
 pub struct Process {
     name: String,
@@ -100,6 +103,11 @@ pub fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Resul
         }
         pause();
     }
+}
+
+/// Polls until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, PATIENCE, || if condition() { Ok(()) } else { Err("it is not so".to_owned()) });
 }
 
 /// The one place where a test waits for wall-clock time: between two looks.

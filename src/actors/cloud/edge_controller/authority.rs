@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::index::Index;
 use super::plan::{Plan, Subject};
-use super::references::{self, RefKind, Reference};
+use crate::kube::references::{self, RefKind, Reference};
 use crate::model::NodeName;
 
 /// ConfigMaps that a kubelet asks for in every namespace where it runs a pod (its

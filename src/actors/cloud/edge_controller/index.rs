@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::object::{Kind, Stored, significant_change};
-use super::references::{self, RefKind, Reference};
 use crate::bus::edge_controller::ObjectVersion;
+use crate::kube::references::{self, RefKind, Reference};
 use crate::model::{NodeName, ObjectKey, operation};
 
 /// Namespace (empty for nodes) and name.

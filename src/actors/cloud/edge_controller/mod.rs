@@ -29,7 +29,6 @@ mod index;
 mod lanes;
 mod object;
 mod plan;
-mod references;
 #[cfg(test)]
 mod tests;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::index::{Change, Content, Name};
-use super::references::RefKind;
 use crate::bus::cloud_hub::Outgoing;
+use crate::kube::references::RefKind;
 use crate::model::{Body, Envelope, group, source};
 
 /// Kinds that are watched.

@@ -1,38 +1,24 @@
 //! The monitor's calls of the API server, each with a deadline.
 
-use std::time::Duration;
-
 use ::kube::Client;
-use ::kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
-};
+use ::kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use ::kube::runtime::WatchStreamExt;
 use ::kube::runtime::watcher::{self, Event};
 use futures_util::Stream;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::judge::{Change, Node, pod_patch, seconds};
+use super::judge::{Change, Node, pod_patch};
+use crate::actors::cloud::kube_worker::{CallError, Told, in_time, resource, tell};
 
 /// Where node agents keep their leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// For one call, answer included.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Pods read in one page.
 const PAGE: u32 = 200;
 
 #[derive(Clone)]
 pub struct Calls {
     client: Client,
-}
-
-/// Why a change was not made; for the log.
-#[derive(Debug, thiserror::Error)]
-enum CallError {
-    #[error("no answer within {DEADLINE:?}")]
-    Late,
-    #[error(transparent)]
-    Api(#[from] ::kube::Error),
 }
 
 impl Calls {
@@ -111,7 +97,7 @@ impl Calls {
                 match in_time(api.patch_status(name, &params, &patch)).await {
                     Ok(_) => {}
                     // Gone meanwhile.
-                    Err(CallError::Api(::kube::Error::Api(status))) if status.code == 404 => {}
+                    Err(error) if error.code() == Some(404) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -122,41 +108,19 @@ impl Calls {
         }
     }
 
-    /// The event that `kubectl describe node` shows. Losing it loses nothing else.
+    /// The event that `kubectl describe node` shows.
     async fn tell(&self, node: &Node) {
-        let now = Timestamp::now();
-        let event = json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": format!("{}.{:x}", node.name, now.as_nanosecond()), "namespace": "default"},
-            "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid},
-            "type": "Normal", "reason": "NodeNotReady",
-            "message": format!("Node {} status is now: NodeNotReady", node.name), "count": 1,
-            "firstTimestamp": seconds(now), "lastTimestamp": seconds(now),
-            "source": {"component": "node-controller"},
-            "reportingComponent": "node-controller", "reportingInstance": "",
-        });
-        let Ok(event) = serde_json::from_value::<DynamicObject>(event) else { return };
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), "default", &resource("", "Event"));
-        let params = PostParams::default();
-        if let Err(error) = in_time(api.create(&params, &event)).await {
-            tracing::warn!(node = node.name, %error, "event not written");
-        }
+        let told = Told {
+            about: json!({"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}),
+            component: "node-controller",
+            kind: "Normal",
+            reason: "NodeNotReady",
+            message: &format!("Node {} status is now: NodeNotReady", node.name),
+        };
+        tell(&self.client, told).await;
     }
 
     fn nodes(&self) -> Api<DynamicObject> {
         Api::all_with(self.client.clone(), &resource("", "Node"))
     }
-}
-
-async fn in_time<T>(call: impl Future<Output = Result<T, ::kube::Error>>) -> Result<T, CallError> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(CallError::Late),
-    }
-}
-
-/// Plural names of the kinds used here follow from the singular.
-fn resource(group: &str, kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind))
 }

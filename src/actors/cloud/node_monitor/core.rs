@@ -1,14 +1,16 @@
 //! What the monitor remembers: nodes, signs of life, what is under way. No clock, no I/O.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::judge::{Change, Node, judge};
+use crate::supervise::{doubled, spread};
 
 /// First and longest pause after a change that the API refused.
-const BACKOFF_FIRST_MS: i64 = 1_000;
-const BACKOFF_MOST_MS: i64 = 30_000;
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Core {
@@ -117,9 +119,7 @@ impl Core {
         work.busy = false;
         work.failures = if fine { 0 } else { work.failures.saturating_add(1) };
         // Even when fine: the watch must show what was done before it is judged again.
-        let doubled = BACKOFF_FIRST_MS.saturating_mul(1i64.checked_shl(work.failures.min(16)).unwrap_or(1));
-        let pause = SignedDuration::from_millis(doubled.min(BACKOFF_MOST_MS));
-        let pause = pause + SignedDuration::from_secs_f64(pause.as_secs_f64() * jitter.clamp(0.0, 1.0) / 2.0);
+        let pause = spread(doubled(BACKOFF_FIRST, work.failures, BACKOFF_MOST), jitter);
         work.not_before = now.saturating_add(pause).ok();
     }
 

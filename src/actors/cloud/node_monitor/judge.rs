@@ -3,6 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::kube::time::whole_second;
+
 /// Keys of the taints that follow from the Ready condition.
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -176,7 +178,6 @@ pub fn pod_patch(pod: &Value, known: bool, now: Timestamp) -> Option<Value> {
     Some(json!({"status": {"conditions": [changed]}}))
 }
 
-/// To the second, as Kubernetes writes times.
-pub fn seconds(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+fn seconds(time: Timestamp) -> String {
+    whole_second(time).to_string()
 }

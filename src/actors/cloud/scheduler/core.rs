@@ -1,15 +1,17 @@
 //! The scheduler's memory and its decisions. No clock, no I/O.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::place::{Room, explain, place};
 use super::view::{Node, Pod, PodKey};
+use crate::supervise::{doubled, spread};
 
 /// First and longest pause before a pod is tried again, as in kube-scheduler.
-const BACKOFF_FIRST_MS: i64 = 1_000;
-const BACKOFF_MOST_MS: i64 = 10_000;
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MOST: Duration = Duration::from_secs(10);
 /// A pod that no change helps is still tried this often: changes may have been missed.
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// Calls under way at once.
@@ -287,9 +289,6 @@ impl Attempt {
 
 /// Doubling from one second to ten, and up to half as much again.
 fn later(now: Timestamp, tries: u32, jitter: f64) -> Timestamp {
-    let doubled =
-        BACKOFF_FIRST_MS.saturating_mul(1i64.checked_shl(tries.saturating_sub(1).min(16)).unwrap_or(1));
-    let pause = SignedDuration::from_millis(doubled.min(BACKOFF_MOST_MS));
-    let pause = pause + SignedDuration::from_secs_f64(pause.as_secs_f64() * jitter.clamp(0.0, 1.0) / 2.0);
+    let pause = spread(doubled(BACKOFF_FIRST, tries.saturating_sub(1), BACKOFF_MOST), jitter);
     now.saturating_add(pause).unwrap_or(now)
 }

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use crate::supervise::doubled;
+
 const FLOOR: Duration = Duration::from_millis(200);
-const CEILING: Duration = Duration::from_secs(10);
+/// Half of the ten seconds within which a node is to be Ready once its link is back.
+const CEILING: Duration = Duration::from_secs(5);
 /// A session this long proves that the way is good: the next failure starts over.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
@@ -15,10 +18,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after one more failure: between 0.2 s and the doubling limit (at most 10 s).
+    /// The pause after one more failure: between 0.2 s and the doubling limit (at most 5 s).
     /// `random` is uniform in 0.0..1.0.
     pub fn next(&mut self, random: f64) -> Duration {
-        let limit = FLOOR.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(CEILING);
+        let limit = doubled(FLOOR, self.failures, CEILING);
         self.failures = self.failures.saturating_add(1);
         FLOOR + (limit - FLOOR).mul_f64(random.clamp(0.0, 1.0))
     }
@@ -36,10 +39,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_to_ten_seconds_and_starts_over_after_a_good_session() {
+    fn grows_to_five_seconds_and_starts_over_after_a_good_session() {
         let mut backoff = Backoff::default();
         let longest: Vec<u128> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
-        assert_eq!(longest, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(longest, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
         assert_eq!(backoff.next(0.0), FLOOR);
         backoff.session_lasted(Duration::from_secs(9));
         assert_eq!(backoff.next(1.0), CEILING, "a session that dies at once is a failure");

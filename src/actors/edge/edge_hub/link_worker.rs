@@ -29,6 +29,8 @@ pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Largest websocket frame that is read at all. What is between the two is skipped, so that one
 /// big message does not end the session, and with it everything else, again and again.
 const MAX_FRAME_BYTES: usize = 16 << 20;
+/// How long a fresh attempt beside the patient one may take.
+const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// Header in which both sides name the extensions they have.
 const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
 const OUR_EXTENSIONS: &str = "ack-window,resync";
@@ -53,13 +55,31 @@ pub struct PumpSettings {
 
 /// Opens a session for `node`.
 ///
+/// One patient attempt has the whole handshake timeout, which a slow link may need. Beside it short
+/// fresh ones follow each other: when packets were dropped without a word, an attempt begun before
+/// the link came back waits for retransmissions that are far apart by then; a fresh one does not.
+///
 /// # Errors
 /// What went wrong, for the log.
 pub async fn dial(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {
     let deadline = Duration::from_secs(config.websocket.handshake_timeout.max(1));
-    timeout(deadline, handshake(config, node, identity))
-        .await
-        .unwrap_or_else(|_| Err(format!("no connection to {} within {deadline:?}", config.websocket.server)))
+    let patient = timeout(deadline, handshake(config, node, identity));
+    let fresh = async {
+        let mut turn = interval(FRESH_ATTEMPT);
+        turn.tick().await;
+        loop {
+            turn.tick().await;
+            if let Ok(Ok(dialled)) = timeout(FRESH_ATTEMPT, handshake(config, node, identity)).await {
+                return dialled;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = patient => outcome.unwrap_or_else(|_| {
+            Err(format!("no connection to {} within {deadline:?}", config.websocket.server))
+        }),
+        dialled = fresh => Ok(dialled),
+    }
 }
 
 async fn handshake(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {

@@ -11,15 +11,16 @@ use serde_json::Value;
 
 use super::action::{Action, Note, Outcome};
 use super::names::{self, PodRef};
+use super::news_worker::{News, WorkerReport};
 use super::observed::{Container, Life, Sandbox};
-use super::pod_worker::{News, WorkerReport};
 use super::pull_auth::credentials;
 use super::site_worker::{Fetched, Materials, STORE_DEADLINE, Site, fetch, report_status};
 use super::state::specs;
 use super::volumes::{PodVolumes, material};
-use super::{environment, resources, spec, volumes_worker};
+use super::{environment, resources, security, spec, volumes_worker};
 use crate::bus::meta;
 use crate::cri::runtime::{CriError, CriErrorKind};
+use crate::kube::defaults;
 
 /// One action with all it needs.
 pub struct Job {
@@ -308,8 +309,13 @@ impl Job {
         );
         let mounts = mounts.await.map_err(|err| err.to_string())?;
         let config = spec::container_config(&self.pod, container, restarts, image_ref, env, mounts, host);
+        let mut config = config.map_err(|err| err.to_string())?;
+        let image = self.site.runtime.image_status(image_ref.to_owned()).await.map_err(|err| err.message)?;
+        let image = image.ok_or_else(|| format!("image {image_ref} is gone"))?;
+        security::apply_image_user(&mut config, &self.pod, container, &image)
+            .map_err(|err| err.to_string())?;
         let sandbox = spec::sandbox_config(&self.pod, host, sandbox.attempt);
-        Ok((config.map_err(|err| err.to_string())?, sandbox.map_err(|err| err.to_string())?))
+        Ok((config, sandbox.map_err(|err| err.to_string())?))
     }
 
     async fn kill(&self, id: &str, grace_secs: i64) -> Outcome {
@@ -448,14 +454,9 @@ pub fn container_row(sandbox_id: &str) -> RowKind {
     RowKind::Container { sandbox_id: sandbox_id.to_owned(), life: Life::Unknown }
 }
 
-/// The API's default: `Always` for `:latest` and untagged images, else `IfNotPresent`.
 fn pull_policy<'a>(container: &'a ContainerSpec, image: &str) -> &'a str {
-    if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
-        return policy;
-    }
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let latest = !name.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest");
-    if latest { "Always" } else { "IfNotPresent" }
+    let policy = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty());
+    policy.unwrap_or_else(|| defaults::pull_policy(image))
 }
 
 fn reference(image: v1::Image, name: &str) -> String {

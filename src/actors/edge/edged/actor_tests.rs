@@ -295,6 +295,17 @@ async fn pods_come_back_after_a_reboot_with_no_cloud() {
 }
 
 #[actix::test]
+async fn an_image_that_runs_as_root_does_not_start_where_root_is_forbidden() {
+    tokio::time::pause();
+    let bench = fresh();
+    bench.apply(&pod("web", json!({"spec": {"securityContext": {"runAsNonRoot": true}}})));
+    until("refused", SOON, || bench.waiting() == "CreateContainerConfigError").await;
+    let message = bench.status()["containerStatuses"][0]["state"]["waiting"]["message"].clone();
+    assert!(message.as_str().is_some_and(|text| text.contains("image will run as root")), "{message}");
+    assert!(bench.runtime.containers().is_empty());
+}
+
+#[actix::test]
 async fn a_crash_loop_backs_off() {
     tokio::time::pause();
     let bench = fresh();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::supervise::doubled;
+
 /// First pause after a crash or a failed pull, and the longest one (the kubelet's figures:
 /// kubernetes.io, "Pod lifecycle", container restarts; "Images", image pull back-off).
 pub const CRASH_BASE: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ impl Retry {
     /// Notes a failure at `now`: the next try comes after `base` doubled per earlier failure, at
     /// most `cap`, plus up to a tenth by `jitter` (0.0..=1.0).
     pub fn fail(&mut self, now: Timestamp, base: Duration, cap: Duration, jitter: f64) {
-        let pause = base.saturating_mul(2_u32.saturating_pow(self.failures)).min(cap);
+        let pause = doubled(base, self.failures, cap);
         self.failures = self.failures.saturating_add(1);
         self.pause = pause + pause.mul_f64(jitter.clamp(0.0, 1.0) / 10.0);
         self.since = Some(now);

@@ -6,8 +6,9 @@ use actix::{Context, Handler, StreamHandler};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::names::PodRef;
+use super::news_worker::{News, WorkerReport};
 use super::node_worker::{NodeSeen, Reachable};
-use super::pod_worker::{Configured, Look, News, WorkerReport};
+use super::pod_worker::{Configured, Look};
 use super::{Edged, Entry, loading_worker, report_lost, sources};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::meta::ReportEvent;

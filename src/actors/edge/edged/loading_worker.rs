@@ -14,6 +14,7 @@ use super::names::PodRef;
 use crate::bus::{Link, meta};
 use crate::config::EdgedConfig;
 use crate::cri::runtime::{CriError, Runtime};
+use crate::supervise::spread;
 
 /// How long MetaManager may take to list the pods.
 const LIST_DEADLINE: Duration = Duration::from_secs(15);
@@ -58,7 +59,7 @@ impl Loader {
                 tracing::warn!(error = problem, "pods cannot be loaded yet");
                 told = true;
             }
-            tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+            tokio::time::sleep(spread(pause, fastrand::f64())).await;
             pause = pause.saturating_mul(2).min(RETRY_CAP);
         }
     }

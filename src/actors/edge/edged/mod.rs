@@ -21,6 +21,7 @@ pub mod host;
 mod loading_worker;
 mod machine;
 pub mod names;
+mod news_worker;
 mod node;
 mod node_worker;
 mod observed;
@@ -54,9 +55,10 @@ use action_worker::{Row, rows};
 use events::EventLog;
 use loading_worker::{Loaded, Loader};
 use names::PodRef;
+use news_worker::WorkerReport;
 use node_worker::{NodeSettings, NodeWorker, Probe, Reachable};
 use orphans::{Evidence, Orphans};
-use pod_worker::{Apply, PodWorker, Refuse, Relisted, Remove, WorkerReport};
+use pod_worker::{Apply, PodWorker, Refuse, Relisted, Remove};
 use site_worker::Site;
 pub use site_worker::{Clock, MetaLinks};
 
@@ -65,7 +67,7 @@ use crate::bus::{ActorStats, Link};
 use crate::config::EdgedConfig;
 use crate::cri::runtime::Runtime;
 use crate::model::NodeName;
-use crate::supervise::{Policy, TreeHandle, WorkerAddr};
+use crate::supervise::{Policy, TreeHandle, WorkerAddr, doubled, spread};
 use crate::telemetry::edged::EdgedMetrics;
 
 /// The actor's name in the tree; its workers hang below it.
@@ -308,10 +310,9 @@ impl Edged {
 
     fn listen_later(&mut self, ctx: &mut Context<Self>) {
         self.runtime_lost = true;
-        let doubled = LISTEN_BASE.saturating_mul(2_u32.saturating_pow(self.listen_failures));
+        let pause = doubled(LISTEN_BASE, self.listen_failures, LISTEN_CAP);
         self.listen_failures = self.listen_failures.saturating_add(1);
-        let pause = doubled.min(LISTEN_CAP).mul_f64(1.0 + fastrand::f64() / 2.0);
-        ctx.run_later(pause, Self::listen);
+        ctx.run_later(spread(pause, fastrand::f64()), Self::listen);
         self.probe_node();
     }
 

@@ -353,15 +353,10 @@ impl Planner<'_> {
 
     /// The pod is over but still there: nothing runs, its containers stay for their logs.
     fn finish(&mut self) {
-        let observed = &self.state.observed;
-        if observed.any_alive() {
+        if self.state.observed.any_alive() {
             return self.kill_all();
         }
-        for sandbox in &observed.sandboxes {
-            if sandbox.ready || !self.state.memory.stopped.contains(&sandbox.id) {
-                self.call(&sandbox.id, Action::StopSandbox { id: sandbox.id.clone() });
-            }
-        }
+        self.collect(None);
         if !self.state.memory.unmounted {
             self.call("", Action::TearDown { all: false });
         }

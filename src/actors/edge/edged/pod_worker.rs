@@ -11,15 +11,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::action::{Action, Note, Outcome, Work};
+use super::action::{Action, Outcome, Work};
 use super::action_worker::{Job, Row, RowKind, Sight, container_row};
 use super::names::{self, PodRef};
+use super::news_worker::{News, WorkerReport};
 use super::observed::{Life, Observed};
 use super::plan::{natural_end, plan};
 use super::resources;
 use super::site_worker::{Materials, Site, report_status};
 use super::state::{PodState, specs};
 use super::status::{Surroundings, status};
+use crate::supervise::{doubled, spread};
 
 /// Pause before a status that was not stored is offered again, doubled up to the second figure.
 const REPORT_RETRY: Duration = Duration::from_secs(1);
@@ -62,26 +64,6 @@ pub struct Relisted {
 pub struct Refuse {
     pub reason: &'static str,
     pub message: String,
-}
-
-/// What a worker tells Edged.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct WorkerReport {
-    pub pod: Arc<Pod>,
-    pub news: News,
-}
-
-#[derive(Debug)]
-pub enum News {
-    /// A container or sandbox of this pod: events about it are for this worker.
-    Owns(String),
-    Note(Note),
-    Phase(String),
-    /// The containers are dead and released: host ports and such are free again.
-    Ended,
-    /// Nothing is left; the worker may go.
-    Finished,
 }
 
 pub struct PodWorker {
@@ -396,9 +378,9 @@ impl PodWorker {
                 worker.stored = Some(wanted);
                 return worker.report(ctx);
             }
-            let doubled = REPORT_RETRY.saturating_mul(2_u32.saturating_pow(worker.report_failures));
+            let pause = doubled(REPORT_RETRY, worker.report_failures, REPORT_RETRY_CAP);
+            let pause = spread(pause, worker.state.memory.jitter);
             worker.report_failures = worker.report_failures.saturating_add(1);
-            let pause = doubled.min(REPORT_RETRY_CAP).mul_f64(1.0 + worker.state.memory.jitter / 2.0);
             ctx.run_later(pause, Self::report);
         }));
     }

@@ -47,7 +47,7 @@ pub fn credentials(pod: &Pod, sources: &Sources, image: &str) -> Vec<AuthConfig>
         };
         for (registry, entry) in auths {
             if let Some(depth) = fits(&registry, image) {
-                found.push((depth, auth(&registry, entry)));
+                found.push((depth, auth(entry)));
             }
         }
     }
@@ -81,7 +81,7 @@ fn split(image: &str) -> (&str, &str) {
     }
 }
 
-fn auth(registry: &str, entry: Entry) -> AuthConfig {
+fn auth(entry: Entry) -> AuthConfig {
     let decoded = STANDARD.decode(entry.auth.trim()).ok().and_then(|raw| String::from_utf8(raw).ok());
     let (username, password) = match decoded.as_deref().and_then(|text| text.split_once(':')) {
         Some((user, password)) => (user.to_owned(), password.to_owned()),
@@ -91,7 +91,9 @@ fn auth(registry: &str, entry: Entry) -> AuthConfig {
         username,
         password,
         auth: String::new(),
-        server_address: registry.to_owned(),
+        // Empty as with the kubelet: containerd compares it as a URL with a host, and what stands in
+        // a secret (`registry.example:5000`) is mostly none, so that the credentials would not be used.
+        server_address: String::new(),
         identity_token: entry.identitytoken,
         registry_token: entry.registrytoken,
     }

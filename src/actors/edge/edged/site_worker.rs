@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::host::HostContext;
 use super::names::PodRef;
-use super::pod_worker::WorkerReport;
+use super::news_worker::WorkerReport;
 use super::sources::{self, Sources};
 use crate::bus::{Link, meta};
 use crate::cri::runtime::Runtime;

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observed::{Container, Life, time_of};
 use super::plan::{Needs, PULL_ERROR_SHOWN, needs};
 use super::state::{ImageState, PodState, full_name, is_sidecar, restart_policy, specs};
+use crate::kube::time;
 
 /// What a status needs besides the pod's own state.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +89,7 @@ fn some_of<T>(list: Vec<T>) -> Option<Vec<T>> {
 /// Kubernetes times have whole seconds.
 #[must_use]
 pub fn whole_second(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+    Time(time::whole_second(at))
 }
 
 /// The kubelet's `getPhase`.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::model::{Reason, Status};
 use crate::store::{Batch, Row, Table};
+use crate::supervise::doubled;
 
 /// Key prefixes of what waits.
 pub const STATUS_PREFIX: &str = "podstatus/";
@@ -130,9 +131,9 @@ impl Reports {
         let Some(pending) = self.pods.get_mut(pod) else { return settled };
         pending.under_way = false;
         if answer == Answer::Later {
-            let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(pending.failures.min(8)));
-            pending.failures += 1;
-            pending.due = now + pause.min(LAST_RETRY).mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+            let pause = doubled(FIRST_RETRY, pending.failures, LAST_RETRY);
+            pending.failures = pending.failures.saturating_add(1);
+            pending.due = now + pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
             return settled;
         }
         pending.failures = 0;
@@ -191,9 +192,20 @@ impl Reports {
 }
 
 /// The strategic patch of a status report (protocol 12); the uid makes it miss a pod that was
-/// recreated under the same name.
+/// recreated under the same name. A new sandbox has new addresses: lists that would be merged by
+/// address replace what was there, and an address that is gone is taken back.
 #[must_use]
 pub fn status_patch(pod: &PodId, status: &Value) -> String {
+    let mut status = status.clone();
+    if let Some(fields) = status.as_object_mut() {
+        for addresses in ["podIPs", "hostIPs"] {
+            let list = fields.entry(addresses).or_insert_with(|| json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(json!({"$patch": "replace"}));
+            }
+        }
+        fields.entry("podIP").or_insert(Value::Null);
+    }
     json!({"metadata": {"uid": pod.uid}, "status": status}).to_string()
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::kube::names::dns_subdomain;
+
 /// Kinds a pod can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RefKind {
@@ -29,7 +31,8 @@ impl Reference {
 }
 
 /// Everything `pod` names: volumes (projected sources too), the environment of all three kinds of
-/// containers, image pull secrets, its service account. Malformed parts name nothing.
+/// containers, image pull secrets, its service account. Malformed parts name nothing, nor does text that can be
+/// no object's name: it would become part of a path.
 #[must_use]
 pub fn of_pod(pod: &Value) -> BTreeSet<Reference> {
     let mut found = Collector {
@@ -75,7 +78,7 @@ struct Collector<'a> {
 impl Collector<'_> {
     fn add(&mut self, kind: RefKind, name: Option<&Value>) {
         if let Some(name) = name.and_then(Value::as_str)
-            && !name.is_empty()
+            && dns_subdomain(name).is_empty()
         {
             self.refs.insert(Reference::new(kind, self.namespace, name));
         }
@@ -153,6 +156,11 @@ mod tests {
                 "claim",
                 json!({"volumes": [{"persistentVolumeClaim": {"claimName": "d"}}]}),
                 vec![default, "PersistentVolumeClaim d"],
+            ),
+            (
+                "no names",
+                json!({"volumes": [{"secret": {"secretName": "../x"}}, {"configMap": {"name": ".."}}]}),
+                vec![default],
             ),
             ("malformed", json!({"volumes": {"configMap": 1}, "containers": [7, null]}), vec![default]),
         ] {

@@ -1,0 +1,161 @@
+//! Links that go bad and come back: half-open in each direction, cut for long, edited meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::harness::cluster::{Cloud, Edge};
+use super::harness::process::PATIENCE;
+use super::harness::containerd::Containerd;
+use super::harness::process::{http, until};
+use super::harness::proxy::{Cut, Proxy};
+use super::main_job::{World, sleeper};
+
+/// What users are promised after the link is back.
+const PROMISE: Duration = Duration::from_secs(10);
+
+/// A world whose node reaches its cloud through a proxy, with fast judgement of silent nodes.
+fn behind_a_proxy() -> (World, Proxy) {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Containerd::start();
+    let cloud = Cloud::start(&dir.path().join("c"), &["modules.nodeMonitor.gracePeriodSecs=12"]);
+    let proxy = Proxy::to(cloud.hub_port);
+    let server = format!("modules.edgeHub.websocket.server=127.0.0.1:{}", proxy.port);
+    let settings = [server.as_str(), "modules.edgeHub.websocket.readDeadline=6"];
+    let edge = Edge::join(&cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &settings);
+    (World { edge, cloud, runtime, dir }, proxy)
+}
+
+fn ready_within_the_promise(world: &World, what: &str, since: Instant) {
+    world.kubectl().wait_node("edge-1", "True");
+    let took = since.elapsed();
+    assert!(took <= PROMISE, "{what}: Ready {took:?} after the link was back\n{}", world.edge.process.tail());
+}
+
+#[test]
+fn a_node_is_ready_ten_seconds_after_a_half_open_link_is_back() {
+    let (mut world, proxy) = behind_a_proxy();
+    let kubectl = world.kubectl();
+    for cut in [Cut::Up, Cut::Down] {
+        proxy.cut(cut);
+        kubectl.wait_node("edge-1", "Unknown");
+        until("the edge knows that the link is dead", PATIENCE, || {
+            let (_, text) = http("GET", &world.edge.monitor, "/metrics", &[])?;
+            if text.contains("kubeedge_edgehub_connected 0") { Ok(()) } else { Err("connected".into()) }
+        });
+        let back = Instant::now();
+        proxy.restore();
+        ready_within_the_promise(&world, &format!("{cut:?}"), back);
+    }
+    assert!(world.edge.process.is_running() && world.cloud.process.is_running());
+}
+
+/// AT05 and AT07: the pods of a node that was away are left alone, and what changed meanwhile arrives.
+#[test]
+fn a_long_cut_restarts_nothing_and_loses_nothing() {
+    let (world, proxy) = behind_a_proxy();
+    let kubectl = world.kubectl();
+    kubectl.run(&["create", "configmap", "app", "--from-literal=key=one"]);
+    let mounts = "    volumeMounts: [{ name: app, mountPath: /app }]
+  volumes: [{ name: app, configMap: { name: app } }]
+";
+    kubectl.apply(&sleeper("steady", mounts));
+    for pod in ["doomed", "forced"] {
+        kubectl.apply(&sleeper(pod, ""));
+    }
+    for pod in ["steady", "doomed", "forced"] {
+        kubectl.wait_running(pod);
+    }
+    let identity = || {
+        let path = "jsonpath={.metadata.uid} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+        kubectl.run(&["get", "pod", "steady", "-o", path])
+    };
+    let before = identity();
+
+    proxy.cut(Cut::Both);
+    kubectl.wait_node("edge-1", "Unknown");
+    kubectl.run(&["delete", "pod", "doomed", "--wait=false"]);
+    kubectl.run(&["delete", "pod", "forced", "--force", "--grace-period=0"]);
+    kubectl.wait_gone("pod/forced");
+    kubectl.run(&["delete", "configmap", "app"]);
+    kubectl.run(&["create", "configmap", "app", "--from-literal=key=two"]);
+    kubectl.run(&["patch", "configmap", "app", "-p", "{\"data\":{\"key\":\"three\"}}"]);
+    for pod in ["steady", "doomed", "forced"] {
+        assert_eq!(world.runtime.running_containers(pod), 1, "{pod} runs on while offline");
+    }
+
+    let back = Instant::now();
+    proxy.restore();
+    ready_within_the_promise(&world, "both ways", back);
+    until("the edit arrives", PATIENCE, || {
+        let is = world.runtime.exec("steady", "main", &["cat", "/app/key"]);
+        if is == "three" { Ok(()) } else { Err(is) }
+    });
+    kubectl.wait_gone("pod/doomed");
+    for pod in ["doomed", "forced"] {
+        until(&format!("{pod} is gone from the runtime"), PATIENCE, || {
+            let running = world.runtime.running_containers(pod);
+            if running == 0 { Ok(()) } else { Err(format!("{running} run")) }
+        });
+    }
+    kubectl.wait_running("steady");
+    assert_eq!(identity(), before, "same pod, same container, no restart");
+    assert!(before.ends_with(" 0"), "{before}");
+    kubectl.run(&["delete", "pod", "steady"]);
+}
+
+/// AT03: killed again and again, then the cloud, then both.
+#[test]
+fn twenty_kills_of_edgecore_change_nothing() {
+    let mut world = World::start();
+    let kubectl = world.kubectl();
+    kubectl.apply(&sleeper("steady", ""));
+    kubectl.wait_running("steady");
+    let path =
+        "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+    let before = kubectl.run(&["get", "pod", "steady", "-o", path]);
+    for round in 0..20 {
+        world.edge.process.kill9();
+        world.edge.restart(&[]);
+        if round % 2 == 0 {
+            // Every other time it dies before it has started.
+            world.edge.wait_ready();
+        }
+    }
+    world.cloud.process.kill9();
+    world.cloud.restart(&[]);
+    world.cloud.process.kill9();
+    world.edge.process.kill9();
+    world.edge.restart(&[]);
+    world.cloud.restart(&[]);
+    kubectl.apply(&sleeper("after", ""));
+    kubectl.wait_running("after");
+    kubectl.wait_running("steady");
+    assert_eq!(kubectl.run(&["get", "pod", "steady", "-o", path]), before);
+    for process in [&world.edge.process, &world.cloud.process] {
+        assert!(!process.log().contains("panicked"), "{}", process.tail());
+    }
+    kubectl.run(&["delete", "pod", "steady", "after"]);
+}
+
+#[test]
+fn a_second_edge_with_the_same_certificate_replaces_the_first_and_it_is_logged() {
+    let mut world = World::start();
+    let stolen = world.dir.path().join("stolen");
+    let copy = std::process::Command::new("cp").arg("-a").arg(&world.edge.dir).arg(&stolen).status().unwrap();
+    assert!(copy.success());
+    let no_runtime = stolen.join("no-runtime.sock");
+    let settings = [
+        format!("dataDir={}/thief", stolen.display()),
+        format!("modules.edgeHub.tlsCaFile={}/ca/rootCA.crt", stolen.display()),
+        format!("modules.edgeHub.tlsCertFile={}/certs/server.crt", stolen.display()),
+        format!("modules.edgeHub.tlsPrivateKeyFile={}/certs/server.key", stolen.display()),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut thief = Edge::start(&world.cloud, &stolen, "edge-1", &no_runtime, "", &settings);
+    until("the cloud says that a session was replaced", PATIENCE, || {
+        let log = world.cloud.process.log();
+        if log.contains("reason=\"replaced\"") { Ok(()) } else { Err(world.cloud.process.tail()) }
+    });
+    thief.process.kill9();
+    world.kubectl().wait_node("edge-1", "True");
+    assert!(world.edge.process.is_running());
+}
