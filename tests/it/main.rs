@@ -11,6 +11,7 @@
 )]
 
 mod api_socket;
+mod attack;
 mod bad_input;
 mod cri;
 mod harness;
