@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::harness::cluster::{Kubectl, PATIENCE};
+use super::harness::cluster::Kubectl;
+use super::harness::process::PATIENCE;
 use super::harness::process::until;
 use super::main_job::{World, sleeper};
 
