@@ -136,8 +136,8 @@ impl MetaManager {
             let row = self.store.get(Table::Outbox, outbox::key(sequence).as_bytes());
             match row {
                 Ok(Some(row)) => events.extend(serde_json::from_slice::<Value>(&row)),
-                // Its write is under way.
-                Ok(None) if self.is_writing => break,
+                // Its write is under way or comes next; in between, nothing is being written.
+                Ok(None) if self.is_writing || !self.next_batch.is_empty() => break,
                 Ok(None) => {}
                 Err(err) => {
                     tracing::warn!(error = %err, "the outbox cannot be read");

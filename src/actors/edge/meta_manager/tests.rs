@@ -282,6 +282,24 @@ async fn events_leave_the_disk_when_the_cloud_has_read_them() {
 }
 
 #[actix::test]
+async fn no_event_is_taken_for_sent_before_it_is_written() {
+    let store = Arc::new(MemoryStore::new());
+    let world = start(&store);
+    world.answer(|_| resp(None, Some(Status::failure(Reason::NotFound, "no lease"))));
+    world.connect(false).await;
+    store.set_faults(Faults { write_delay: Duration::from_millis(20), ..Faults::default() });
+    let event = |name: &str| {
+        let event = json!({"metadata": {"name": name, "namespace": "default"}, "involvedObject": {}});
+        ReportEvent(Box::new(serde_json::from_value(event).unwrap()))
+    };
+    // The second and third come while the first is being written.
+    let sent = futures_util::future::join_all(["e1", "e2", "e3"].map(|name| world.meta.send(event(name)))).await;
+    assert!(sent.into_iter().all(|it| it.unwrap().is_ok()));
+    let events = |world: &World| world.sent.lock().iter().filter(|it| it.starts_with("insert default/event/")).count();
+    world.eventually("all of them went", |world| events(world) == 3).await;
+}
+
+#[actix::test]
 async fn registration_works_against_both_clouds() {
     let world = start(&Arc::new(MemoryStore::new()));
     let node = || {
