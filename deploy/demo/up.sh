@@ -71,21 +71,23 @@ ip=$("$kubectl" get pod hello -o 'jsonpath={.status.podIP}')
 
 echo
 "$kubectl" get nodes,pods -o wide
+[ "$(command -v kubectl)" = "$kubectl" ] || alias=$'\n'"  alias kubectl=$kubectl"
 cat <<TEXT
 
 It runs. Look around:
 
-  export KUBECONFIG=$KUBECONFIG
-  alias kubectl=$kubectl
-  kubectl get nodes                     kubectl describe node $node
-  kubectl describe pod hello            curl http://$ip:8080
-  tail /var/log/pods/*hello*/hello/0.log 2>/dev/null || tail $dir/var/log/pods/*hello*/hello/0.log
+  export KUBECONFIG=$KUBECONFIG${alias:-}
+  kubectl get nodes
+  kubectl describe node $node
+  kubectl describe pod hello
+  curl http://$ip:8080
+  tail $dir/var/log/pods/default_hello_*/hello/0.log
 
-Break it, and watch it come back (kubectl get pods -w):
+Break it, and watch it come back (kubectl get pods,nodes):
 
-  kill -9 \$(pgrep -x edgecore)          the container does not notice
-  kill -9 \$(pgrep -x cloudcore)         the node is Ready again by itself
-  kill -9 \$(pgrep -f 'httpd -p 8080')   pid 1 of the container lives on; try: pkill -9 -f index.html
+  kill -9 \$(cat $dir/log/edgecore.pid)     the container does not notice
+  kill -9 \$(cat $dir/log/cloudcore.pid)    the edge finds it again by itself
+  pkill -9 -f '[h]ttpd -p 8080'    the container is started again: RESTARTS goes up
 
 See inside: http://127.0.0.1:9091/actors (cloud), http://127.0.0.1:9092/actors (edge), /metrics, /readyz.
 Logs: $dir/log. Stop and remove it all: make demo-down
