@@ -293,9 +293,11 @@ async fn no_event_is_taken_for_sent_before_it_is_written() {
         ReportEvent(Box::new(serde_json::from_value(event).unwrap()))
     };
     // The second and third come while the first is being written.
-    let sent = futures_util::future::join_all(["e1", "e2", "e3"].map(|name| world.meta.send(event(name)))).await;
+    let sent =
+        futures_util::future::join_all(["e1", "e2", "e3"].map(|name| world.meta.send(event(name)))).await;
     assert!(sent.into_iter().all(|it| it.unwrap().is_ok()));
-    let events = |world: &World| world.sent.lock().iter().filter(|it| it.starts_with("insert default/event/")).count();
+    let events =
+        |world: &World| world.sent.lock().iter().filter(|it| it.starts_with("insert default/event/")).count();
     world.eventually("all of them went", |world| events(world) == 3).await;
 }
 
