@@ -201,8 +201,8 @@ pub fn check_fields(
             kind.kind
         ))
     };
-    if let Some((path, expected)) = report.wrong_type {
-        return Err(cannot(format!("json: cannot unmarshal field {path}: expected {expected}")));
+    if let Some((path, why)) = report.wrong_type {
+        return Err(cannot(format!("json: cannot unmarshal field {path}: {why}")));
     }
     if report.unknown_fields.is_empty() {
         return Ok(Vec::new());

@@ -34,10 +34,25 @@ impl ApiError {
         Self::new(Reason::Unauthorized, "Unauthorized")
     }
 
-    /// No such path.
+    /// No such path. The details are empty but there: kubectl debug reads them without looking.
     #[must_use]
     pub fn no_route() -> Self {
-        Self::new(Reason::NotFound, "the server could not find the requested resource")
+        let mut err = Self::new(Reason::NotFound, "the server could not find the requested resource");
+        err.status.details = Some(StatusDetails::default());
+        err
+    }
+
+    /// No such subresource. Those that users of kubectl look for first say where to look instead.
+    #[must_use]
+    pub fn no_subresource(kind: &Kind, subresource: &str) -> Self {
+        let instead = match (kind.plural, subresource) {
+            ("pods", "log") => "the log is on the pod's node, below /var/log/pods (podLogsDir)",
+            ("pods", "exec" | "attach" | "portforward") => "use the container runtime on the pod's node",
+            _ => return Self::no_route(),
+        };
+        let mut err = Self::no_route();
+        err.status.message = format!("{}/{subresource} is not served yet: {instead}", kind.plural);
+        err
     }
 
     #[must_use]

@@ -7,6 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::{self, KINDS, Kind, Nature};
 
+/// Content type of `/openapi/v2` for kubectl. The answer is an empty document, which is no bytes:
+/// kubectl asks when a kind is not in v3, finds it in neither, and says that there is no such kind.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The index: one document per group and version.
 #[must_use]
 pub fn index() -> Value {

@@ -19,6 +19,8 @@ pub enum Path {
         group: String,
         version: String,
     },
+    /// `/openapi/v2`: older than v3, asked for kinds that are not in v3.
+    OpenApiV2,
     OpenApiIndex,
     /// `/openapi/v3/{api/v1 | apis/group/version}`.
     OpenApi {
@@ -76,6 +78,7 @@ pub fn parse(path: &str) -> Result<Path, ApiError> {
         ["apis", group] => Ok(Path::Group((*group).to_owned())),
         ["api", version] => resources("", version),
         ["apis", group, version] => resources(group, version),
+        ["openapi", "v2"] => Ok(Path::OpenApiV2),
         ["openapi", "v3"] => Ok(Path::OpenApiIndex),
         ["openapi", "v3", "api", version] => openapi("", version),
         ["openapi", "v3", "apis", group, version] => openapi(group, version),
@@ -128,7 +131,7 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Result<Path, ApiError> {
         None => None,
         Some(text) => {
             let found = kind.subresources.iter().copied().find(|sub| sub.path() == text);
-            Some(found.ok_or_else(ApiError::no_route)?)
+            Some(found.ok_or_else(|| ApiError::no_subresource(kind, text))?)
         }
     };
     Ok(Path::Resource(Target { kind, namespace, name, sub, watch }))
@@ -192,7 +195,7 @@ mod tests {
             "/api/v1/namespaces/a/pods/b/nonsense",
             "/api/v1/namespaces/a/pods/b/status/more",
             "/apis/apps/v1/deployments",
-            "/openapi/v2",
+            "/openapi/v1",
             "/metrics",
             "/apis/authentication.k8s.io/v1/tokenreviews/x",
         ] {

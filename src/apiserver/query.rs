@@ -231,6 +231,13 @@ pub fn wants_aggregated_discovery(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Does the client read `/openapi/v2` as protobuf? Nothing else is written there.
+#[must_use]
+pub fn wants_openapi_v2(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.contains("com.github.proto-openapi.spec.v2")
+}
+
 /// `Content-Type` without parameters; JSON when there is none.
 #[must_use]
 pub fn content_type(headers: &HeaderMap) -> &str {

@@ -183,6 +183,10 @@ fn describe(path: &Path, headers: &HeaderMap) -> Result<Answer, ApiError> {
         Path::Groups => discovery::groups(),
         Path::Group(name) => discovery::group(name).ok_or_else(ApiError::no_route)?,
         Path::Resources { group, version } => discovery::resources(group, version),
+        Path::OpenApiV2 if query::wants_openapi_v2(headers) => {
+            return Ok(Answer::new(StatusCode::OK, openapi::V2_PROTOBUF, Bytes::new()));
+        }
+        Path::OpenApiV2 => return Err(ApiError::no_route()),
         Path::OpenApiIndex => openapi::index(),
         Path::OpenApi { group, version } => openapi::document(group, version),
         Path::Health | Path::Version | Path::Resource(_) => json!({}),

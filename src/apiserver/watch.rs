@@ -128,6 +128,8 @@ impl Watch {
                 return Some(self.bookmark(self.cursor, true));
             }
             self.signal.borrow_and_update();
+            // Ages in a Table are counted from the moment the row is sent.
+            self.renderer.now = self.core.now();
             let kind = self.renderer.kind;
             let (changes, visible) = self.core.read(|registry| {
                 (registry.changes_since(kind, self.cursor, READ_AT_ONCE), registry.visible())

@@ -1,5 +1,6 @@
 //! edgecore: the hub to the cloud, what must be remembered, and the pods.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::meta_manager::{MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
+use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
@@ -31,6 +33,7 @@ pub fn run(loaded: Loaded<EdgeCoreConfig>) -> u8 {
 fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fatal> {
     let modules = &config.modules;
     let node = node_name(&modules.edged.hostname_override)?;
+    check_labels(&modules.edged.node_labels)?;
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
@@ -90,12 +93,22 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     Ok(Box::new(guard))
 }
 
-/// Offline is normal: the link is logged and measured, but no reason to be called not ready.
+/// The one place where the link is logged. Offline is normal: no reason to be called not ready.
 fn log_link(state: LinkState) {
     match state {
         LinkState::Up => tracing::info!("cloud link is up"),
         LinkState::Down { why } => tracing::warn!(why, "cloud link is down"),
     }
+}
+
+/// A label the API refuses would keep the node from ever being registered.
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Fatal> {
+    for (key, value) in labels {
+        if let Some(why) = qualified_name(key).into_iter().chain(label_value(value)).next() {
+            return Err(format!("modules.edged.nodeLabels.{key}: {why}").into());
+        }
+    }
+    Ok(())
 }
 
 fn node_name(configured: &str) -> Result<NodeName, Fatal> {

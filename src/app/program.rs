@@ -2,8 +2,9 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 
-use crate::config::{CommonConfig, LogFormat};
+use crate::config::CommonConfig;
 use crate::supervise::{
     MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
 };
@@ -34,17 +35,14 @@ pub fn run(
 ) -> u8 {
     if let Err(err) = logging::init(&common.logging) {
         // There is no log yet: this is the one line a service manager will show.
-        return refuse(name, &err);
+        std::io::stderr().write_all(format!("{name}: {}\n", chain(&err)).as_bytes()).ok();
+        return 1;
     }
     install_panic_hook();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        json = common.logging.format == LogFormat::Json,
-        "{name} starts"
-    );
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     // One thread for the main arbiter; blocking work (files, DNS) may take a few more.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = match runtime {
@@ -107,8 +105,12 @@ pub fn chain(err: &dyn Error) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();
     while let Some(inner) = cause {
-        // Writing to a String cannot fail.
-        write!(text, ": {inner}").ok();
+        let inner_text = inner.to_string();
+        // Some errors tell their cause themselves.
+        if !text.contains(&inner_text) {
+            // Writing to a String cannot fail.
+            write!(text, ": {inner_text}").ok();
+        }
         cause = inner.source();
     }
     text

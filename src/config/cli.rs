@@ -10,10 +10,9 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use super::loader::{ConfigFile, Host, Loaded, load_with};
 use crate::model::NodeName;
 
-/// Options of both programs.
+// The options of both programs; clap prints doc comments, and the programs differ.
 #[derive(Debug, Parser)]
 pub struct CoreArgs {
-    /// Config file [default: /etc/kubeedge/config/<program>.yaml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print every key with its default and meaning
@@ -25,7 +24,7 @@ pub struct CoreArgs {
     /// Print the version
     #[arg(long)]
     version: bool,
-    /// Overrides one key of the file; may be repeated
+    /// Sets one key over the file's; may be repeated
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
 }
@@ -43,7 +42,12 @@ pub enum RunMode<T> {
 
 /// Reads the command line (with the program's name first) and, if it is to run, the config file.
 pub fn run_mode<T: ConfigFile>(args: impl IntoIterator<Item = OsString>) -> RunMode<T> {
-    let command = CoreArgs::command().name(T::PROGRAM).bin_name(T::PROGRAM);
+    let config = format!("Config file [default: /etc/kubeedge/config/{}.yaml]", T::PROGRAM);
+    let command = CoreArgs::command()
+        .name(T::PROGRAM)
+        .bin_name(T::PROGRAM)
+        .about(T::ABOUT)
+        .mut_arg("config", |arg| arg.help(config));
     let parsed = command.try_get_matches_from(args).and_then(|matches| CoreArgs::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
@@ -103,13 +107,16 @@ mod tests {
             printed::<EdgeCoreConfig>(&["--version"]),
             concat!("edgecore ", env!("CARGO_PKG_VERSION"), "\n")
         );
-        assert!(printed::<CloudCoreConfig>(&["--help"]).contains("Usage: cloudcore [OPTIONS]"));
+        let help = printed::<CloudCoreConfig>(&["--help"]);
+        for want in ["The cloud side", "Usage: cloudcore [OPTIONS]", "/etc/kubeedge/config/cloudcore.yaml"] {
+            assert!(help.contains(want), "{help}");
+        }
         assert!(printed::<CloudCoreConfig>(&["--defaultconfig"]).contains("kind: CloudCore"));
 
         for (args, want, want_code) in [
             (&["--nonsense"][..], "--nonsense", 2),
             (&["--minconfig", "--defaultconfig"], "cannot be used with", 2),
-            (&["--config", "/nonexistent/x.yaml"], "cannot read /nonexistent/x.yaml: No such file", 1),
+            (&["--config", "/nonexistent/x.yaml"], "/nonexistent/x.yaml does not exist: keadm writes it", 1),
         ] {
             match mode::<CloudCoreConfig>(args) {
                 RunMode::Refuse { message, code } => {

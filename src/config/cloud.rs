@@ -88,6 +88,8 @@ impl ConfigFile for CloudCoreConfig {
     const API_VERSION: &'static str = "cloudcore.config.kubeedge.io/v1alpha1";
     const KIND: &'static str = "CloudCore";
     const PROGRAM: &'static str = "cloudcore";
+    const ABOUT: &'static str =
+        "The cloud side of kubeedge-rs: a Kubernetes API, and the hub that edges connect to";
     const DEFAULTS: &'static str = include_str!("../../config/cloudcore.yaml");
     const FOREIGN_KEYS: &'static [&'static str] = foreign_keys::CLOUD;
     const FREE_MAPS: &'static [&'static str] = &[];

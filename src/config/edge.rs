@@ -50,6 +50,8 @@ impl ConfigFile for EdgeCoreConfig {
     const API_VERSION: &'static str = "edgecore.config.kubeedge.io/v1alpha2";
     const KIND: &'static str = "EdgeCore";
     const PROGRAM: &'static str = "edgecore";
+    const ABOUT: &'static str =
+        "The edge side of kubeedge-rs: runs this node's pods, with or without the cloud";
     const DEFAULTS: &'static str = include_str!("../../config/edgecore.yaml");
     const FOREIGN_KEYS: &'static [&'static str] = foreign_keys::EDGE;
     const FREE_MAPS: &'static [&'static str] = &["modules.edged.nodeLabels"];

@@ -25,6 +25,18 @@ pub(super) fn not_empty(key: &str, text: &str) -> Check {
     require(!text.trim().is_empty(), key, "it must not be empty")
 }
 
+/// A level, or levels of targets: `info,kubeedge::actors=debug`. A word that is no level would be
+/// taken for a target, and everything else would be silent.
+pub(super) fn log_filter(key: &str, text: &str) -> Check {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text.trim()));
+    let wrong =
+        text.split(',').find(|part| !is_level(part.rsplit_once('=').map_or(*part, |(_, level)| level)));
+    let why =
+        format!("{:?} is not error, warn, info, debug, trace or target=level", wrong.unwrap_or_default());
+    require(wrong.is_none(), key, why)
+}
+
 pub(super) fn file(key: &str, path: &Path) -> Check {
     require(!path.as_os_str().is_empty(), key, "it must name a file")
 }

@@ -22,6 +22,8 @@ pub trait ConfigFile: Default + Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// `cloudcore` or `edgecore`.
     const PROGRAM: &'static str;
+    /// What the program is, for `--help`.
+    const ABOUT: &'static str;
     /// The shipped file: every key, its default, a comment.
     const DEFAULTS: &'static str;
     /// KubeEdge's keys that are accepted with a warning, as dotted paths.
@@ -57,6 +59,8 @@ pub struct Loaded<T> {
 /// Why a file is not used. `Display` is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("{} does not exist: keadm writes it, and {program} --minconfig prints a short one", path.display())]
+    Missing { path: PathBuf, program: &'static str },
     #[error("cannot read {}: {why}", path.display())]
     Read { path: PathBuf, why: String },
     #[error("{place}: {why}")]
@@ -96,7 +100,10 @@ pub fn load<T: ConfigFile>(path: &Path) -> Result<Loaded<T>, ConfigError> {
 /// [`ConfigError`], naming file, line and key.
 pub fn load_with<T: ConfigFile>(path: &Path, sets: &[String]) -> Result<Loaded<T>, ConfigError> {
     let fail = |why: String| ConfigError::Read { path: path.into(), why };
-    let meta = std::fs::metadata(path).map_err(|err| fail(err.to_string()))?;
+    let meta = std::fs::metadata(path).map_err(|err| match err.kind() {
+        std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.into(), program: T::PROGRAM },
+        _ => fail(err.to_string()),
+    })?;
     if meta.len() > MAX_FILE_BYTES {
         return Err(fail("it is larger than 1 MiB".into()));
     }

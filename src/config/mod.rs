@@ -27,7 +27,7 @@ pub use edge::{
     WebsocketConfig,
 };
 
-use invalid::{Check, enabled, host_port, ip, not_empty, require};
+use invalid::{Check, enabled, host_port, ip, log_filter, not_empty, require};
 use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.
@@ -66,7 +66,7 @@ impl CommonConfig {
         if !address.is_empty() {
             host_port("commonConfig.monitorServer.bindAddress", address)?;
         }
-        not_empty("commonConfig.logging.level", &self.logging.level)
+        log_filter("commonConfig.logging.level", &self.logging.level)
     }
 }
 

@@ -150,7 +150,10 @@ pub(super) fn error(call: &'static str, status: &tonic::Status) -> CriError {
         _ => CriErrorKind::Other,
     };
     let mut message = message.to_owned();
-    if from_transport && let Some(root) = root_cause(status) {
+    if from_transport
+        && let Some(root) = root_cause(status)
+        && !message.contains(&root)
+    {
         message = format!("{message}: {root}");
     }
     CriError { call, kind, message }

@@ -92,6 +92,10 @@ async fn tables_in_watches() {
     assert_eq!(event["object"]["kind"], "Table");
     assert_eq!(event["object"]["rows"][0]["object"]["metadata"]["name"], "p");
     assert!(!event["object"]["columnDefinitions"].as_array().unwrap().is_empty());
+    bench.pass_secs(90);
+    bench.merge(&format!("{PODS}/p"), &json!({"metadata": {"labels": {"a": "1"}}})).await;
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["object"]["rows"][0]["cells"][4], "90s", "the age when the row was sent");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use crate::config::{EdgeCoreConfig, differing_keys, parse};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
 use crate::identity::{KEY_MODE, PUBLIC_MODE, split_join_token, write_atomic};
+use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 
 /// Longest wait for one answer of the container runtime.
@@ -58,9 +59,10 @@ fn host_port(text: &str) -> Result<(String, u16), String> {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("it is not key=value".into()),
+    let (key, value) = text.split_once('=').ok_or("it is not key=value")?;
+    match qualified_name(key).into_iter().chain(label_value(value)).next() {
+        None => Ok((key.to_owned(), value.to_owned())),
+        Some(why) => Err(why),
     }
 }
 
@@ -228,6 +230,7 @@ mod tests {
                 "--edgenode-name: \"Edge\" is not a valid node name",
             ),
             ([&base[..], &["-l", "zone"]].concat(), "it is not key=value"),
+            ([&base[..], &["-l", "zone=a,b!=c"]].concat(), "name part must consist of"),
             ([&base[..], &["--set", "modules.edgeHubb.x=1"]].concat(), "did you mean edgeHub?"),
             (base.to_vec(), "--cloudcore-ipport: 127.0.0.1:1 cannot be reached"),
         ] {

@@ -31,7 +31,10 @@ pub(super) async fn runtime(runtime: &dyn Runtime, endpoint: &str) -> Result<Vec
     })?;
     for (name, cure) in [
         ("RuntimeReady", "see the runtime's own log"),
-        ("NetworkReady", "install a CNI configuration (containerd reads /etc/cni/net.d)"),
+        (
+            "NetworkReady",
+            "install a CNI configuration (containerd reads /etc/cni/net.d unless told otherwise)",
+        ),
     ] {
         let condition = status.conditions.iter().find(|condition| condition.r#type == name);
         let ready = condition.is_some_and(|condition| condition.status);
@@ -166,7 +169,7 @@ mod tests {
         assert_eq!(
             err,
             "container runtime unix:///x.sock: NetworkReady is false: cni plugin not initialized; install a CNI \
-             configuration (containerd reads /etc/cni/net.d)"
+             configuration (containerd reads /etc/cni/net.d unless told otherwise)"
         );
         fake.set_condition("RuntimeReady", false, "shutting down");
         let err = runtime(&fake, "unix:///x.sock").await.expect_err("not ready").message;

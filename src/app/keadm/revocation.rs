@@ -34,6 +34,10 @@ pub(super) async fn client(config: &CloudCoreConfig) -> Result<kube::Client, Ref
     let fail = |err: &dyn std::error::Error| {
         Refusal::new(format!("kubeconfig {}: {}", path.display(), one_line(err)))
     };
+    if !path.exists() {
+        let path = path.display();
+        return Err(Refusal::new(format!("{path} does not exist: start cloudcore, which writes it")));
+    }
     let kubeconfig = Kubeconfig::read_from(path).map_err(|err| fail(&err))?;
     let options = KubeConfigOptions::default();
     let mut config =

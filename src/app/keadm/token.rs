@@ -97,10 +97,17 @@ pub(super) async fn token(
         }
         TokenCommand::Revoke { id, places } => {
             let config = places.load_cloud()?.config;
+            let is_whole = split_join_token(&id).is_ok();
             let id = token_id(&id)?;
             let record = Record::load(&config.token_key_file(), now)?;
             let expires_at =
                 record.tokens.iter().find(|minted| minted.id == id).map(|minted| minted.expires_at);
+            if expires_at.is_none() && !is_whole {
+                return Err(Refusal::new(format!(
+                    "no valid token {id} was made on this machine (keadm token list shows them); one made \
+                     elsewhere is revoked by giving the whole token"
+                )));
+            }
             revocation::revoke(revocation::client(&config).await?, &id, expires_at, now).await?;
             writeln!(out, "token {id} is revoked")?;
             Ok(())
@@ -224,8 +231,12 @@ mod tests {
         assert!(err.contains("rootCA.crt: No such file"), "{err}");
         let err = keadm(&["token", "revoke", "a/b", "--root", &root]).await.expect_err("bad id");
         assert!(err.contains("\"a/b\" is not the id of a token"), "{err}");
-        let err = keadm(&["token", "revoke", "abc", "--root", &root]).await.expect_err("no kubeconfig");
-        assert!(err.contains("admin.conf") && !err.contains('\n'), "{err}");
+        let err = keadm(&["token", "revoke", "abc", "--root", &root]).await.expect_err("unknown id");
+        assert!(err.contains("no valid token abc was made on this machine"), "{err}");
+        let record = Record::load(&config.token_key_file(), SystemTime::now()).expect("record");
+        let id = &record.tokens.first().expect("init's token").id;
+        let err = keadm(&["token", "revoke", id, "--root", &root]).await.expect_err("no kubeconfig");
+        assert!(err.contains("admin.conf does not exist: start cloudcore"), "{err}");
     }
 
     #[tokio::test]

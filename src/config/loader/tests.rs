@@ -129,6 +129,10 @@ fn refusals_name_file_line_and_key() {
         ("identity: {trustDomain: Big.Example}\n", "identity.trustDomain: \"Big.Example\" is not"),
         ("kubeAPIConfig: {master: nowhere}\n", "kubeAPIConfig.master: \"nowhere\" is not a URL"),
         (
+            "commonConfig: {logging: {level: verbose}}\n",
+            "commonConfig.logging.level: \"verbose\" is not error, warn, info, debug, trace or target=level",
+        ),
+        (
             "commonConfig: {monitorServer: {bindAddress: \"9091\"}}\n",
             "commonConfig.monitorServer.bindAddress: \"9091\" is not host:port",
         ),

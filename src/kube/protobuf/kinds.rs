@@ -1,7 +1,7 @@
 //! The kinds that are taken as protobuf. A new one is a line in [`decode`] and a function here.
 
-use k8s_pb::api::authentication::v1::{BoundObjectReference, TokenRequest};
-use k8s_pb::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview};
+use k8s_pb::api::authentication::v1::{BoundObjectReference, SelfSubjectReview, TokenRequest};
+use k8s_pb::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectRulesReview};
 use k8s_pb::api::coordination::v1::Lease;
 use k8s_pb::api::core::v1::{
     ConfigMap, Event, Namespace, NamespaceCondition, ObjectReference, Secret, ServiceAccount,
@@ -25,7 +25,9 @@ pub fn decode(api_version: &str, kind: &str, raw: &[u8]) -> Result<Value, Decode
         ("v1", "Event") => message(raw).map(event),
         ("coordination.k8s.io/v1", "Lease") => message(raw).map(lease),
         ("authentication.k8s.io/v1", "TokenRequest") => message(raw).map(token_request),
+        ("authentication.k8s.io/v1", "SelfSubjectReview") => message(raw).map(self_review),
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => message(raw).map(access_review),
+        ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => message(raw).map(rules_review),
         ("policy/v1", "Eviction") => message(raw).map(eviction),
         // Delete options travel under any group.
         (_, "DeleteOptions") => message(raw).map(delete_options),
@@ -167,6 +169,15 @@ fn access_review(from: SelfSubjectAccessReview) -> Object {
             .filled("resourceAttributes", spec.resource_attributes.map(resource))
             .filled("nonResourceAttributes", non_resource)
     });
+    Object::default().object("metadata", from.metadata.map(meta)).object("spec", spec)
+}
+
+fn self_review(from: SelfSubjectReview) -> Object {
+    Object::default().object("metadata", from.metadata.map(meta))
+}
+
+fn rules_review(from: SelfSubjectRulesReview) -> Object {
+    let spec = from.spec.map(|spec| Object::default().text("namespace", spec.namespace));
     Object::default().object("metadata", from.metadata.map(meta)).object("spec", spec)
 }
 

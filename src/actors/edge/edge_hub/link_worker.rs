@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::join_worker::{Identity, connect};
@@ -131,14 +131,14 @@ pub async fn pump(
 }
 
 async fn read(
-    mut source: impl StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+    mut source: impl StreamExt<Item = Result<Message, WebSocketError>> + Unpin,
     settings: &PumpSettings,
 ) -> String {
     loop {
         let raw: Bytes = match timeout(settings.idle, source.next()).await {
             Err(_) => return format!("nothing was read for {:?}", settings.idle),
             Ok(None | Some(Ok(Message::Close(_)))) => return "the cloud closed it".to_owned(),
-            Ok(Some(Err(err))) => return err.to_string(),
+            Ok(Some(Err(err))) => return broken(err),
             Ok(Some(Ok(Message::Text(text)))) => text.into(),
             Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
@@ -160,8 +160,19 @@ async fn read(
     }
 }
 
+/// Why the stream broke. A killed program ends TCP without ending TLS: everyday, not an I/O error.
+fn broken(err: WebSocketError) -> String {
+    match err {
+        WebSocketError::Io(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the cloud closed the connection without a word".to_owned()
+        }
+        WebSocketError::Io(err) => err.to_string(),
+        err => err.to_string(),
+    }
+}
+
 async fn write(
-    mut sink: impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin,
+    mut sink: impl SinkExt<Message, Error = WebSocketError> + Unpin,
     mut outgoing: mpsc::Receiver<Vec<Bytes>>,
     settings: &PumpSettings,
 ) -> String {
@@ -190,13 +201,13 @@ async fn write(
         for message in messages {
             match timeout(settings.write_deadline, sink.feed(message)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(err)) => return err.to_string(),
+                Ok(Err(err)) => return broken(err),
                 Err(_) => return format!("a frame was not written within {:?}", settings.write_deadline),
             }
         }
         match timeout(settings.write_deadline, sink.flush()).await {
             Ok(Ok(())) => {}
-            Ok(Err(err)) => return err.to_string(),
+            Ok(Err(err)) => return broken(err),
             Err(_) => return format!("frames were not written within {:?}", settings.write_deadline),
         }
         settings.metrics.sent.increment(texts);

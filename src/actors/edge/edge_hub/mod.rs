@@ -189,7 +189,7 @@ impl EdgeHub {
         ctx.spawn(dialled.into_actor(self).map(|outcome, hub, ctx| match outcome {
             Ok((identity, dialled)) => hub.open(&identity, dialled, ctx),
             Err(why) => {
-                tracing::warn!(server = %hub.config.websocket.server, error = %why, "no session with the cloud");
+                tracing::debug!(server = %hub.config.websocket.server, error = %why, "no session with the cloud");
                 (hub.publish)(LinkState::Down { why });
                 let effects = hub.hub.dial_failed(now(), fastrand::f64());
                 hub.run(effects, ctx);
@@ -213,14 +213,14 @@ impl EdgeHub {
             write_deadline: Duration::from_secs(websocket.write_deadline.max(1)),
             idle: Duration::from_secs(websocket.read_deadline).max(heartbeat * 2),
         };
-        tracing::info!(server = %websocket.server, session, resync = dialled.resync, "session open");
+        tracing::debug!(server = %websocket.server, session, resync = dialled.resync, "session open");
         if session > 1 {
             self.metrics.reconnects.increment(1);
         }
         (self.publish)(LinkState::Up);
         let link = pump(dialled.stream, receiver, settings);
         ctx.spawn(link.into_actor(self).map(move |why, hub, ctx| {
-            tracing::warn!(session, reason = %why, "session ended");
+            tracing::debug!(session, reason = %why, "session ended");
             hub.outgoing = None;
             (hub.publish)(LinkState::Down { why });
             let effects = hub.hub.closed(session, now(), fastrand::f64());

@@ -284,6 +284,10 @@ impl PodWorker {
         let failed = match &outcome {
             Outcome::SandboxFailed { message } => Some(message.clone()),
             Outcome::StartFailed { message, .. } => Some(message.clone()),
+            Outcome::ImageFailed { message, .. } => {
+                tracing::warn!(pod = %self.name(), error = %message, "image is not ready");
+                None
+            }
             Outcome::CallFailed { id } => Some(id.clone()),
             Outcome::VolumesFailed { message } => {
                 tracing::warn!(pod = %self.name(), error = %message, "volumes are not ready");

@@ -193,10 +193,14 @@ impl Reports {
 
 /// The strategic patch of a status report (protocol 12); the uid makes it miss a pod that was
 /// recreated under the same name. A new sandbox has new addresses: lists that would be merged by
-/// address replace what was there, and an address that is gone is taken back.
+/// address replace what was there, and what is gone is taken back: an address, a reason, a message.
 #[must_use]
 pub fn status_patch(pod: &PodId, status: &Value) -> String {
     let mut status = status.clone();
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        clear_absent(condition, &["reason", "message"]);
+    }
+    clear_absent(&mut status, &["podIP", "reason", "message"]);
     if let Some(fields) = status.as_object_mut() {
         for addresses in ["podIPs", "hostIPs"] {
             let list = fields.entry(addresses).or_insert_with(|| json!([]));
@@ -204,9 +208,15 @@ pub fn status_patch(pod: &PodId, status: &Value) -> String {
                 list.push(json!({"$patch": "replace"}));
             }
         }
-        fields.entry("podIP").or_insert(Value::Null);
     }
     json!({"metadata": {"uid": pod.uid}, "status": status}).to_string()
+}
+
+fn clear_absent(part: &mut Value, names: &[&str]) {
+    let Some(fields) = part.as_object_mut() else { return };
+    for name in names {
+        fields.entry(*name).or_insert(Value::Null);
+    }
 }
 
 /// Sorts an API error.
