@@ -25,8 +25,9 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use harness::cluster::{Cloud, Edge, PATIENCE};
+use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
+use harness::process::PATIENCE;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -130,7 +131,7 @@ async fn edge_starts(cloud: &Cloud, client: &Client, dir: &Path, containerd: &Co
     let (mut edge, _) = world::first_join(cloud, client, &dir.join("e"), NODE, containerd.socket()).await;
     let mut restarts = Vec::new();
     for _ in 0..STARTS {
-        restarts.push(world::warm_restart(client, &mut edge).await);
+        restarts.push(world::warm_restart(client, &mut edge, NODE).await);
     }
     row("edgecore start to node Ready, warm restart", &seconds(&restarts), "1.03 s, n 4");
     edge

@@ -12,7 +12,8 @@ use kube::api::{Api, WatchEvent, WatchParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::harness::cluster::{Cloud, Edge, PATIENCE};
+use super::harness::cluster::{Cloud, Edge};
+use super::harness::process::PATIENCE;
 use super::harness::process::http;
 
 /// Settings of a user's edge where the tests have shorter ones.
@@ -108,12 +109,12 @@ pub async fn first_join(
 }
 
 /// Kills edgecore and starts it again: seconds until it posts its Node as Ready.
-pub async fn warm_restart(client: &Client, edge: &mut Edge) -> f64 {
+pub async fn warm_restart(client: &Client, edge: &mut Edge, name: &str) -> f64 {
     edge.process.kill9();
     let mut nodes = Watch::open(&Api::<Node>::all(client.clone())).await;
     let begun = Instant::now();
     edge.restart(EDGE_SETTINGS);
-    nodes.until(|node, _| node.metadata.name.as_deref() == Some(edge.name.as_str()) && is_ready(node)).await;
+    nodes.until(|node, _| node.metadata.name.as_deref() == Some(name) && is_ready(node)).await;
     begun.elapsed().as_secs_f64()
 }
 

@@ -27,7 +27,7 @@ pub use edge::{
     WebsocketConfig,
 };
 
-use invalid::{Check, enabled, host_port, ip, log_filter, not_empty, require};
+use invalid::{Check, enabled, host_port, ip, log_filter, require};
 use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.

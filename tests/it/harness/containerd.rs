@@ -138,8 +138,17 @@ impl Containerd {
     pub fn remove_all_pods(&self) {
         self.cri(|runtime| async move {
             for sandbox in runtime.list_sandboxes().await.expect("list sandboxes") {
-                runtime.stop_sandbox(sandbox.id.clone()).await.expect("stop sandbox");
-                runtime.remove_sandbox(sandbox.id).await.expect("remove sandbox");
+                // A container that is just being started makes the runtime refuse for a moment.
+                let mut last = None;
+                for _ in 0..50 {
+                    let stopped = runtime.stop_sandbox(sandbox.id.clone()).await;
+                    last = stopped.and(runtime.remove_sandbox(sandbox.id.clone()).await).err();
+                    if last.is_none() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+                assert!(last.is_none(), "remove sandbox {}: {last:?}", sandbox.id);
             }
         });
     }

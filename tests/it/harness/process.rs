@@ -33,6 +33,12 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
+    /// The process id, for readings from `/proc`.
+    #[allow(dead_code, reason = "the benchmark shares this harness and reads memory by it")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: no drain, no flush.
     pub fn kill9(&mut self) {
         self.child.kill().ok();

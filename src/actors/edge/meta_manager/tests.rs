@@ -226,7 +226,7 @@ async fn reports_wait_on_disk_until_the_cloud_has_them() {
     assert_eq!(
         *world.sent.lock(),
         [
-            r#"patch default/podpatch/web {"metadata":{"uid":"u"},"status":{"hostIPs":[{"$patch":"replace"}],"phase":"Succeeded","podIP":null,"podIPs":[{"$patch":"replace"}]}}"#,
+            r#"patch default/podpatch/web {"metadata":{"uid":"u"},"status":{"hostIPs":[{"$patch":"replace"}],"message":null,"phase":"Succeeded","podIP":null,"podIPs":[{"$patch":"replace"}],"reason":null}}"#,
             r#"delete default/pod/web {"gracePeriodSeconds":0,"preconditions":{"uid":"u"}}"#,
         ]
     );
