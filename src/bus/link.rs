@@ -257,7 +257,7 @@ where
 /// Lets an actor take the listed messages through [`Link`]s, measured. Write ordinary
 /// `Handler<M>` impls beside it. Also makes the actor answer the supervisor's heartbeat.
 ///
-/// ```ignore
+/// ```text
 /// crate::handles!(EdgeHub: edge_hub::SendUpstream, edge_hub::Request);
 /// ```
 #[macro_export]

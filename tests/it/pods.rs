@@ -220,7 +220,7 @@ fn deletion_takes_its_time_and_force_does_not() {
 fn picky_registry() -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (shown, seen) = mpsc::channel();
+    let (shown, seen) = mpsc::sync_channel(64);
     std::thread::spawn(move || {
         for mut socket in listener.incoming().flatten() {
             let mut request = Vec::new();
@@ -240,7 +240,7 @@ fn picky_registry() -> (u16, mpsc::Receiver<String>) {
             };
             write!(socket, "{answer}Content-Length: 0\r\nConnection: close\r\n\r\n").ok();
             if let Some(value) = authorization {
-                shown.send(value).ok();
+                shown.try_send(value).ok();
             }
         }
     });
