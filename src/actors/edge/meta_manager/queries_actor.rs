@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::tokens::{self, Decision, Stored};
 use super::{MetaManager, later, node, store_error};
 use crate::bus::meta::{GetObject, GetToken, ListPods, MetaError};
-use crate::model::{Body, ObjectKey, Reason};
+use crate::model::{Body, ObjectKey, Reason, Resource};
 use crate::store::{Batch, Table};
 
 /// Kinds that the cloud answers queries for and that may be missing here.
@@ -41,7 +41,9 @@ impl Handler<GetObject> for MetaManager {
             Ok(stored) => stored.map(Arc::new),
             Err(err) => return Box::pin(async { Err(err) }),
         };
-        if stored.is_some() || !REMOTE_KINDS.contains(&key.kind.as_str()) {
+        // A name that cannot be an object's (Kubernetes does not check references) is nowhere.
+        let is_name = Resource::parse(&key.to_string()).object() == Some(&key);
+        if stored.is_some() || !is_name || !REMOTE_KINDS.contains(&key.kind.as_str()) {
             return Box::pin(async { Ok(stored) });
         }
         if !self.link.connected {
