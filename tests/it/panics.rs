@@ -92,7 +92,9 @@ fn the_main_job_outlives_a_panic_of_every_worker() {
     for (side, monitor, actor) in
         [("cloud", &world.cloud.monitor, "CloudHub"), ("edge", &world.edge.monitor, "Edged")]
     {
-        let names = workers(monitor, actor);
+        let mut names = workers(monitor, actor);
+        // Pods of this loop that are just being deleted take their workers with them.
+        names.retain(|name| !name.contains("after-"));
         assert!(!names.is_empty(), "{actor} has no workers");
         for (number, name) in names.into_iter().enumerate() {
             let (status, body) =
