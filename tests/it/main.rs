@@ -14,6 +14,7 @@ mod api_socket;
 mod attack;
 mod bad_input;
 mod cri;
+mod demo;
 mod harness;
 mod keadm;
 mod kubectl;
