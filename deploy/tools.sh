@@ -30,6 +30,7 @@ for_run() {
   want busybox-static test -x /bin/busybox
   want gcc command -v gcc
   want libc6-dev test -e /usr/lib/x86_64-linux-gnu/libc.a -o -e /usr/lib/aarch64-linux-gnu/libc.a
+  want procps command -v pkill
   want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
   want curl command -v curl
 }

@@ -28,6 +28,7 @@ const MAX_LINES: usize = 500;
 const MAX_TEST_LINES: usize = 600;
 const BANNED_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
 
+#[derive(Clone)]
 struct Source {
     path: PathBuf,
     /// Path below `src/`, e.g. `actors/cloud/cloud_hub/mod.rs`.
@@ -36,27 +37,39 @@ struct Source {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    top().join("src")
 }
 
 fn sources() -> Vec<Source> {
-    let root = root();
+    let found = below(&root());
+    assert!(found.len() > 30, "the source tree was not found");
+    found
+}
+
+fn below(root: &Path) -> Vec<Source> {
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let below = path.strip_prefix(&root).unwrap();
-                let parts = below.iter().map(|p| p.to_str().unwrap().to_owned()).collect();
+                let inside = path.strip_prefix(root).unwrap();
+                let parts = inside.iter().map(|p| p.to_str().unwrap().to_owned()).collect();
                 found.push(Source { text: fs::read_to_string(&path).unwrap(), path, parts });
             }
         }
     }
-    assert!(found.len() > 30, "the source tree was not found");
     found
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(top().join(name)).unwrap_or_else(|err| panic!("{name}: {err}"))
 }
 
 fn is_test(source: &Source) -> bool {
@@ -174,11 +187,14 @@ fn deciding_code_uses_no_runtime() {
 
 #[test]
 fn files_are_short() {
+    let tests = [below(&top().join("tests")), below(&top().join("benches"))].concat();
     let too_long: Vec<String> = sources()
         .iter()
-        .map(|s| (s, s.text.lines().count()))
-        .filter(|(s, lines)| *lines > if is_test(s) { MAX_TEST_LINES } else { MAX_LINES })
-        .map(|(s, lines)| format!("{}: {lines} lines", s.path.display()))
+        .map(|source| (source, if is_test(source) { MAX_TEST_LINES } else { MAX_LINES }))
+        .chain(tests.iter().map(|test| (test, MAX_TEST_LINES)))
+        .map(|(source, most)| (source, source.text.lines().count(), most))
+        .filter(|(_, lines, most)| lines > most)
+        .map(|(source, lines, _)| format!("{}: {lines} lines", source.path.display()))
         .collect();
     assert!(too_long.is_empty(), "{}", too_long.join("\n"));
 }
@@ -227,8 +243,7 @@ fn resource_paths_are_parsed_in_one_place() {
 /// ARCHITECTURE.md is read first: what it names must be there, and every room must stand in it.
 #[test]
 fn the_architecture_page_is_true() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(top.join("ARCHITECTURE.md")).unwrap();
+    let page = read("ARCHITECTURE.md");
     for room in ROOMS {
         assert!(root().join(room).is_dir(), "src/{room} is no folder");
         let named = [format!("`{room}/`"), format!("`{room}/cloud/*`")];
@@ -237,11 +252,80 @@ fn the_architecture_page_is_true() {
     for quoted in
         page.split('`').skip(1).step_by(2).filter(|text| text.ends_with(".rs") && text.contains('/'))
     {
-        assert!(top.join(quoted).is_file(), "ARCHITECTURE.md names {quoted}, which is not there");
+        assert!(top().join(quoted).is_file(), "ARCHITECTURE.md names {quoted}, which is not there");
     }
     let actors: String = sources().iter().map(code).collect();
     for actor in ["SessionWorker", "PodWorker", "MetaManager", "EdgeHub", "Edged", "CloudHub", "Monitor"] {
         assert!(actors.contains(&format!("impl Actor for {actor} ")), "there is no actor {actor}");
         assert!(page.contains(actor), "ARCHITECTURE.md does not name {actor}");
+    }
+}
+
+/// `cargo deny` reads deny.toml where it is installed; what it bans is looked for here in any case.
+#[test]
+fn nothing_banned_is_linked() {
+    let (deny, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let banned: Vec<&str> =
+        deny.split("{ crate = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(banned.len() > 3, "deny.toml bans nothing: {banned:?}");
+    for name in banned {
+        assert!(!lock.contains(&format!("\nname = \"{name}\"\n")), "{name} is in Cargo.lock");
+    }
+    let foreign: Vec<&str> = lock
+        .lines()
+        .filter(|line| line.starts_with("source = "))
+        .filter(|line| *line != "source = \"registry+https://github.com/rust-lang/crates.io-index\"")
+        .collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+/// What people and CI rely on: the lints, the bans with their reasons, the targets, the licence.
+#[test]
+fn the_house_rules_stand() {
+    let cargo = read("Cargo.toml");
+    for lint in ["unwrap_used", "expect_used", "indexing_slicing", "panic", "unreachable", "todo"] {
+        assert!(cargo.contains(&format!("\n{lint} = \"deny\"\n")), "{lint} is not denied");
+    }
+    assert!(cargo.contains("\nunsafe_code = \"forbid\"\n") && cargo.contains("\nlicense = \"Apache-2.0\"\n"));
+    assert!(cargo.contains("[profile.release]") && cargo.contains("\npanic = \"unwind\"\n"));
+    let clippy = read("clippy.toml");
+    for banned in ["actix::Addr::do_send", "tokio::sync::mpsc::unbounded_channel", "std::process::exit"] {
+        let line = clippy.lines().find(|line| line.contains(&format!("\"{banned}\"")));
+        assert!(line.is_some_and(|line| line.contains("reason = ")), "{banned} is not banned with a reason");
+    }
+    assert!(read("LICENSE").contains("Apache License") && read("deny.toml").contains("[licenses]"));
+    let (make, ci) = (read("Makefile"), read(".ci/run"));
+    for target in ["demo", "test", "lint", "bench", "help"] {
+        assert!(make.contains(&format!("\n{target}:")), "the Makefile has no {target}");
+    }
+    assert!(ci.contains("make test") && ci.contains("make lint"));
+}
+
+/// README.md is copied and pasted from: what it names must be there.
+#[test]
+fn the_readme_names_what_is_there() {
+    let page = read("README.md");
+    let (make, keadm) = (read("Makefile"), read("src/app/keadm/mod.rs").to_lowercase());
+    let words: Vec<&str> = page.split(|c: char| c.is_whitespace() || c == '`' || c == '(').collect();
+    for pair in words.windows(2) {
+        let word = pair[1].trim_end_matches(['.', ',', ')', ':', ';']);
+        match pair[0] {
+            "make" => assert!(make.contains(&format!("\n{word}:")), "make {word} is no target"),
+            "keadm" => {
+                let is_it =
+                    |line: &str| line.strip_prefix(word).is_some_and(|rest| rest.starts_with(['(', ',']));
+                assert!(keadm.lines().any(|line| is_it(line.trim())), "keadm has no command {word}");
+            }
+            _ => {}
+        }
+    }
+    let paths = page.split('`').skip(1).step_by(2).chain(words.iter().copied());
+    for path in paths.filter(|text| {
+        ["config/", "deploy/", "src/"].iter().any(|folder| text.starts_with(folder)) || text.ends_with(".md")
+    }) {
+        assert!(
+            top().join(path.trim_end_matches('/')).exists(),
+            "README.md names {path}, which is not there"
+        );
     }
 }

@@ -27,7 +27,7 @@ done
 stop containerd
 sleep 0.5
 for mount in $(awk -v d="$dir/" 'index($2, d) == 1 {print $2}' /proc/mounts | sort -r); do umount "$mount" 2>/dev/null; done
-ip link delete kubeedge0 2>/dev/null
+ip link delete "$(cat "$dir/bridge" 2>/dev/null || echo kubeedge0)" 2>/dev/null
 # Should a mount still be there, what it shows is not the demo's.
 rm -rf --one-file-system "$dir" || { echo "demo: stopped, but $dir could not be removed" >&2; exit 1; }
 echo "demo: stopped and removed"

@@ -8,19 +8,24 @@ dir=${KUBEEDGE_DEMO_DIR:-/var/lib/kubeedge-demo}
 bin=${KUBEEDGE_BIN_DIR:-${CARGO_TARGET_DIR:-$repo/target}/release}
 kubectl=$("$repo/deploy/tools.sh" kubectl)
 node=edge-1
+# The API's, CloudHub's, the join server's, and the monitors of cloudcore and edgecore.
+read -r api hub join cloud edge <<< "${KUBEEDGE_DEMO_PORTS:-6443 10000 10002 9091 9092}"
+# The network of the demo's pods. (down.sh removes the bridge.)
+read -r bridge subnet <<< "${KUBEEDGE_DEMO_NETWORK:-kubeedge0 10.88.64.0/24}"
 
 fail() { echo "demo: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "containers need root: run it as root"
 [ "${#dir}" -le 60 ] || fail "the folder's name is too long for unix sockets: $dir"
 for program in cloudcore edgecore keadm; do [ -x "$bin/$program" ] || fail "$bin/$program is missing: run make build"; done
 [ ! -e "$dir/pids" ] || fail "it is running already, or was not stopped: run make demo-down first"
-for port in 6443 10000 10002 9091 9092; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use"; fi
+for port in "$api" "$hub" "$join" "$cloud" "$edge"; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use (KUBEEDGE_DEMO_PORTS names five others)"; fi
 done
 
 mkdir -p "$dir/cni/net.d" "$dir/images" "$dir/log"
 chmod 700 "$dir"
 : > "$dir/pids"
+echo "$bridge" > "$dir/bridge"
 
 # keep NAME COMMAND...: runs it in the background and again a second after it ends.
 keep() {
@@ -42,23 +47,27 @@ echo "images        made here, no registry is asked"
 echo "containerd    its own, in $dir"
 sysctl -qw net.ipv4.ip_forward=1
 sed "s#@D@#$dir#g" "$here/containerd.toml" > "$dir/containerd.toml"
-sed "s#@D@#$dir#g" "$here/cni.conflist" > "$dir/cni/net.d/10-kubeedge.conflist"
+sed "s#@D@#$dir#g; s#kubeedge0#$bridge#; s#10.88.64.0/24#$subnet#" "$here/cni.conflist" > "$dir/cni/net.d/10-kubeedge.conflist"
 keep containerd containerd --config "$dir/containerd.toml"
 wait_for "containerd answers" 20 ctr --address "$dir/containerd.sock" --connect-timeout 1s version
 for image in pause hello; do
   ctr --address "$dir/containerd.sock" -n k8s.io image import "$dir/images/$image.tar" >/dev/null
 done
 
-echo "cloudcore     Kubernetes API on https://127.0.0.1:6443"
-"$bin/keadm" init --root "$dir" --advertise-address 127.0.0.1 >/dev/null
+echo "cloudcore     Kubernetes API on https://127.0.0.1:$api"
+monitor=commonConfig.monitorServer.bindAddress
+"$bin/keadm" init --root "$dir" --advertise-address 127.0.0.1 --set "modules.apiServer.port=$api" \
+  --set "modules.cloudHub.websocket.port=$hub" --set "modules.cloudHub.https.port=$join" \
+  --set "$monitor=127.0.0.1:$cloud" >/dev/null
 config=$dir/etc/kubeedge/config
 keep cloudcore "$bin/cloudcore" --config "$config/cloudcore.yaml"
-wait_for "cloudcore is ready" 20 curl -fsS http://127.0.0.1:9091/readyz
+wait_for "cloudcore is ready" 20 curl -fsS "http://127.0.0.1:$cloud/readyz"
 export KUBECONFIG=$dir/etc/kubeedge/admin.conf
 wait_for "the admin kubeconfig is there" 10 test -s "$KUBECONFIG"
 
 echo "edgecore      joins as $node"
-"$bin/keadm" join --root "$dir" --cloudcore-ipport 127.0.0.1:10000 --edgenode-name "$node" \
+"$bin/keadm" join --root "$dir" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$node" \
+  --set "$monitor=127.0.0.1:$edge" \
   --token "$("$bin/keadm" gettoken --root "$dir")" \
   --remote-runtime-endpoint "unix://$dir/containerd.sock" >/dev/null
 keep edgecore "$bin/edgecore" --config "$config/edgecore.yaml"
@@ -89,6 +98,6 @@ Break it, and watch it come back (kubectl get pods,nodes):
   kill -9 \$(cat $dir/log/cloudcore.pid)    the edge finds it again by itself
   pkill -9 -f '[h]ttpd -p 8080'    the container is started again: RESTARTS goes up
 
-See inside: http://127.0.0.1:9091/actors (cloud), http://127.0.0.1:9092/actors (edge), /metrics, /readyz.
+See inside: http://127.0.0.1:$cloud/actors (cloud), http://127.0.0.1:$edge/actors (edge), /metrics, /readyz.
 Logs: $dir/log. Stop and remove it all: make demo-down
 TEXT

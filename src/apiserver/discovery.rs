@@ -146,10 +146,13 @@ fn members(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(move |kind| kind.group == group && kind.version == version)
 }
 
-fn verbs(kind: &Kind) -> &'static [&'static str] {
+fn verbs(kind: &Kind) -> Vec<&'static str> {
     match kind.nature {
-        Nature::Stored => &ALL_VERBS,
-        Nature::Review => &CREATE_ONLY,
+        Nature::Stored => {
+            let served = |verb: &&str| *verb != "deletecollection" || kind.deletes_collections();
+            ALL_VERBS.into_iter().filter(served).collect()
+        }
+        Nature::Review => CREATE_ONLY.to_vec(),
     }
 }
 

@@ -325,6 +325,12 @@ impl Kind {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
+    /// May all objects of a place be deleted at once? Namespaces only one by one, as in Kubernetes.
+    #[must_use]
+    pub fn deletes_collections(&self) -> bool {
+        self.id != NAMESPACES
+    }
+
     #[must_use]
     pub fn has(&self, sub: Sub) -> bool {
         self.subresources.contains(&sub)

@@ -127,12 +127,12 @@ pub fn child<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value
 
 /// The members of an object, for writing; anything else becomes an empty object first.
 pub fn map(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
     match value {
-        Value::Object(map) => map,
-        _ => unreachable!("it was just made an object"),
+        Value::Object(members) => members,
+        other => {
+            *other = Value::Object(Map::new());
+            map(other)
+        }
     }
 }
 

@@ -181,7 +181,7 @@ impl ApiCore {
     async fn delete_collection(&self, call: &Call, renderer: &Renderer) -> Result<Answer, ApiError> {
         let kind = call.target.kind;
         let (namespace, _) = call.place();
-        if kind.namespaced && namespace.is_empty() || kind.id == NAMESPACES {
+        if kind.namespaced && namespace.is_empty() || !kind.deletes_collections() {
             return Err(ApiError::method_not_allowed());
         }
         let filter = call.filter()?;

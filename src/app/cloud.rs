@@ -17,6 +17,7 @@ use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, JoinTokens, KeyPair, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::identity::IdentityMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
@@ -60,19 +61,15 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     };
     let sync_client = client.clone();
     let (desired, send, close) = (controller.link(), controller.link(), hub.link());
+    let pair = hub_pair(config, &ca, &names)?;
+    if let Some(der) = identity::cert_der_from_pem(&pair.cert_pem) {
+        IdentityMetrics::cloud().set_end(identity::validity(&der)?.not_after);
+    }
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
         listeners: Listeners::bind(hub_config)?,
-        websocket_tls: identity::server_tls(
-            &hub_pair(config, &ca, &names)?,
-            &ca.cert_pem(),
-            ClientAuth::Required,
-        )?,
-        https_tls: identity::server_tls(
-            &hub_pair(config, &ca, &names)?,
-            &ca.cert_pem(),
-            ClientAuth::Optional,
-        )?,
+        websocket_tls: identity::server_tls(&pair, &ca.cert_pem(), ClientAuth::Required)?,
+        https_tls: identity::server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional)?,
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
         trust_domain: config.identity.trust_domain.clone(),

@@ -1,26 +1,39 @@
 //! Metrics of certificates (design section 4).
 
-use metrics::{Gauge, Unit, describe_gauge, gauge};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// When certificates end. Whoever loads or renews one sets its gauge.
-#[derive(Clone)]
+use metrics::{Unit, describe_gauge, gauge};
+
+const EXPIRY: &str = "kubeedge_identity_svid_expiry_seconds";
+
+/// When the certificate of a kind ends. There is no gauge before the first certificate: it would
+/// look expired.
+#[derive(Debug, Clone, Copy)]
 pub struct IdentityMetrics {
-    /// End of this node's certificate, unix seconds.
-    pub node_expiry: Gauge,
-    /// End of cloudcore's server certificate, unix seconds.
-    pub cloud_expiry: Gauge,
+    kind: &'static str,
 }
 
 impl IdentityMetrics {
-    /// Registers and describes the handles.
+    /// Of this node's certificate.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "registering is an action, not a default value")]
-    pub fn new() -> Self {
-        const EXPIRY: &str = "kubeedge_identity_svid_expiry_seconds";
+    pub fn node() -> Self {
+        Self::of("node")
+    }
+
+    /// Of cloudcore's server certificate.
+    #[must_use]
+    pub fn cloud() -> Self {
+        Self::of("cloud")
+    }
+
+    fn of(kind: &'static str) -> Self {
         describe_gauge!(EXPIRY, Unit::Seconds, "When the certificate ends, unix time, by kind");
-        Self {
-            node_expiry: gauge!(EXPIRY, "kind" => "node"),
-            cloud_expiry: gauge!(EXPIRY, "kind" => "cloud"),
-        }
+        Self { kind }
+    }
+
+    /// A certificate was loaded or renewed; it ends then.
+    pub fn set_end(&self, end: SystemTime) {
+        let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+        gauge!(EXPIRY, "kind" => self.kind).set(since.as_secs_f64());
     }
 }

@@ -1,90 +1,153 @@
-//! `make demo` after its build: the scripts a newcomer runs first, from nothing to a pod, and back.
+//! `make demo` as a newcomer runs it, in a folder, on ports and in a network of its own: the
+//! script, every command that its text tells to try, and its end.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
-use crate::harness::process::PATIENCE;
+use super::harness::cluster::Kubectl;
+use super::harness::containerd::take_subnet;
+use super::harness::process::{PATIENCE, free_port, http, until};
 
-/// Runs a demo script on the programs under test.
-fn script(name: &str, dir: &Path) -> Output {
-    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let programs = Path::new(env!("CARGO_BIN_EXE_edgecore")).parent().unwrap();
-    Command::new(repo.join("deploy/demo").join(name))
-        .env("KUBEEDGE_DEMO_DIR", dir)
-        .env("KUBEEDGE_BIN_DIR", programs)
-        .output()
-        .unwrap()
+struct Demo {
+    dir: PathBuf,
+    home: PathBuf,
+    ports: String,
+    bridge: String,
+    network: String,
+    _folder: tempfile::TempDir,
+    _subnet: File,
 }
 
-/// Stops the demo whatever happens to the test.
-struct Demo<'a>(&'a Path);
-
-impl Drop for Demo<'_> {
-    fn drop(&mut self) {
-        if self.0.join("pids").exists() {
-            script("down.sh", self.0);
+impl Demo {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (number, subnet) = take_subnet();
+        let ports: Vec<String> = (0..5).map(|_| free_port().to_string()).collect();
+        Self {
+            dir: folder.path().join("demo"),
+            home: folder.path().join("home"),
+            ports: ports.join(" "),
+            bridge: format!("ketest{number}"),
+            network: format!("ketest{number} 10.89.{number}.0/24"),
+            _folder: folder,
+            _subnet: subnet,
         }
     }
-}
 
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// A line of shell as the demo prints it, with the kubeconfig it tells to export.
-fn shell(dir: &Path, line: &str) -> Output {
-    let kubectl = std::env::var("KUBECTL").expect("KUBECTL names a kubectl, see the Makefile");
-    Command::new("bash")
-        .args(["-c", &format!("kubectl() {{ {kubectl} \"$@\"; }}; {line}")])
-        .env("KUBECONFIG", dir.join("etc/kubeedge/admin.conf"))
-        .output()
-        .unwrap()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(100));
+    fn bash(&self, args: &[&str]) -> Output {
+        let programs = Path::new(env!("CARGO_BIN_EXE_cloudcore")).parent().unwrap();
+        fs::create_dir_all(&self.home).unwrap();
+        Command::new("bash")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("HOME", &self.home)
+            .env("KUBEEDGE_CACHE", std::env::var_os("KUBEEDGE_CACHE").unwrap_or_else(cache))
+            .env("KUBEEDGE_DEMO_DIR", &self.dir)
+            .env("KUBEEDGE_DEMO_PORTS", &self.ports)
+            .env("KUBEEDGE_DEMO_NETWORK", &self.network)
+            .env("KUBEEDGE_BIN_DIR", programs)
+            .args(args)
+            .output()
+            .unwrap()
     }
+
+    /// Runs lines of the demo's text as somebody types them.
+    fn type_in(&self, lines: &[String]) -> String {
+        let script = format!("set -euo pipefail; shopt -s expand_aliases\n{}\n", lines.join("\n"));
+        let out = self.bash(&["-c", &script]);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{script}\n{said}\n{}", String::from_utf8_lossy(&out.stderr));
+        said
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.bash(&["deploy/demo/down.sh"]);
+    }
+}
+
+/// Where deploy/tools.sh keeps kubectl, for a script with another HOME.
+fn cache() -> std::ffi::OsString {
+    let below = |name: &str, rest: &str| std::env::var_os(name).map(|dir| Path::new(&dir).join(rest));
+    let base = below("XDG_CACHE_HOME", "").or_else(|| below("HOME", ".cache")).unwrap();
+    base.join("kubeedge-rs").into_os_string()
+}
+
+/// The commands of a part of the text: indented lines, without the remark behind them.
+fn commands(text: &str, after: &str) -> Vec<String> {
+    let part = text.split_once(after).unwrap_or_else(|| panic!("no {after:?} in\n{text}")).1;
+    let lines = part.lines().skip(2).take_while(|line| !line.is_empty());
+    lines.map(|line| line.trim().split("    ").next().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn the_demo_runs_a_pod_says_what_to_try_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let demo = Demo(dir);
-    let up = script("up.sh", dir);
-    let said = text(&up);
-    assert!(up.status.success(), "{said}");
+fn the_demo_does_what_its_text_says() {
+    let demo = Demo::new();
+    let up = demo.bash(&["deploy/demo/up.sh"]);
+    let text = String::from_utf8_lossy(&up.stdout).into_owned();
+    assert!(up.status.success(), "{text}\n{}", String::from_utf8_lossy(&up.stderr));
 
-    // Every command it says to try next works as it stands.
-    let hints = said.lines().map(str::trim);
-    let commands = hints.filter(|line| ["kubectl ", "curl ", "tail "].iter().any(|c| line.starts_with(c)));
-    let commands: Vec<&str> = commands.collect();
-    assert!(commands.len() >= 5, "{said}");
-    for command in commands {
-        let done = shell(dir, command);
-        assert!(done.status.success(), "{command}: {}", text(&done));
-        assert!(!done.stdout.is_empty(), "{command} says nothing");
+    let look = commands(&text, "It runs. Look around:");
+    assert!(look.len() >= 6, "{look:?}");
+    let seen = demo.type_in(&look);
+    for word in ["edge-1", "Ready", "EdgeReady", "Started", "hello from pod hello on node edge-1"] {
+        assert!(seen.contains(word), "no {word:?} in\n{seen}");
     }
-    // So do those that break things: each first word block is a command up to the wide gap.
-    for kill in said.lines().map(str::trim).filter(|line| line.starts_with("kill ")) {
-        let command = kill.split("   ").next().unwrap();
-        let done = shell(dir, command);
-        assert!(done.status.success(), "{command}: {}", text(&done));
-        until("everything is back", || {
-            let nodes = shell(dir, "kubectl wait --for=condition=Ready node/edge-1 pod/hello --timeout=1s");
-            nodes.status.success()
+    let again = demo.bash(&["deploy/demo/up.sh"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("make demo-down"), "{again:?}");
+
+    let kubectl = Kubectl::at(&demo.dir.join("etc/kubeedge/admin.conf"), &demo.home);
+    let container = || {
+        let path =
+            "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+        kubectl.try_run(&["get", "pod", "hello", "-o", path])
+    };
+    let before = container().unwrap();
+    let breaks = commands(&text, "Break it, and watch it come back (kubectl get pods,nodes):");
+    let [edge, cloud, process] = breaks.as_slice() else { panic!("{breaks:?}") };
+    for (program, line) in [("edgecore", edge), ("cloudcore", cloud)] {
+        let pid = || fs::read_to_string(demo.dir.join(format!("log/{program}.pid"))).unwrap();
+        let old = pid();
+        demo.type_in(std::slice::from_ref(line));
+        until(&format!("{program} is started again"), PATIENCE, || {
+            if pid() == old { Err(old.clone()) } else { Ok(()) }
         });
+        until("the API answers", PATIENCE, container);
+        kubectl.wait_node("edge-1", "True");
+        kubectl.wait_running("hello");
+        assert_eq!(container().unwrap(), before, "the container did not notice");
+    }
+    // The third line kills by name; here only the process of this demo is ended.
+    let pattern = process.split('\'').nth(1).unwrap_or_else(|| panic!("{process}"));
+    let named = Command::new("pgrep").args(["-f", pattern]).output().unwrap();
+    let socket = demo.dir.join("containerd.sock");
+    let tasks =
+        Command::new("ctr").arg("-a").arg(&socket).args(["-n", "k8s.io", "tasks", "ls"]).output().unwrap();
+    let (named, tasks) = (String::from_utf8(named.stdout).unwrap(), String::from_utf8(tasks.stdout).unwrap());
+    let ours: Vec<&str> = named
+        .lines()
+        .filter(|pid| tasks.lines().any(|task| task.split_whitespace().nth(1) == Some(pid)))
+        .collect();
+    assert_eq!(ours.len(), 1, "{process} finds {named:?}, the demo runs\n{tasks}");
+    demo.type_in(&[format!("kill -9 {}", ours[0])]);
+    kubectl.wait_for("pod/hello", "{.status.containerStatuses[0].restartCount}", "1", PATIENCE);
+    kubectl.wait_running("hello");
+
+    let pages: Vec<&str> = text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("http://")?.strip_suffix("/actors"))
+        .collect();
+    assert_eq!(pages.len(), 2, "{text}");
+    for address in pages {
+        for path in ["/actors", "/metrics", "/readyz"] {
+            assert_eq!(http("GET", address, path, &[]).unwrap().0, 200, "{address}{path}");
+        }
     }
 
-    let again = script("up.sh", dir);
-    assert!(!again.status.success());
-    assert!(text(&again).contains("make demo-down"), "{}", text(&again));
-    let down = script("down.sh", dir);
-    assert!(down.status.success(), "{}", text(&down));
-    assert!(!dir.join("pids").exists());
-    drop(demo);
+    let down = demo.bash(&["deploy/demo/down.sh"]);
+    assert!(down.status.success() && !demo.dir.exists(), "{down:?}");
+    assert!(!Path::new("/sys/class/net").join(&demo.bridge).exists());
+    let left = Command::new("pgrep").args(["-f", &format!("{}/", demo.dir.display())]).output().unwrap();
+    assert!(left.stdout.is_empty(), "still running: {}", String::from_utf8_lossy(&left.stdout));
 }

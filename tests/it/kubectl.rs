@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::harness::api::{Api, kubectls};
 use crate::harness::process::{PATIENCE, eventually};
+use crate::main_job::{World, sleeper};
 
 const POD: &str = "
 apiVersion: v1
@@ -241,4 +242,45 @@ fn what_the_server_tells_about_itself() {
         assert!(api.ok(kubectl, &["get", "events"]).contains("got it"));
         assert!(api.ok(kubectl, &["events"]).contains("Pulled"));
     });
+}
+
+/// From apply to delete through cloudcore, edgecore and containerd.
+#[test]
+fn the_main_job_with_each_version() {
+    let world = World::start();
+    for binary in kubectls() {
+        println!("with {}", binary.display());
+        let kubectl = world.kubectl().with(&binary);
+        let run = |args: &[&str]| kubectl.run(args);
+        assert!(run(&["version"]).contains("Server Version"));
+        assert!(run(&["get", "nodes", "-o", "wide"]).contains("containerd://"));
+        assert!(run(&["api-resources", "--namespaced=false"]).contains("nodes"));
+        run(&["create", "namespace", "team"]);
+        run(&["create", "configmap", "app", "--from-literal=key=one", "-n", "team"]);
+        let pod = sleeper("web", "    envFrom: [{ configMapRef: { name: app } }]\n")
+            .replace("name: web,", "name: web, namespace: team,");
+        let watch = kubectl.spawn(&["get", "pods", "-n", "team", "-w"], "watch");
+        kubectl.apply(&pod);
+        run(&["wait", "--for=condition=Ready", "pod/web", "-n", "team", "--timeout=60s"]);
+        eventually("the watch shows it running", || watch.log().contains("Running"));
+        assert_eq!(world.runtime.exec("web", "main", &["/bin/sh", "-c", "echo $key"]), "one\n");
+        assert!(run(&["get", "pod", "web", "-n", "team"]).contains("1/1"));
+        assert!(run(&["get", "pods", "-A", "-o", "wide"]).contains("edge-1"));
+        assert!(run(&["get", "pod", "web", "-n", "team", "-o", "yaml"]).contains("phase: Running"));
+        let described = run(&["describe", "pod", "web", "-n", "team"]);
+        for word in ["Scheduled", "Started", "ContainersReady", "QoS Class"] {
+            assert!(described.contains(word), "no {word} in\n{described}");
+        }
+        assert!(run(&["describe", "node", "edge-1"]).contains("team"));
+        run(&["label", "pod", "web", "tier=front", "-n", "team"]);
+        run(&["annotate", "pod", "web", "note=x", "-n", "team"]);
+        run(&["patch", "configmap", "app", "-n", "team", "-p", "{\"data\":{\"key\":\"two\"}}"]);
+        let labelled = pod.replace("app: web", "app: web, more: label");
+        assert!(kubectl.apply(&labelled).contains("configured"));
+        let labels = run(&["get", "pod", "web", "-n", "team", "-o", "jsonpath={.metadata.labels}"]);
+        assert!(labels.contains("front") && labels.contains("more"), "{labels}");
+        run(&["delete", "pod", "web", "-n", "team"]);
+        assert_eq!(world.runtime.running_containers("web"), 0, "deleted is ended");
+        run(&["delete", "namespace", "team"]);
+    }
 }

@@ -51,8 +51,17 @@ spec:
     )
 }
 
+const CONTAINER_ID: &str = "{.status.containerStatuses[0].containerID}";
+
 fn container_id(kubectl: &Kubectl, pod: &str) -> String {
-    kubectl.run(&["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].containerID}"])
+    kubectl.run(&["get", "pod", pod, "-o", &format!("jsonpath={CONTAINER_ID}")])
+}
+
+/// Id of the only container that runs for a pod, from the runtime.
+fn running_id(runtime: &Containerd, pod: &str) -> String {
+    let ids = runtime.running(pod, None);
+    assert_eq!(ids.len(), 1, "{pod}: {ids:?}");
+    ids.into_iter().next().unwrap()
 }
 
 /// Pid of a container's first process, from the runtime.
@@ -97,11 +106,31 @@ fn a_newcomers_first_minutes() {
     }
     let node = kubectl.run(&["describe", "node", "edge-1"]);
     assert!(node.contains("EdgeReady") && node.contains("hello"), "{node}");
+    the_node_tells_the_truth(&kubectl.json(&["get", "node", "edge-1"]));
 
     let table = kubectl.run(&["get", "pods"]);
     assert!(table.contains("1/1") && table.contains("Running"), "{table}");
     kubectl.run(&["delete", "pod", "hello"]);
     kubectl.wait_gone("pod/hello");
+}
+
+/// What the node says about its machine, against what the machine says.
+fn the_node_tells_the_truth(node: &serde_json::Value) {
+    let status = &node["status"];
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let info = &status["nodeInfo"];
+    assert_eq!(info["kernelVersion"], read("/proc/sys/kernel/osrelease").trim());
+    assert_eq!(info["bootID"], read("/proc/sys/kernel/random/boot_id").trim());
+    assert!(info["containerRuntimeVersion"].as_str().unwrap().starts_with("containerd://"), "{info}");
+    let total = read("/proc/meminfo").lines().next().unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    assert_eq!(status["capacity"]["memory"], format!("{total}Ki"));
+    let cpus = std::thread::available_parallelism().unwrap();
+    assert_eq!(status["capacity"]["cpu"], cpus.to_string());
+    assert_eq!(status["addresses"][0], serde_json::json!({"type": "InternalIP", "address": "127.0.0.1"}));
+    assert!(status["images"].to_string().contains("registry.local/hello:1"), "{}", status["images"]);
+    let conditions = status["conditions"].as_array().unwrap().iter();
+    let types: Vec<&str> = conditions.map(|condition| condition["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
 }
 
 #[test]
@@ -152,40 +181,71 @@ fn pods_restart_from_disk_with_no_cloud_tokens_included() {
     let mut world = World::start();
     let kubectl = world.kubectl();
     kubectl.run(&["create", "configmap", "greeting", "--from-literal=text=hello"]);
-    kubectl.apply(&sleeper(
-        "offline",
-        "    volumeMounts: [{ name: conf, mountPath: /conf }]
+    kubectl.run(&["create", "secret", "generic", "keys", "--from-literal=password=s3cret"]);
+    let extra = "    env: [{ name: PASSWORD, valueFrom: { secretKeyRef: { name: keys, key: password } } }]
+    volumeMounts: [{ name: conf, mountPath: /conf }]
   volumes: [{ name: conf, configMap: { name: greeting } }]
-",
-    ));
-    kubectl.wait_running("offline");
-    let pod = kubectl.json(&["get", "pod", "offline"]);
+";
+    let pods = ["offline-1", "offline-2", "offline-3"];
+    for pod in pods {
+        kubectl.apply(&sleeper(pod, extra));
+    }
+    for pod in pods {
+        kubectl.wait_running(pod);
+    }
+    kubectl.apply(&sleeper("deleted", ""));
+    kubectl.wait_running("deleted");
+    kubectl.run(&["delete", "pod", "deleted"]);
+    let uids = || pods.map(|pod| kubectl.run(&["get", "pod", pod, "-o", "jsonpath={.metadata.uid}"]));
+    let before = uids();
+    let pod = kubectl.json(&["get", "pod", pods[0]]);
     let mounts = pod["spec"]["containers"][0]["volumeMounts"].to_string();
     assert!(
         mounts.contains("/var/run/secrets/kubernetes.io/serviceaccount"),
         "token volume mounted: {mounts}"
     );
+    let token = "cat /var/run/secrets/kubernetes.io/serviceaccount/token";
+    let read =
+        |runtime: &Containerd, pod: &str, script: &str| runtime.exec(pod, "main", &["/bin/sh", "-c", script]);
+    let claims = |token: &str| {
+        use base64::Engine;
+        let claims = token.split('.').nth(1).unwrap_or_else(|| panic!("no token: {token:?}"));
+        let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&json).unwrap()["kubernetes.io"]["pod"].clone()
+    };
 
     world.cloud.process.kill9();
     world.edge.process.kill9();
     world.runtime.remove_all_pods();
     world.edge.restart(&[]);
-    let runtime = &world.runtime;
-    until("the pod runs again without a cloud", PATIENCE, || {
-        let running = runtime.running_containers("offline");
-        if running == 1 { Ok(()) } else { Err(format!("{running} containers run")) }
-    });
-    let files = world.runtime.exec(
-        "offline",
-        "main",
-        &["/bin/sh", "-c", "cat /conf/text; ls /var/run/secrets/kubernetes.io/serviceaccount"],
-    );
-    assert!(files.contains("hello") && files.contains("token") && files.contains("ca.crt"), "{files}");
+    for (pod, uid) in pods.iter().zip(&before) {
+        until(&format!("{pod} runs again without a cloud"), PATIENCE, || {
+            let running = world.runtime.running_containers(pod);
+            if running == 1 { Ok(()) } else { Err(format!("{running} containers run")) }
+        });
+        assert_eq!(read(&world.runtime, pod, "echo $(cat /conf/text) $PASSWORD").trim(), "hello s3cret");
+        assert!(
+            read(&world.runtime, pod, "cat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+                .contains("BEGIN CERTIFICATE")
+        );
+        let bound = claims(&read(&world.runtime, pod, token));
+        assert_eq!(bound, serde_json::json!({"name": pod, "uid": uid}), "its own token");
+    }
+    assert_eq!(world.runtime.running_containers("deleted"), 0);
 
+    let runs = pods.map(|pod| running_id(&world.runtime, pod));
     world.cloud.restart(&[]);
     kubectl.wait_node("edge-1", "True");
-    kubectl.wait_running("offline");
-    kubectl.run(&["delete", "pod", "offline"]);
+    for (pod, id) in pods.iter().zip(&runs) {
+        kubectl.wait_running(pod);
+        kubectl.wait_for(&format!("pod/{pod}"), CONTAINER_ID, &format!("containerd://{id}"), PATIENCE);
+        assert_eq!(world.runtime.running_containers(pod), 1, "{pod} runs once");
+    }
+    assert_eq!(uids(), before, "the same pods");
+    assert_eq!(pods.map(|pod| running_id(&world.runtime, pod)), runs, "not started again");
+    for pod in pods {
+        kubectl.run(&["delete", "pod", pod, "--wait=false"]);
+    }
 }
 
 #[test]

@@ -59,6 +59,35 @@ async fn streaming_lists_end_with_a_bookmark() {
     assert_eq!(mark["object"]["metadata"]["resourceVersion"], list["metadata"]["resourceVersion"]);
 }
 
+/// A watcher of something quiet learns how far it is, or it would have to list again after an hour.
+#[tokio::test]
+async fn quiet_watches_get_bookmarks_if_they_ask() {
+    let bench = Bench::new();
+    let (_, list) = bench.get(MAPS).await;
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let url = |more: &str| {
+        format!(
+            "{MAPS}?watch=true&resourceVersion={from}&timeoutSeconds=200&fieldSelector=metadata.name%3Dnone{more}"
+        )
+    };
+    let mut asked = bench.watch(&url("&allowWatchBookmarks=true")).await;
+    let mut silent = bench.watch(&url("")).await;
+    for name in ["a", "b", "c"] {
+        let made = bench.made(MAPS, &configmap(name)).await;
+        tokio::time::pause();
+        let mark = asked.next().await.unwrap();
+        tokio::time::resume();
+        assert_eq!(
+            (mark["type"].as_str(), mark["object"]["kind"].as_str()),
+            (Some("BOOKMARK"), Some("ConfigMap"))
+        );
+        assert_eq!(mark["object"]["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+        assert_eq!(mark["object"]["metadata"].get("annotations"), None);
+    }
+    tokio::time::pause();
+    assert_eq!(silent.next().await, None, "nothing until its timeout");
+}
+
 #[tokio::test]
 async fn history_is_bounded_and_says_so() {
     let bench = Bench::new();

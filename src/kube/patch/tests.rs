@@ -315,7 +315,9 @@ fn list_diff(name: &str, from: &Value, to: &Value) -> Value {
         let mut change =
             named(&from, &item["name"]).map_or_else(|| item.clone(), |before| diff(&before, item));
         if let (Some(before), true) = (named(&from, &item["name"]), item.get("env").is_some()) {
-            let Value::Object(env) = list_diff("env", &before["env"], &item["env"]) else { unreachable!() };
+            let Value::Object(env) = list_diff("env", &before["env"], &item["env"]) else {
+                panic!("no object")
+            };
             change.as_object_mut().unwrap().remove("env");
             change.as_object_mut().unwrap().extend(env);
         }

@@ -87,30 +87,46 @@ modules:
     }
 
     pub fn kubectl(&self) -> Kubectl {
-        Kubectl { kubeconfig: self.dir.join("admin.conf"), home: self.dir.join("home") }
+        Kubectl::at(&self.dir.join("admin.conf"), &self.dir.join("home"))
     }
 }
 
 /// The user's own kubectl.
 pub struct Kubectl {
+    binary: PathBuf,
     kubeconfig: PathBuf,
     home: PathBuf,
 }
 
 impl Kubectl {
     pub fn at(kubeconfig: &Path, home: &Path) -> Self {
-        Self { kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+        let binary = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into()).into();
+        Self { binary, kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+    }
+
+    /// The same user with another kubectl and a home of its own.
+    pub fn with(&self, binary: &Path) -> Self {
+        let name = binary.file_name().unwrap_or_default();
+        Self { binary: binary.to_owned(), home: self.home.join(name), kubeconfig: self.kubeconfig.clone() }
     }
 
     pub fn output(&self, args: &[&str]) -> Output {
         fs::create_dir_all(&self.home).unwrap();
-        let binary = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
-        Command::new(&binary)
-            .env("HOME", &self.home)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .args(args)
-            .output()
-            .unwrap_or_else(|e| panic!("cannot run {binary}: {e} (deploy/tools.sh test installs it)"))
+        self.command(args).output().unwrap_or_else(|e| {
+            panic!("cannot run {}: {e} (deploy/tools.sh test installs it)", self.binary.display())
+        })
+    }
+
+    /// Starts it and leaves it running; its output is the log of the process.
+    pub fn spawn(&self, args: &[&str], name: &str) -> Process {
+        fs::create_dir_all(&self.home).unwrap();
+        Process::start(name, &self.home, &mut self.command(args))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("HOME", &self.home).env("KUBECONFIG", &self.kubeconfig).args(args);
+        command
     }
 
     /// Runs it and gives its stdout, or stderr as the error.

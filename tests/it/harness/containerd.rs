@@ -174,7 +174,8 @@ impl Containerd {
         out
     }
 
-    fn running(&self, pod: &str, container: Option<&str>) -> Vec<String> {
+    /// Ids of the running containers of pods called `pod`, of one container or of all.
+    pub fn running(&self, pod: &str, container: Option<&str>) -> Vec<String> {
         let running = k8s_cri::v1::ContainerState::ContainerRunning as i32;
         let list = self.cri(|runtime| async move { runtime.list_containers().await }).unwrap_or_default();
         let label =
@@ -240,7 +241,7 @@ fn fill(name: &str, dir: &Path, words: &[(&str, &str)]) -> String {
 }
 
 /// A subnet nobody else uses, for as long as the file is open.
-fn take_subnet() -> (u8, File) {
+pub fn take_subnet() -> (u8, File) {
     let first = u8::try_from(std::process::id() % 250).unwrap_or(0);
     for step in SUBNETS {
         let number = (u16::from(first) + u16::from(step)) % 250 + 1;

@@ -334,7 +334,9 @@ impl Handler<Upstream> for EdgeController {
     type Result = ();
 
     fn handle(&mut self, message: Upstream, ctx: &mut Self::Context) {
-        self.serve(message.node, message.envelope, ctx);
+        for single in plan::singles(message.envelope) {
+            self.serve(message.node.clone(), single, ctx);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::lanes::Class;
-use crate::model::{Body, Envelope, NodeName, ObjectKey, Reason, Status, operation};
+use crate::model::{Body, Envelope, NodeName, ObjectKey, Reason, Resource, Route, Status, operation};
 
 /// `Content-Type` of a strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -95,6 +95,26 @@ pub enum NoPlan {
     Unknown,
     /// The message is wrong; the answer says how.
     Bad { shape: Shape, status: Box<Status> },
+}
+
+/// One message for each object: a legacy `podstatus` without a name carries a list of statuses.
+/// Elements that name no pod are left out.
+#[must_use]
+pub fn singles(message: Envelope) -> Vec<Envelope> {
+    let (Resource::Object(key), Body::Unknown(Value::Array(statuses))) =
+        (&message.route.resource, &message.body)
+    else {
+        return vec![message];
+    };
+    if key.kind != "podstatus" || key.name.is_some() {
+        return vec![message];
+    }
+    let single = |status: &Value| {
+        let name = Some(status.get("Name")?.as_str()?.to_owned());
+        let route = Route { resource: ObjectKey { name, ..key.clone() }.into(), ..message.route.clone() };
+        Some(Envelope { header: message.header.clone(), route, body: Body::Object(status.clone()) })
+    };
+    statuses.iter().filter_map(single).collect()
 }
 
 /// Reads a message of `node`.

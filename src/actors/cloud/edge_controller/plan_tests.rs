@@ -23,11 +23,16 @@ fn object_body() -> Body {
     Body::Object(json!({"spec": {}}))
 }
 
+fn event_patch() -> Body {
+    Body::Object(json!({"event": {}, "patchData": "{\"count\":2}"}))
+}
+
 #[test]
 fn requests_to_the_api() {
     let text = || Body::Text(r#"{"status":{"phase":"Running"}}"#.to_owned());
     let uid = || Body::Text("u-1".to_owned());
     let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     for (op, resource, body, want) in [
         ("insert", "null/node/edge-1", object_body(), "POST /api/v1/nodes"),
         ("query", "null/node/edge-1", Body::Null, "GET /api/v1/nodes/edge-1"),
@@ -44,6 +49,21 @@ fn requests_to_the_api() {
         ("query", "null/persistentvolume/v", Body::Null, "GET /api/v1/persistentvolumes/v"),
         (
             "query",
+            "ns/persistentvolumeclaim/v",
+            Body::Null,
+            "GET /api/v1/namespaces/ns/persistentvolumeclaims/v",
+        ),
+        (
+            "query",
+            "default/volumeattachment/v",
+            Body::Null,
+            "GET /apis/storage.k8s.io/v1/volumeattachments/v",
+        ),
+        ("insert", "default/certificatesigningrequest/c", object_body(), &format!("POST {requests}")),
+        ("query", "default/certificatesigningrequest/c", Body::Null, &format!("GET {requests}/c")),
+        ("insert", "default/nodestatus/edge-1", object_body(), "POST /api/v1/nodes"),
+        (
+            "query",
             "ns/serviceaccounttoken/sa",
             object_body(),
             "POST /api/v1/namespaces/ns/serviceaccounts/sa/token",
@@ -53,6 +73,7 @@ fn requests_to_the_api() {
         ("query", "kube-node-lease/lease/edge-1", Body::Null, &format!("GET {lease}/edge-1")),
         ("insert", "ns/event/e.1", object_body(), "POST /api/v1/namespaces/ns/events"),
         ("update", "ns/event/e.1", object_body(), "PUT /api/v1/namespaces/ns/events/e.1"),
+        ("patch", "ns/event/e.1", event_patch(), "PATCH /api/v1/namespaces/ns/events/e.1"),
     ] {
         let plan = of(op, resource, body).unwrap_or_else(|err| panic!("{op} {resource}: {err:?}"));
         assert_eq!(format!("{} {}", plan.calls[0].method, plan.calls[0].path), want, "{op} {resource}");
@@ -119,7 +140,6 @@ fn a_node_speaks_only_for_itself() {
         Body::Object(pod)
     };
     let patch = || Body::Text("{}".to_owned());
-    let event_patch = || Body::Object(json!({"event": {}, "patchData": "{\"count\":2}"}));
     for (op, resource, body, want) in [
         ("insert", "null/node/edge-1", object_body(), "yes"),
         ("insert", "null/node/edge-2", object_body(), "no"),
@@ -228,4 +248,23 @@ fn a_pod_patch_says_only_what_happened() {
         "spec":{"nodeName":"other"},"status":{"phase":"Running"}}"#;
     let plan = of("patch", "ns/podpatch/p", Body::Text(text.to_owned())).unwrap();
     assert_eq!(plan.calls[0].body, Some(json!({"metadata": {"uid": "u"}, "status": {"phase": "Running"}})));
+}
+
+#[test]
+fn a_list_of_pod_statuses_is_one_message_for_each() {
+    let status = |name: &str| json!({"UID": "u", "Name": name, "Status": {"phase": "Running"}});
+    let list = json!([status("a"), {"UID": "nameless"}, 7, status("b")]);
+    let list = message("update", "ns/podstatus", Body::Unknown(list));
+    let parts = singles(list.clone());
+    let about: Vec<String> = parts.iter().map(|part| part.route.resource.to_string()).collect();
+    assert_eq!(about, ["ns/podstatus/a", "ns/podstatus/b"]);
+    assert!(parts.iter().all(|part| part.header == list.header), "all answers name the message");
+    assert_eq!(parts[1].body, Body::Object(status("b")));
+    for other in [
+        message("update", "ns/podstatus/p", Body::Object(status("p"))),
+        message("update", "ns/podstatus/p", Body::Unknown(json!([status("p")]))),
+        message("update", "ns/pod", Body::Unknown(json!([status("p")]))),
+    ] {
+        assert_eq!(singles(other.clone()), [other]);
+    }
 }

@@ -1,5 +1,7 @@
 //! EdgeController on the embedded Kubernetes API.
 
+mod shapes;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -31,6 +31,7 @@ use crate::bus::meta::{ApplyDownstream, NotStored};
 use crate::config::EdgeHubConfig;
 use crate::model::{Body, Envelope, NodeName};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
+use crate::telemetry::identity::IdentityMetrics;
 use crate::wire::frame::{self, WireError};
 
 /// How long storing one message may take before the cloud has to send it again.
@@ -75,6 +76,7 @@ pub struct EdgeHub {
     joiner: Joiner,
     links: HubLinks,
     metrics: EdgeHubMetrics,
+    identity_metrics: IdentityMetrics,
     publish: PublishState,
     hub: Hub<Reply>,
     /// To the writer of the open session.
@@ -122,6 +124,7 @@ impl EdgeHub {
             config,
             links,
             metrics,
+            identity_metrics: IdentityMetrics::node(),
             publish,
             hub,
             outgoing: None,
@@ -181,8 +184,10 @@ impl EdgeHub {
 
     fn dial(&mut self, ctx: &mut Context<Self>) {
         let (joiner, config, node) = (self.joiner.clone(), Arc::clone(&self.config), self.node.clone());
+        let identity_metrics = self.identity_metrics;
         let dialled = async move {
             let identity = joiner.ensure().await.map_err(|err| err.to_string())?;
+            identity_metrics.set_end(identity.certificate.not_after);
             let dialled = dial(&config, &node, &identity).await?;
             Ok::<_, String>((identity, dialled))
         };
@@ -293,6 +298,7 @@ impl EdgeHub {
             match outcome {
                 Ok(identity) => {
                     tracing::info!("certificate renewed, reconnecting with it");
+                    hub.identity_metrics.set_end(identity.certificate.not_after);
                     hub.plan_renewal(&identity);
                     let effects = hub.hub.rotate(now());
                     hub.run(effects, ctx);

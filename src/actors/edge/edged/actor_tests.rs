@@ -1,5 +1,7 @@
 //! Edged as an actor on the in-memory runtime, with MetaManager played by functions.
 
+mod start_tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,17 +297,6 @@ async fn pods_come_back_after_a_reboot_with_no_cloud() {
 }
 
 #[actix::test]
-async fn an_image_that_runs_as_root_does_not_start_where_root_is_forbidden() {
-    tokio::time::pause();
-    let bench = fresh();
-    bench.apply(&pod("web", json!({"spec": {"securityContext": {"runAsNonRoot": true}}})));
-    until("refused", SOON, || bench.waiting() == "CreateContainerConfigError").await;
-    let message = bench.status()["containerStatuses"][0]["state"]["waiting"]["message"].clone();
-    assert!(message.as_str().is_some_and(|text| text.contains("image will run as root")), "{message}");
-    assert!(bench.runtime.containers().is_empty());
-}
-
-#[actix::test]
 async fn a_crash_loop_backs_off() {
     tokio::time::pause();
     let bench = fresh();
@@ -343,25 +334,6 @@ async fn a_killed_container_is_back_at_once() {
         until("back", SOON, || bench.runtime.running().first().is_some_and(|c| c.status.id != id)).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     until("counted", SOON, || bench.status()["containerStatuses"][0]["restartCount"] == 1).await;
-}
-
-#[actix::test]
-async fn a_missing_image_is_reported_and_retried() {
-    tokio::time::pause();
-    let bench = fresh();
-    let image = "registry.local/none:1";
-    bench.runtime.set_pull(image, Err("not found"));
-    let spec = json!({"spec": {"containers": [{"name": "main", "image": image}]}});
-    bench.apply(&pod("web", spec));
-    until("ErrImagePull", SOON, || bench.waiting() == "ErrImagePull").await;
-    until("ImagePullBackOff", SOON, || bench.waiting() == "ImagePullBackOff").await;
-    assert_eq!(bench.phase(), "Pending");
-    assert!(bench.event("Failed").is_some_and(|text| text.contains("Failed to pull image")));
-    bench.runtime.set_pull(image, Ok(()));
-    until("Running", Duration::from_secs(60), || bench.phase() == "Running").await;
-    let never = json!({"spec": {"containers": [{"name": "main", "image": "registry.local/other:1", "imagePullPolicy": "Never"}]}});
-    bench.apply(&pod("other", never));
-    until("ErrImageNeverPull", SOON, || bench.waiting() == "ErrImageNeverPull").await;
 }
 
 #[actix::test]
@@ -419,18 +391,6 @@ async fn only_the_changed_container_is_replaced() {
     until("replaced", SOON, || !id("main").is_empty() && id("main") != main).await;
     assert_eq!(id("side"), side);
     assert_eq!(bench.runtime.count("RunPodSandbox"), 1);
-}
-
-#[actix::test]
-async fn a_failed_sandbox_is_tried_again_and_leaves_nothing() {
-    tokio::time::pause();
-    let bench = fresh();
-    bench.runtime.fail_run_sandbox_leaving("cni plugin not initialized");
-    bench.apply(&pod("web", json!({})));
-    until("Running", Duration::from_secs(20), || bench.phase() == "Running").await;
-    let text = bench.event("FailedCreatePodSandBox").expect("event");
-    assert!(text.contains("cni plugin not initialized"), "{text}");
-    until("leftover removed", SOON, || bench.runtime.sandboxes().len() == 1).await;
 }
 
 #[actix::test]
@@ -524,29 +484,4 @@ async fn the_node_is_registered_leased_and_honest() {
     let leases = bench.meta.lock().leases;
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(bench.meta.lock().leases - leases, 10, "each ten seconds");
-}
-
-#[actix::test]
-async fn host_ports_are_given_once() {
-    tokio::time::pause();
-    let bench = fresh();
-    let port = json!({"spec": {"containers": [{
-        "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
-        "ports": [{"containerPort": 80, "hostPort": 8080}],
-    }]}});
-    let first = pod("first", port.clone());
-    bench.apply(&first);
-    until("Running", SOON, || bench.phase() == "Running").await;
-    bench.apply(&pod("second", port.clone()));
-    until("refused", SOON, || bench.phase() == "Failed").await;
-    assert_eq!(bench.status()["reason"], "NodePorts");
-    let mut ending = first.clone();
-    ending["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:05:00Z");
-    ending["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-    bench.apply(&ending);
-    bench.apply(&pod("third", port));
-    until("the next one runs", Duration::from_secs(40), || {
-        bench.runtime.running().len() == 1 && bench.phase() == "Running"
-    })
-    .await;
 }
