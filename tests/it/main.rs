@@ -15,6 +15,7 @@ mod attack;
 mod bad_input;
 mod cri;
 mod harness;
+mod hostile;
 mod keadm;
 mod kubectl;
 mod main_job;
