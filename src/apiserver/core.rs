@@ -1,14 +1,15 @@
 //! The API server without a transport: registry, commits, signals to watchers.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -20,8 +21,9 @@ use super::registry::{Change, CommitResult, Registry, Staged};
 use super::tx::{Tx, World};
 use crate::identity::ServiceAccountKeys;
 use crate::model::Reason;
-use crate::store::{Batch, Store, StoreError, Table};
+use crate::store::{Batch, PROBE_EVERY, Store, StoreError, Table, probe};
 use crate::telemetry::apiserver::ApiServerMetrics;
+use crate::telemetry::readiness::{Readiness, STORE};
 
 /// Key prefix of objects in [`Table::Objects`]: `{prefix}{plural.group}/{namespace}/{name}`.
 const OBJECT_PREFIX: &str = "api/o/";
@@ -49,6 +51,7 @@ pub struct ApiSettings {
 pub struct ApiCore {
     shared: Arc<Shared>,
     wake: SyncSender<()>,
+    committer: Mutex<Option<JoinHandle<()>>>,
     pub(super) keys: Arc<ServiceAccountKeys>,
     ca_pem: Arc<str>,
     clock: Clock,
@@ -59,8 +62,12 @@ struct Shared {
     registry: RwLock<Registry>,
     /// Per kind, the newest visible version.
     signals: Vec<watch::Sender<u64>>,
-    store: Arc<dyn Store>,
+    /// The commit thread panicked.
     broken: AtomicBool,
+    /// The last write to the store went wrong.
+    failing: AtomicBool,
+    closing: AtomicBool,
+    readiness: OnceLock<Readiness>,
     metrics: ApiServerMetrics,
 }
 
@@ -76,34 +83,54 @@ impl ApiCore {
         let shared = Arc::new(Shared {
             registry: RwLock::new(registry),
             signals: KINDS.iter().map(|_| watch::Sender::new(0)).collect(),
-            store: settings.store,
             broken: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            readiness: OnceLock::new(),
             metrics: metrics.clone(),
         });
         let (wake, woken) = sync_channel(1);
         let core = Arc::new(Self {
             shared: Arc::clone(&shared),
             wake,
+            committer: Mutex::new(None),
             keys: settings.keys,
             ca_pem: settings.ca_pem.into(),
             clock: settings.clock,
             metrics,
         });
-        core.bootstrap()?;
-        std::thread::Builder::new()
+        core.bootstrap(&*settings.store)?;
+        // The thread owns the store: when it ends, the store is closed, whoever still has the core.
+        let store = settings.store;
+        let thread = std::thread::Builder::new()
             .name("api-commit".into())
             .stack_size(512 * 1024)
-            .spawn(move || commit_loop(&shared, &woken))
+            .spawn(move || commit_loop(&shared, &*store, &woken))
             .map_err(|err| StoreError::Io {
                 op: "start the commit thread of",
                 path: "apiserver".into(),
                 why: err.to_string().into(),
             })?;
+        *core.committer.lock() = Some(thread);
         Ok(core)
     }
 
+    /// Commits what is staged, refuses later writes, and closes the store. Blocks until that is
+    /// done: the process must not end while the engine is at work.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        // A full channel wakes the thread as well; without a thread there is nothing to close.
+        self.wake.try_send(()).ok();
+        let thread = self.committer.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the api commit thread had panicked");
+        }
+    }
+
     /// The namespaces every cluster has, with what belongs into each.
-    fn bootstrap(&self) -> Result<(), StoreError> {
+    fn bootstrap(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut registry = self.shared.registry.write();
         let mut tx = Tx::new(&registry, self.world());
         if let Err(err) = namespaces::ensure_defaults(&mut tx) {
@@ -116,7 +143,7 @@ impl ApiCore {
         let changes = tx.finish();
         if !changes.is_empty() && registry.stage(changes).is_ok() {
             let staged = registry.take_staged();
-            self.shared.store.write(&[batch(&staged)])?;
+            store.write(&[batch(&staged)])?;
             registry.applied(&staged);
         }
         self.shared.count_objects(&registry);
@@ -149,10 +176,23 @@ impl ApiCore {
         }
     }
 
-    /// Can writes be committed?
+    /// Does the commit thread live? Only a new process brings it back.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         !self.shared.broken.load(Ordering::Acquire)
+    }
+
+    /// Is there reason to hope that a write will be stored? Not after one that failed, until the
+    /// next one succeeds.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_healthy() && !self.shared.failing.load(Ordering::Acquire)
+    }
+
+    /// From now on `readiness` tells, under [`STORE`], whether writes are stored.
+    pub fn show_in(&self, readiness: &Readiness) {
+        readiness.set(STORE, self.is_ready());
+        self.shared.readiness.get_or_init(|| readiness.clone());
     }
 
     /// Decides under the lock, then waits until the writes are on disk and visible. With `dry_run`
@@ -174,7 +214,7 @@ impl ApiCore {
             if dry_run {
                 return Ok(answer);
             }
-            if !self.is_healthy() {
+            if !self.is_healthy() || self.shared.closing.load(Ordering::Acquire) {
                 return Err(ApiError::new(Reason::ServiceUnavailable, "the store is closed"));
             }
             let wait = registry
@@ -206,14 +246,17 @@ impl Shared {
         }
     }
 
-    fn commit(&self) {
+    fn commit(&self, store: &dyn Store) {
         loop {
             let staged = self.registry.write().take_staged();
             if staged.is_empty() {
                 return;
             }
             let changed = staged.iter().any(|staged| !staged.changes.is_empty());
-            let written = if changed { self.store.write(&[batch(&staged)]) } else { Ok(()) };
+            let written = if changed { store.write(&[batch(&staged)]) } else { Ok(()) };
+            if changed {
+                self.note(written.is_ok());
+            }
             let (result, lost): (CommitResult, Vec<Staged>) = {
                 let mut registry = self.registry.write();
                 match written {
@@ -229,6 +272,14 @@ impl Shared {
                 tracing::error!(%why, requests = staged.len() + lost.len(), "api write lost");
             }
             self.answer(staged, lost, &result);
+        }
+    }
+
+    /// What the last write says about the store.
+    fn note(&self, written: bool) {
+        self.failing.store(!written, Ordering::Release);
+        if let Some(readiness) = self.readiness.get() {
+            readiness.set(STORE, written);
         }
     }
 
@@ -261,13 +312,38 @@ impl Shared {
     }
 }
 
-/// Runs until the core is dropped. A panic closes the server for writes instead of losing them.
-fn commit_loop(shared: &Shared, woken: &Receiver<()>) {
-    while woken.recv().is_ok() {
-        if std::panic::catch_unwind(AssertUnwindSafe(|| shared.commit())).is_err() {
+impl Drop for ApiCore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Runs until the core is closed. A panic closes the server for writes instead of losing them.
+fn commit_loop(shared: &Shared, store: &dyn Store, woken: &Receiver<()>) {
+    loop {
+        let woken = if shared.failing.load(Ordering::Acquire) {
+            woken.recv_timeout(PROBE_EVERY)
+        } else {
+            woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        match woken {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                shared.note(probe(store).is_ok());
+                continue;
+            }
+        }
+        if std::panic::catch_unwind(AssertUnwindSafe(|| shared.commit(store))).is_err() {
             shared.broken.store(true, Ordering::Release);
             shared.registry.write().failed();
             tracing::error!("api commit thread panicked, writes are refused");
+            return;
+        }
+        if shared.closing.load(Ordering::Acquire) {
+            // Who saw the server open under the lock has staged by now; nobody stages after it.
+            drop(shared.registry.write());
+            shared.commit(store);
             return;
         }
     }

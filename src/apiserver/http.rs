@@ -38,12 +38,12 @@ impl Default for Deadlines {
     }
 }
 
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// Connections at once; a watch holds one.
 const MAX_CONNECTIONS: usize = 20_000;
-/// TLS handshakes at once.
-const MAX_HANDSHAKES: usize = 256;
+/// TLS handshakes at once. Clients that connect and say nothing hold one each until the deadline.
+const MAX_HANDSHAKES: usize = 4_096;
 
 /// The verified identity of a connection's client, if it showed a certificate.
 #[derive(Clone)]

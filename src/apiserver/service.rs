@@ -133,7 +133,8 @@ impl ApiCore {
         if *path == Path::Version {
             return Answer::json(StatusCode::OK, &discovery::version());
         }
-        if self.is_healthy() {
+        let well = if request.path.starts_with("/livez") { self.is_healthy() } else { self.is_ready() };
+        if well {
             return Ok(Answer::new(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
         }
         let body = Bytes::from_static(b"the store cannot be written\n");

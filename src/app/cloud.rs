@@ -40,8 +40,10 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let ca = Arc::new(Ca::load_or_create(&hub_config.tls_ca_file, &hub_config.tls_ca_key_file)?);
     let names = server_names(config);
 
+    let mut keep: KeepAlive = Box::new(());
     let (client, cluster_ca) = if is_embedded(config) {
         let core = embedded_api(stage, config, &ca, &names)?;
+        keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
         (core.client(), ca.cert_pem())
     } else {
@@ -91,7 +93,16 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         SyncController::new(sync_client, desired, send, close)
     });
     tree.add(hub, HUB_THREAD, Policy::default(), move || CloudHub::new(hub_parts));
-    Ok(Box::new(()))
+    Ok(keep)
+}
+
+/// Closes the API's store on every way out: actors and clients may still hold the core then.
+struct OpenApi(Arc<ApiCore>);
+
+impl Drop for OpenApi {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Does cloudcore serve its own Kubernetes API?
@@ -117,6 +128,7 @@ fn embedded_api(
         ca_pem: ca.cert_pem(),
         clock: Arc::new(jiff::Timestamp::now),
     })?;
+    core.show_in(&stage.readiness);
     let address = format!("{}:{}", api.address, api.port);
     let listener =
         TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;

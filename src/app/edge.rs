@@ -38,7 +38,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
 
     let metrics = MetaMetrics::default();
     let store: Arc<dyn Store> = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
-    let settings = CommitterSettings { seconds: metrics.objects.store_seconds.clone(), ..Default::default() };
+    let settings = CommitterSettings {
+        seconds: metrics.objects.store_seconds.clone(),
+        readiness: stage.readiness.clone(),
+        ..Default::default()
+    };
     let (committer, guard) = Committer::start(Arc::clone(&store), settings)?;
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);

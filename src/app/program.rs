@@ -39,6 +39,7 @@ pub fn run(
         return 1;
     }
     install_panic_hook();
+    raise_open_files();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -70,7 +71,9 @@ async fn drive(
     let socket = MonitorSocket::bind(address)?;
     tracing::info!(address = %socket.address(), "monitor listens");
 
-    let mut stage = Stage { tree: Tree::new(name, TreeSettings::default()), readiness: Readiness::default() };
+    let settings =
+        TreeSettings { max_restarts: Some(common.max_restarts as usize), ..TreeSettings::default() };
+    let mut stage = Stage { tree: Tree::new(name, settings), readiness: Readiness::default() };
     let monitor_slot = stage.tree.slot("Monitor", 8);
     let sources = MonitorSources {
         tree: stage.tree.handle(),
@@ -91,6 +94,19 @@ async fn drive(
         tracing::error!(%reason, "{name} gives up; its service manager should start it again");
     }
     Ok(code)
+}
+
+/// A connection costs a file, and many systems begin with 1,024.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const ENOUGH: u64 = 65_536;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match hard.min(ENOUGH) {
+        want if want > soft => setrlimit(Resource::RLIMIT_NOFILE, want, hard),
+        _ => Ok(()),
+    });
+    if let Err(err) = raised {
+        tracing::warn!(error = %err, "the limit of open files stays as it is");
+    }
 }
 
 fn refuse(name: &str, err: &dyn Error) -> u8 {

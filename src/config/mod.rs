@@ -53,11 +53,20 @@ impl Listener {
 }
 
 /// `commonConfig` of both programs.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CommonConfig {
     pub monitor_server: MonitorConfig,
     pub logging: LoggingConfig,
+    /// An actor may fail so often within a minute; then the program ends with an error, for its
+    /// service manager to start it again.
+    pub max_restarts: u32,
+}
+
+impl Default for CommonConfig {
+    fn default() -> Self {
+        Self { monitor_server: MonitorConfig::default(), logging: LoggingConfig::default(), max_restarts: 10 }
+    }
 }
 
 impl CommonConfig {

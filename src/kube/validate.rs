@@ -8,6 +8,7 @@ mod data;
 mod meta;
 mod node;
 mod pod;
+mod security;
 mod volume;
 
 use serde_json::Value;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Batch, Store, StoreError};
+use super::{Batch, PROBE_EVERY, Store, StoreError, probe};
+use crate::telemetry::readiness::{Readiness, STORE};
 
 /// Bounds of the commit queue.
 pub struct CommitterSettings {
@@ -18,11 +19,18 @@ pub struct CommitterSettings {
     pub wait: Duration,
     /// Seconds from the start of a group's write until it is on disk.
     pub seconds: metrics::Histogram,
+    /// Told, under [`STORE`], whether the last write succeeded.
+    pub readiness: Readiness,
 }
 
 impl Default for CommitterSettings {
     fn default() -> Self {
-        Self { capacity: 1024, wait: Duration::from_secs(5), seconds: metrics::Histogram::noop() }
+        Self {
+            capacity: 1024,
+            wait: Duration::from_secs(5),
+            seconds: metrics::Histogram::noop(),
+            readiness: Readiness::default(),
+        }
     }
 }
 
@@ -76,10 +84,11 @@ impl Committer {
             wait: settings.wait,
         });
         let for_thread = Arc::clone(&queue);
-        let seconds = settings.seconds;
+        let (seconds, readiness) = (settings.seconds, settings.readiness);
+        readiness.set(STORE, true);
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(move || for_thread.run(&*store, &seconds))
+            .spawn(move || for_thread.run(&*store, &seconds, &readiness))
             .map_err(|err| StoreError::Io {
                 op: "start the commit thread of",
                 path: "store".into(),
@@ -116,9 +125,10 @@ impl Committer {
 }
 
 impl Queue {
-    fn run(&self, store: &dyn Store, seconds: &metrics::Histogram) {
+    fn run(&self, store: &dyn Store, seconds: &metrics::Histogram, readiness: &Readiness) {
         // If the engine panics, nobody may wait for a thread that is gone.
         let _closes = CloseOnDrop(self);
+        let mut failing = false;
         loop {
             let jobs = {
                 let mut state = self.state.lock();
@@ -126,10 +136,19 @@ impl Queue {
                     if state.closing {
                         return;
                     }
-                    self.filled.wait(&mut state);
+                    if !failing {
+                        self.filled.wait(&mut state);
+                    } else if self.filled.wait_for(&mut state, PROBE_EVERY).timed_out() {
+                        break;
+                    }
                 }
                 std::mem::take(&mut state.jobs)
             };
+            if jobs.is_empty() {
+                failing = probe(store).is_err();
+                readiness.set(STORE, !failing);
+                continue;
+            }
             let mut batches = Vec::with_capacity(jobs.len());
             let mut answers = Vec::with_capacity(jobs.len());
             for job in jobs {
@@ -139,6 +158,8 @@ impl Queue {
             let begun = Instant::now();
             let outcome = store.write(&batches);
             seconds.record(begun.elapsed().as_secs_f64());
+            failing = outcome.is_err();
+            readiness.set(STORE, !failing);
             if let Err(err) = &outcome {
                 tracing::error!(error = %err, batches = batches.len(), "commit failed");
             }

@@ -8,6 +8,7 @@ mod rocks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use committer::{Committer, CommitterGuard, CommitterSettings};
 pub use memory::{Faults, MemoryStore};
@@ -105,6 +106,17 @@ pub trait Store: Send + Sync + 'static {
     fn size_bytes(&self) -> u64;
 }
 
+/// Pause between two looks at a store whose last write failed.
+pub const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// Writes a row of no meaning: is the store well again, although nobody has anything to write?
+///
+/// # Errors
+/// What the engine says.
+pub fn probe(store: &dyn Store) -> Result<(), StoreError> {
+    store.write(&[Batch::new().put(Table::Local, "store/probe", "")])
+}
+
 /// What went wrong with the store. Cloneable because one failed commit answers many waiters.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -114,7 +126,7 @@ pub enum StoreError {
     #[error("{} has schema {found}, this program knows up to {known}: install a newer version or restore a backup", path.display())]
     NewerSchema { path: PathBuf, found: u32, known: u32 },
     /// The files are damaged. Nothing was changed.
-    #[error("{} is damaged ({why}); nothing was changed. Move the folder away and restart: the edge fetches its objects from the cloud again", path.display())]
+    #[error("{} is damaged ({why}); nothing was changed. Move the folder away and restart: an edge fetches its objects from the cloud again, a cloud needs its backup", path.display())]
     Damaged { path: PathBuf, why: Arc<str> },
     /// The commit queue is full: the disk is slower than the writers.
     #[error("the commit queue is full")]

@@ -82,6 +82,7 @@ impl Monitor {
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(sources.clone()))
+                .route("/", web::get().to(index))
                 .route("/metrics", web::get().to(metrics))
                 .route("/healthz", web::get().to(healthz))
                 .route("/readyz", web::get().to(readyz))
@@ -140,6 +141,20 @@ impl Supervised for Monitor {
 }
 
 crate::handles!(Monitor);
+
+/// What there is to see.
+async fn index() -> HttpResponse {
+    const PAGES: [(&str, &str); 4] = [
+        ("actors", "the actors, their restarts and mailboxes (JSON, or HTML for a browser)"),
+        ("metrics", "figures in Prometheus' text format"),
+        ("readyz", "can the program do its work?"),
+        ("healthz", "does the program live?"),
+    ];
+    let rows: String =
+        PAGES.iter().map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
+    let body = format!("<!doctype html><meta charset=\"utf-8\"><title>monitor</title><ul>\n{rows}</ul>\n");
+    HttpResponse::Ok().insert_header(header::ContentType::html()).body(body)
+}
 
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
@@ -245,6 +260,11 @@ mod tests {
         assert!(body.starts_with("<!doctype html>"));
         assert_eq!(request(address, "POST /actors/Monitor/panic HTTP/1.1").await.0, 403);
         assert_eq!(request(address, "GET /nothing HTTP/1.1").await.0, 404);
+        let (code, body) = request(address, "GET / HTTP/1.1").await;
+        assert_eq!(code, 200);
+        for page in ["/actors", "/metrics", "/readyz", "/healthz"] {
+            assert!(body.contains(&format!("href=\"{page}\"")), "{body}");
+        }
         running.handle().shut_down();
         assert_eq!(running.wait_for_end().await.code(), 0);
     }

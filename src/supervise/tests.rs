@@ -289,6 +289,7 @@ async fn a_blocked_thread_ends_the_tree_and_names_the_actor_inside() {
         heartbeat_interval: Duration::from_millis(20),
         heartbeat_timeout: Duration::from_millis(100),
         drain_deadline: Duration::from_millis(50),
+        ..settings()
     };
     let bench = bench(settings, &[("a", MAIN_THREAD, quick()), ("b", "blocked", quick())]);
     assert_eq!(bench.ask(1, Do::Note(1)).await, Ok(1));

@@ -36,6 +36,8 @@ pub struct TreeSettings {
     pub heartbeat_timeout: Duration,
     /// For the ordered end, in all.
     pub drain_deadline: Duration,
+    /// In place of every tree actor's own [`Policy::max_restarts`].
+    pub max_restarts: Option<usize>,
 }
 
 impl Default for TreeSettings {
@@ -44,6 +46,7 @@ impl Default for TreeSettings {
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(15),
             drain_deadline: Duration::from_secs(10),
+            max_restarts: None,
         }
     }
 }
@@ -166,12 +169,13 @@ impl Tree {
         &mut self,
         slot: Slot<A>,
         thread: &'static str,
-        policy: Policy,
+        mut policy: Policy,
         build: impl FnOnce() -> A + Send + 'static,
     ) where
         A: Actor<Context = Context<A>> + Supervised + Handler<Ping>,
     {
         let Slot { name, addr, receiver, stats, metrics } = slot;
+        policy.max_restarts = self.shared.settings.max_restarts.unwrap_or(policy.max_restarts);
         let entry = self.shared.declare(|index| {
             Entry::new(Cow::Borrowed(name), name, thread, Place::Tree(index), policy, stats, metrics)
         });

@@ -63,7 +63,10 @@ impl Exporter {
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
-        self.recorded.render()
+        // The recorder's counters are whole numbers, which hides the first second: it is recorded as
+        // a gauge, and shown as what it is.
+        const CPU: &str = "# TYPE process_cpu_seconds_total ";
+        self.recorded.render().replacen(&format!("{CPU}gauge"), &format!("{CPU}counter"), 1)
     }
 
     /// Folds recorded samples into their histograms. Without it they pile up in memory between
@@ -120,5 +123,8 @@ mod tests {
             assert!(kind != "counter" || name.ends_with("_total"), "{name}");
         }
         assert!(text.contains("# HELP process_resident_memory_bytes"));
+        assert!(text.contains("# TYPE process_cpu_seconds_total counter"), "{text}");
+        let cpu = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+        assert!(cpu.is_some_and(|cpu| cpu.contains('.')), "whole seconds only: {cpu:?}");
     }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+/// The check that writes to the program's store succeed.
+pub const STORE: &str = "store";
+
 /// The named checks of one program. Cheap to clone; all clones are one registry.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {

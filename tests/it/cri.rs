@@ -277,7 +277,8 @@ async fn a_pod_lives_and_ends() {
     event(&mut events, &id, RuntimeEventKind::Exited).await;
     let status = runtime.container_status(id.clone()).await.expect("status");
     assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
-    let words = disk::termination_message(at, run.host.clone(), "main".into(), 0).await.expect("last words");
+    let words =
+        disk::termination_message(at, run.host.clone(), "main".into(), 0, false).await.expect("last words");
     assert_eq!(words, "bye\n");
     runtime.remove_container(id.clone()).await.expect("remove");
     event(&mut events, &id, RuntimeEventKind::Deleted).await;

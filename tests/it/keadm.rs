@@ -89,12 +89,20 @@ fn from_init_to_reset() {
         args[position] = value.to_owned();
         args
     };
+    let forged = {
+        let (body, signature) = token.rsplit_once('.').unwrap();
+        let flipped = if signature.starts_with('A') { 'B' } else { 'A' };
+        format!("{body}.{flipped}{}", &signature[1..])
+    };
+    let api = format!("127.0.0.1:{}", ports.api);
     let absent = format!("unix://{}/none.sock", dir.path().display());
     for (args, words) in [
         (with(10, &absent), ["container runtime", "none.sock"]),
         (with(2, &closed), ["--cloudcore-ipport", "cannot be reached"]),
         (with(6, &other_ca), ["--token", "another CA"]),
         (with(6, "nonsense"), ["--token", "malformed"]),
+        (with(6, &forged), ["--token", "signature"]),
+        (with(2, &api), ["--cloudcore-ipport", "is a Kubernetes API"]),
     ] {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let complaint = keadm(&edge_root, &args).unwrap_err();
@@ -150,6 +158,14 @@ fn from_init_to_reset() {
     keadm(&cloud_root, &["token", "revoke", &token]).unwrap();
     let list = keadm(&cloud_root, &["token", "list"]).unwrap();
     assert_eq!((list.matches(" good").count(), list.matches(" revoked").count()), (1, 1), "{list}");
+    let third = dir.path().join("third");
+    until("a revoked token is refused", PATIENCE, || {
+        drop(fs::remove_dir_all(&third));
+        match keadm(&third, &with(8, "edge-3").iter().map(String::as_str).collect::<Vec<_>>()) {
+            Err(complaint) if complaint.contains("--token") && complaint.contains("revoked") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
 
     // Reset: not under a running program; then what join wrote is gone.
     let complaint = keadm(&edge_root, &["reset", "edge"]).unwrap_err();

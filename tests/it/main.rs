@@ -16,6 +16,7 @@ mod bad_input;
 mod cri;
 mod demo;
 mod harness;
+mod hostile;
 mod keadm;
 mod kubectl;
 mod main_job;

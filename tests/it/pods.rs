@@ -146,6 +146,9 @@ fn pods_that_end_and_pods_that_never_start() {
     let main = ".status.containerStatuses[0]";
     kubectl.apply(&job("succeeds", "exit 0", "  restartPolicy: Never\n"));
     kubectl.apply(&job("fails", "exit 3", "  restartPolicy: Never\n"));
+    let wordy = "    terminationMessagePolicy: FallbackToLogsOnError\n  restartPolicy: Never\n";
+    kubectl.apply(&job("says-why", "echo no such sensor >&2; exit 4", wordy));
+    kubectl.apply(&job("again-and-again", "exit 1", ""));
     kubectl.apply(&job(
         "tries-again",
         "test -e /scratch/x && exit 0; touch /scratch/x; exit 1",
@@ -173,6 +176,16 @@ fn pods_that_end_and_pods_that_never_start() {
     assert_eq!(get("succeeds", &format!("{{{main}.state.terminated.reason}}")), "Completed");
     assert_eq!(get("fails", &format!("{{{main}.state.terminated.exitCode}}")), "3");
     assert_eq!(get("fails", &format!("{{{main}.restartCount}}")), "0");
+    kubectl.wait_for("pod/says-why", phase, "Failed", PATIENCE);
+    assert_eq!(get("says-why", &format!("{{{main}.state.terminated.message}}")).trim(), "no such sensor");
+    until("a BackOff event", PATIENCE, || {
+        let events = kubectl.try_run(&["describe", "pod", "again-and-again"])?;
+        if events.contains("BackOff") && events.contains("Back-off restarting failed container") {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    });
     assert_eq!(
         get("tries-again", &format!("{{{main}.restartCount}}")),
         "1",

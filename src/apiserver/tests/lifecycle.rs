@@ -188,6 +188,20 @@ async fn collections_are_deleted_by_selector() {
 }
 
 #[tokio::test]
+async fn a_closed_core_has_let_go_of_its_store() {
+    let bench = Bench::new();
+    let map = configmap("a");
+    let (made, ()) = tokio::join!(bench.made(MAPS, &map), async {
+        tokio::task::yield_now().await;
+        bench.core.close();
+    });
+    assert_eq!(bench.get(&format!("{MAPS}/a")).await.1, made, "what was staged is stored");
+    assert_eq!(bench.post(MAPS, &configmap("b")).await.0, 503);
+    assert_eq!(std::sync::Arc::strong_count(&bench.store), 1);
+    bench.core.close();
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
     let mut bench = Bench::new();
     let made = bench.made(MAPS, &configmap("a")).await;

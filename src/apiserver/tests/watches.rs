@@ -137,8 +137,12 @@ async fn a_failed_commit_is_not_seen() {
     let (code, value) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": "lost"}})).await;
     assert_eq!((code, value["reason"].as_str()), (500, Some("InternalError")));
     assert_eq!(bench.get(&format!("{MAPS}/a")).await.1["data"]["a"], "1");
+    for (page, want) in [("/healthz", 500), ("/readyz", 500), ("/livez", 200)] {
+        assert_eq!(bench.get(page).await.0, want, "{page} after a lost write");
+    }
     let (code, _) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": "kept"}})).await;
     assert_eq!(code, 200);
+    assert_eq!(bench.get("/readyz").await.0, 200);
     let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
     assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "kept");
 }

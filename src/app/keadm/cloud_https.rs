@@ -30,7 +30,18 @@ pub(super) async fn get(
     path: &str,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<Answer, String> {
-    match tokio::time::timeout(TIMEOUT, exchange(host, port, path, tls)).await {
+    get_with(host, port, path, &[], tls).await
+}
+
+/// The same with further headers.
+pub(super) async fn get_with(
+    host: &str,
+    port: u16,
+    path: &str,
+    headers: &[(&str, &str)],
+    tls: Arc<rustls::ClientConfig>,
+) -> Result<Answer, String> {
+    match tokio::time::timeout(TIMEOUT, exchange(host, port, path, headers, tls)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
     }
@@ -40,6 +51,7 @@ async fn exchange(
     host: &str,
     port: u16,
     path: &str,
+    headers: &[(&str, &str)],
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<Answer, String> {
     let say = |err: &dyn std::error::Error| err.to_string();
@@ -50,8 +62,10 @@ async fn exchange(
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|err| say(&err))?;
     let driver = tokio::spawn(connection);
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let request = http::Request::get(path)
-        .header(http::header::HOST, authority)
+    let request = http::Request::get(path).header(http::header::HOST, authority);
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value))
         .body(Empty::<bytes::Bytes>::new())
         .map_err(|err| say(&err))?;
     let response = sender.send_request(request).await.map_err(|err| say(&err))?;

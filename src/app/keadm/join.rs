@@ -85,14 +85,14 @@ async fn join_on(
         let path = path.display();
         return Err(Refusal::new(format!("{path} exists: this machine has joined; keadm reset edge first")));
     }
-    let (ca_hash, _) = split_join_token(&args.token)?;
+    let (ca_hash, jwt) = split_join_token(&args.token)?;
     let node = node_name(args.edgenode_name.as_deref())?;
     let (host, port) = args.cloudcore_ipport.clone();
     let place = Cloud { host, port, certport: args.certport };
     let config = config(args, &place, &node)?;
 
     let mut lines = runtime(container_runtime, &args.remote_runtime_endpoint).await?;
-    lines.extend(cloud(&place, &ca_hash, &node, now).await?);
+    lines.extend(cloud(&place, (&ca_hash, &jwt), &node, now).await?);
     for line in lines {
         writeln!(out, "ok      {line}")?;
     }
@@ -188,7 +188,7 @@ mod tests {
         let base = ["-e", &at, "-s", &certport, "-t", &token, "-i", "edge-7"];
         let args = [&base[..], &["-l", "zone=a,tier=", "--set", "modules.edgeHub.heartbeat=5"]].concat();
         let out = join(&args, dir.path()).await.expect("joined");
-        assert_eq!(out.matches("ok      ").count(), 7, "{out}");
+        assert_eq!(out.matches("ok      ").count(), 8, "{out}");
 
         let etc = dir.path().join("etc/kubeedge");
         let config = load::<EdgeCoreConfig>(&etc.join("config/edgecore.yaml")).expect("loads").config;

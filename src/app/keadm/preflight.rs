@@ -1,13 +1,14 @@
 //! What an edge needs before it may join, asked in the order in which a user would fix it. Each check
 //! gives one line of good news or fails with one line that says what is missing.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use k8s_cri::v1::CgroupDriver;
 use tokio::net::TcpStream;
 
 use super::Refusal;
-use super::cloud_https::get;
+use super::cloud_https::{get, get_with};
 use crate::cri::runtime::Runtime;
 use crate::identity::{cert_pem_from_der, client_tls, client_tls_unverified, sha256_hex};
 use crate::model::NodeName;
@@ -79,10 +80,10 @@ impl Cloud {
     }
 }
 
-/// Ports, CA, clock, name.
+/// Ports, CA, clock, name, token.
 pub(super) async fn cloud(
     cloud: &Cloud,
-    ca_hash: &str,
+    (ca_hash, jwt): (&str, &str),
     node: &NodeName,
     now: SystemTime,
 ) -> Result<Vec<String>, Refusal> {
@@ -131,7 +132,8 @@ pub(super) async fn cloud(
     // From here on the server must show a certificate of that CA for the address dialled.
     let tls = client_tls(&cert_pem_from_der(&answer.body), None)?;
     let path = format!("/node/{node}");
-    let answer = get(&cloud.host, cloud.certport, &path, tls).await.map_err(|why| failed(&path, why))?;
+    let answer =
+        get(&cloud.host, cloud.certport, &path, Arc::clone(&tls)).await.map_err(|why| failed(&path, why))?;
     match answer.status {
         404 => {}
         200 => {
@@ -141,11 +143,35 @@ pub(super) async fn cloud(
         }
         status => return Err(failed(&path, format!("HTTP {status}"))),
     }
+    // Without a certificate request it signs nothing, but looks at the token first.
+    let bearer = format!("Bearer {jwt}");
+    let headers = [("NodeName", node.as_str()), ("Authorization", bearer.as_str())];
+    let path = "/edge.crt";
+    let answer = get_with(&cloud.host, cloud.certport, path, &headers, Arc::clone(&tls))
+        .await
+        .map_err(|why| failed(path, why))?;
+    if matches!(answer.status, 401 | 403) {
+        let why = String::from_utf8_lossy(&answer.body);
+        return Err(Refusal::new(format!(
+            "--token: the cloud refuses it: {}; get a new one there (keadm gettoken)",
+            why.trim().replace('\n', " ")
+        )));
+    }
+    // CloudHub does not speak to strangers: whatever answers here is something else.
+    if let Ok(answer) = get(&cloud.host, cloud.port, "/", tls).await
+        && String::from_utf8_lossy(&answer.body).contains("\"Status\"")
+    {
+        let at = cloud.authority(cloud.port);
+        return Err(Refusal::new(format!(
+            "--cloudcore-ipport: {at} is a Kubernetes API; CloudHub's port is wanted, 10000 unless it was changed"
+        )));
+    }
     Ok(vec![
         format!("cloud: reached at {} and {at}", cloud.authority(cloud.port)),
         "CA: the one the token is bound to".into(),
         clock,
         format!("node name: {node} is free"),
+        "token: accepted".into(),
     ])
 }
 
@@ -201,14 +227,16 @@ mod tests {
         };
         let port = serve(&ours, answers("taken"), date).await;
         let silent = serve(&ours, answers("taken"), "").await;
+        let status = BTreeMap::from([("/".to_owned(), br#"{"kind":"Status"}"#.to_vec())]);
+        let api = serve(&ours, status, date).await;
         let no_ca = serve(&ours, BTreeMap::new(), date).await;
         let place = |port, certport| Cloud { host: "127.0.0.1".into(), port, certport };
         let name = |text: &str| NodeName::parse(text).expect("name");
         let hash = ours.hash_hex();
 
-        let lines = cloud(&place(port, port), &hash, &name("edge-1"), then).await.expect("fine");
-        assert_eq!(lines.len(), 4);
-        let lines = cloud(&place(port, silent), &hash, &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(port, port), (&hash, "a.b.c"), &name("edge-1"), then).await.expect("fine");
+        assert_eq!(lines.len(), 5);
+        let lines = cloud(&place(port, silent), (&hash, "a.b.c"), &name("edge-1"), then).await.expect("fine");
         assert!(lines[2].contains("does not tell"), "{lines:?}");
 
         let other = "0".repeat(64);
@@ -226,9 +254,10 @@ mod tests {
             ),
             (place(port, port), &hash, "edge-1", late, "clock: this machine is 301 s ahead of the cloud"),
             (place(port, port), &hash, "edge-1", early, "clock: this machine is 4000 s behind the cloud"),
+            (place(api, port), &hash, "edge-1", then, "is a Kubernetes API; CloudHub's port is wanted"),
             (place(port, port), &hash, "taken", then, "--edgenode-name: the cloud already has a node taken"),
         ] {
-            let err = cloud(&place, hash, &name(node), now).await.expect_err(want).message;
+            let err = cloud(&place, (hash, "a.b.c"), &name(node), now).await.expect_err(want).message;
             assert!(err.contains(want) && !err.contains('\n'), "want {want}, got {err}");
         }
         assert_eq!(Cloud { host: "fd00::1".into(), port: 1, certport: 2 }.authority(2), "[fd00::1]:2");

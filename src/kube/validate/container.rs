@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, list, names, present, text, volume};
+use super::{Errors, list, names, present, security, text, volume};
 use crate::kube::quantity::Quantity;
 
 /// What a container is checked against.
@@ -24,6 +24,8 @@ pub fn check(errors: &mut Errors, field: &str, container: &Value, around: &Aroun
     let policies = ["FallbackToLogsOnError", "File"];
     let policy = text(container, "terminationMessagePolicy");
     errors.one_of(format!("{field}.terminationMessagePolicy"), policy, &policies);
+    let context = container.get("securityContext").unwrap_or(&Value::Null);
+    security::check(errors, &format!("{field}.securityContext"), context);
     ports(errors, field, container, around.host_network);
     environment(errors, field, container);
     mounts(errors, field, container, around.volumes);
@@ -174,6 +176,8 @@ fn mounts(errors: &mut Errors, field: &str, container: &Value, volumes: &[&str])
             errors.required(format!("{field}.mountPath"), "");
         } else if seen.contains(&path) {
             errors.invalid(format!("{field}.mountPath"), &path.into(), "must be unique");
+        } else if path.contains(':') {
+            errors.invalid(format!("{field}.mountPath"), &path.into(), "must not contain ':'");
         }
         seen.push(path);
         volume::relative(errors, format!("{field}.subPath"), text(mount, "subPath"));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::container::{self, Around};
-use super::{Errors, list, meta, names, present, text, volume};
+use super::{Errors, list, meta, names, present, security, text, volume};
 
 const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 
@@ -38,13 +38,56 @@ pub fn check(errors: &mut Errors, pod: &Value) {
             let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
             errors.invalid(format!("spec.hostAliases[{index}].ip"), &ip.into(), detail);
         }
+        for (at, name) in list(alias, "hostnames").iter().enumerate() {
+            let name = name.as_str().unwrap_or_default();
+            let field = format!("spec.hostAliases[{index}].hostnames[{at}]");
+            errors.invalid_text(&field, name, names::dns_subdomain(name));
+        }
     }
+    dns_config(errors, spec.get("dnsConfig").unwrap_or(&Value::Null));
+    let context = spec.get("securityContext").unwrap_or(&Value::Null);
+    security::check(errors, "spec.securityContext", context);
     for field in ["nodeName", "serviceAccountName", "hostname", "subdomain"] {
         let name = text(spec, field);
         if !name.is_empty() {
             let label = matches!(field, "hostname" | "subdomain");
             let problems = if label { names::dns_label(name) } else { names::dns_subdomain(name) };
             errors.invalid_text(&format!("spec.{field}"), name, problems);
+        }
+    }
+}
+
+/// What goes into a file of lines must be one word each.
+fn dns_config(errors: &mut Errors, config: &Value) {
+    let nameservers = list(config, "nameservers");
+    if nameservers.len() > 3 {
+        errors.invalid(
+            "spec.dnsConfig.nameservers",
+            &nameservers.into(),
+            "must not have more than 3 nameservers",
+        );
+    }
+    for (index, server) in nameservers.iter().enumerate() {
+        if server.as_str().is_none_or(|server| server.parse::<std::net::IpAddr>().is_err()) {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(format!("spec.dnsConfig.nameservers[{index}]"), server, detail);
+        }
+    }
+    let is_word =
+        |word: &str| !word.is_empty() && word.len() <= 253 && word.bytes().all(|c| c.is_ascii_graphic());
+    for (index, search) in list(config, "searches").iter().enumerate() {
+        if !search.as_str().is_some_and(is_word) {
+            let detail = "a search path must be a domain name of at most 253 characters";
+            errors.invalid(format!("spec.dnsConfig.searches[{index}]"), search, detail);
+        }
+    }
+    for (index, option) in list(config, "options").iter().enumerate() {
+        for part in ["name", "value"] {
+            let word = text(option, part);
+            if !is_word(word) && (part == "name" || !word.is_empty()) {
+                let field = format!("spec.dnsConfig.options[{index}].{part}");
+                errors.invalid(field, &word.into(), "must be one word");
+            }
         }
     }
 }

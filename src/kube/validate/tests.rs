@@ -222,6 +222,30 @@ fn pod_rules() {
             "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address",
         ),
         (
+            json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a b\nc"]}]}),
+            "spec.hostAliases[0].hostnames[0]: Invalid value: \"a b\\nc\": a lowercase RFC 1123 subdomain",
+        ),
+        (
+            json!({"dnsConfig": {"nameservers": ["x\nnameserver 1.1.1.1"]}}),
+            "spec.dnsConfig.nameservers[0]: Invalid value: \"x\\nnameserver 1.1.1.1\": must be a valid IP address",
+        ),
+        (
+            json!({"dnsConfig": {"searches": ["a\tb"]}}),
+            "spec.dnsConfig.searches[0]: Invalid value: \"a\\tb\"",
+        ),
+        (
+            json!({"dnsConfig": {"options": [{"value": "1"}]}}),
+            "spec.dnsConfig.options[0].name: Invalid value: \"\"",
+        ),
+        (
+            json!({"securityContext": {"fsGroup": -1}}),
+            "spec.securityContext.fsGroup: Invalid value: -1: must be between",
+        ),
+        (
+            json!({"securityContext": {"sysctls": [{"name": "../x", "value": "1"}]}}),
+            "spec.securityContext.sysctls[0].name: Invalid value: \"../x\": must have at most 253 characters",
+        ),
+        (
             json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "In"}]}]}}}}),
             "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
         ),
@@ -276,6 +300,14 @@ fn container_rules() {
         (
             json!({"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/a"}]}),
             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
+        ),
+        (
+            json!({"volumeMounts": [{"name": "v", "mountPath": "/a:b"}]}),
+            "spec.containers[0].volumeMounts[0].mountPath: Invalid value: \"/a:b\": must not contain ':'",
+        ),
+        (
+            json!({"securityContext": {"runAsUser": 9_223_372_036_854_775_807_i64}}),
+            "spec.containers[0].securityContext.runAsUser: Invalid value: 9223372036854775807: must be between 0 and",
         ),
         (
             json!({"volumeMounts": [{"name": "v", "mountPath": "/a", "subPath": "../x"}]}),

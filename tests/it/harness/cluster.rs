@@ -151,10 +151,17 @@ impl Kubectl {
 
     /// `kubectl apply -f -`.
     pub fn apply(&self, yaml: &str) -> String {
+        self.try_apply(yaml).unwrap_or_else(|e| panic!("kubectl apply: {e}"))
+    }
+
+    /// The same, for what may be refused.
+    pub fn try_apply(&self, yaml: &str) -> Result<String, String> {
         let file = self.home.join(format!("{}.yaml", uuid::Uuid::new_v4()));
         fs::create_dir_all(&self.home).unwrap();
         fs::write(&file, yaml).unwrap();
-        self.run(&["apply", "-f", file.to_str().unwrap()])
+        // apply's own annotation would not fit beside a large object.
+        let verb = if yaml.len() > 100_000 { "create" } else { "apply" };
+        self.try_run(&[verb, "-f", file.to_str().unwrap()])
     }
 
     /// Waits until a jsonpath of an object has this value.

@@ -1,7 +1,7 @@
 //! One accepted TLS connection: who the peer is, and how to end it at once.
 
 use std::any::Any;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
@@ -30,6 +30,12 @@ impl Connection {
         {
             tracing::debug!(error = %err, "connection was closed before");
         }
+    }
+
+    /// The other end, as long as the socket is open.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.socket.as_ref().and_then(|socket| socket.peer_addr().ok())
     }
 
     /// Why it ended, if it did.

@@ -71,6 +71,10 @@ impl JoinServer {
             }
         };
         let csr = body(payload).await?;
+        if csr.is_empty() {
+            // keadm join asks so whether a token is good.
+            return Err(Denied::new(400, "the body holds no certificate request"));
+        }
         let signed =
             self.ca.sign_node_csr(&csr, &node, &self.trust_domain, self.node_cert_ttl, SystemTime::now());
         let der = signed.map_err(|err| Denied::new(400, err.to_string()))?;
@@ -146,7 +150,7 @@ pub async fn serve(
             }
             Err(denied) => {
                 server.metrics.joins_refused.increment(1);
-                tracing::info!(%peer, code = denied.code, why = denied.why, "no certificate given");
+                tracing::info!(%peer, code = denied.code, why = denied.why, "no certificate signed");
                 refuse(&denied)
             }
         },

@@ -20,9 +20,10 @@ use crate::bus::Link;
 const EXTENSIONS: HeaderName = HeaderName::from_static("kubeedge-extensions");
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Join requests at once.
-const JOINS: usize = 256;
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that have not said yet what they want, or want to join. They hold their place until
+/// a deadline: a few hundred silent ones must not keep the others out.
+const STRANGERS: usize = 4_096;
 
 /// Starts the websocket listener. `nodes` connections and some more are accepted.
 ///
@@ -40,7 +41,8 @@ pub fn websocket(
     })
     .on_connect(remember)
     .workers(workers)
-    .max_connections(nodes as usize + 256)
+    .max_connections(nodes as usize + STRANGERS)
+    .max_connection_rate(STRANGERS)
     .client_request_timeout(HEADER_TIMEOUT)
     .tls_handshake_timeout(TLS_TIMEOUT)
     .shutdown_timeout(1)
@@ -62,7 +64,8 @@ pub fn join(
     let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(serve)))
         .on_connect(remember)
         .workers(1)
-        .max_connections(JOINS)
+        .max_connections(STRANGERS)
+        .max_connection_rate(STRANGERS)
         .client_request_timeout(HEADER_TIMEOUT)
         .tls_handshake_timeout(TLS_TIMEOUT)
         .shutdown_timeout(1)

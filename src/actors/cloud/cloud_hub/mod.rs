@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 use self::connection_worker::Connection;
 use self::join_worker::JoinServer;
+use self::queue::Total;
+use self::rivals::{Replaced, Rivals};
 use self::session::{PIPE_FRAMES, Session, Settings};
 use self::session_worker::{
     Broken, Down, FromEdge, Pipe, PipeMoved, SessionEnded, SessionLinks, SessionWorker,
@@ -34,6 +36,7 @@ mod join_worker;
 mod listen_worker;
 mod pump_actor;
 mod queue;
+mod rivals;
 mod session;
 mod session_worker;
 #[cfg(test)]
@@ -45,6 +48,8 @@ pub const NAME: &str = "CloudHub";
 const SESSION_MAILBOX: usize = 4_096;
 /// Upgrades and session ends waiting for CloudHub.
 const OWN_MAILBOX: usize = 4_096;
+/// What may wait for all nodes together, in bytes of frames.
+const ALL_QUEUES: usize = 256 << 20;
 
 /// Why CloudHub cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +119,8 @@ pub struct CloudHub {
     parts: CloudHubParts,
     live: HashMap<NodeName, Live>,
     next_session: u64,
+    rivals: Rivals,
+    queued: Arc<Total>,
     servers: Vec<ServerHandle>,
     metrics: CloudHubMetrics,
     /// Of the links that its own listeners and sessions have on it.
@@ -165,6 +172,8 @@ impl CloudHub {
             parts,
             live: HashMap::new(),
             next_session: 1,
+            rivals: Rivals::default(),
+            queued: Arc::new(Total::new(ALL_QUEUES)),
             servers: Vec::new(),
             metrics: CloudHubMetrics::new(),
             stats: Arc::new(ActorStats::bounded(OWN_MAILBOX)),
@@ -219,7 +228,14 @@ impl CloudHub {
             self.metrics.refused.increment(1);
             return Err(NodeLimit(limit));
         }
+        let mut replaced = Replaced::Plain;
         if let Some(old) = self.live.remove(&node) {
+            replaced = self.rivals.replaced(&node, Instant::now());
+            if replaced == Replaced::Rival {
+                let (one, other) = (old.connection.address(), connection.address());
+                tracing::warn!(%node, ?one, ?other,
+                    "two machines share this node's certificate and end each other's sessions");
+            }
             old.end(EndReason::Replaced);
         }
         let session = self.next_session;
@@ -236,7 +252,8 @@ impl CloudHub {
             node: node.clone(),
             id: session,
             extensions,
-            state: Session::new(node.clone(), extensions, settings, cluster_ca, Instant::now()),
+            state: Session::new(node.clone(), extensions, settings, cluster_ca, Instant::now())
+                .sharing(&self.queued),
             frames: Some(sender),
             pipe: Arc::clone(&pipe),
             connection: Arc::clone(&connection),
@@ -258,8 +275,10 @@ impl CloudHub {
             tree.spawn_worker(NAME, "Session", name, SESSION_MAILBOX, Policy::default(), move || worker);
         let opened =
             Opened { frames, pipe, from_edge: worker.link(), moved: worker.link(), broken: worker.link() };
-        tracing::info!(%node, session, ack_window = extensions.ack_window, resync = extensions.resync,
-            "session opened");
+        if replaced == Replaced::Plain {
+            tracing::info!(%node, session, ack_window = extensions.ack_window, resync = extensions.resync,
+                "session opened");
+        }
         self.live.insert(node, Live { session, down: worker.link(), worker, connection });
         self.show_connected();
         Ok(opened)

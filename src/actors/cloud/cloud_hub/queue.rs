@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +27,36 @@ pub struct Limits {
     pub bytes: usize,
     /// Messages unacknowledged at once.
     pub window: usize,
+}
+
+/// A queue may hold so much however full the others are: healthy nodes do not pay for stuck ones.
+const OWN_BYTES: usize = 1 << 20;
+
+/// What waits in all queues together.
+#[derive(Debug)]
+pub struct Total {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl Total {
+    /// `limit` bytes of frames may wait in all.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), limit }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What became of a pushed message.
@@ -90,6 +121,7 @@ pub struct Queue {
     deleted_order: VecDeque<String>,
     messages: usize,
     bytes: usize,
+    total: Arc<Total>,
 }
 
 impl Queue {
@@ -105,7 +137,15 @@ impl Queue {
             deleted_order: VecDeque::new(),
             messages: 0,
             bytes: 0,
+            total: Arc::new(Total::new(usize::MAX)),
         }
+    }
+
+    /// An empty queue's bytes count into `total` from now on.
+    #[must_use]
+    pub fn sharing(mut self, total: &Arc<Total>) -> Self {
+        self.total = Arc::clone(total);
+        self
     }
 
     /// Takes a message whose frame was encoded by the caller.
@@ -279,6 +319,7 @@ impl Queue {
         });
         self.messages = self.messages.saturating_sub(messages);
         self.bytes = self.bytes.saturating_sub(bytes);
+        self.total.take(bytes);
     }
 
     fn bury(&mut self, uid: String) {
@@ -293,17 +334,28 @@ impl Queue {
     }
 
     fn has_room(&self, frame: &Bytes) -> bool {
-        self.messages < self.limits.messages && self.bytes.saturating_add(frame.len()) <= self.limits.bytes
+        let bytes = self.bytes.saturating_add(frame.len());
+        self.messages < self.limits.messages
+            && bytes <= self.limits.bytes
+            && (bytes <= OWN_BYTES || self.total.has_room(frame.len()))
     }
 
     fn count_in(&mut self, frame: &Bytes) {
         self.messages += 1;
         self.bytes = self.bytes.saturating_add(frame.len());
+        self.total.add(frame.len());
     }
 
     fn count_out(&mut self, bytes: usize) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
+        self.total.take(bytes);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.total.take(self.bytes);
     }
 }
 

@@ -145,6 +145,32 @@ fn bounds() {
     assert_eq!(queue.push(message, frame), Pushed::Full, "24 bytes");
 }
 
+#[test]
+fn all_queues_share_a_bound_that_spares_small_ones() {
+    let push = |queue: &mut Queue, name: &str, bytes: usize| {
+        let (message, _) = change("insert", name, name, 1);
+        queue.push(message, Bytes::from(vec![b'x'; bytes]))
+    };
+    let limits = Limits { messages: 100, bytes: 64 << 20, window: 4 };
+    let total = Arc::new(Total::new(8 << 20));
+    let queue = || Queue::new(limits).sharing(&total);
+    let (mut stuck, mut other, mut small) = (queue(), queue(), queue());
+    assert_eq!(push(&mut stuck, "a", 6 << 20), Pushed::Queued);
+    assert_eq!(push(&mut other, "a", 3 << 20), Pushed::Full);
+    assert_eq!(push(&mut other, "b", 2 << 20), Pushed::Queued);
+    assert_eq!(push(&mut small, "a", 1 << 19), Pushed::Queued, "small ones always fit");
+    assert_eq!(push(&mut stuck, "b", 1), Pushed::Full);
+    drop(stuck);
+    assert_eq!(push(&mut other, "c", 4 << 20), Pushed::Queued, "what ended gives back");
+    let now = Instant::now();
+    while other.next(now).is_some() {}
+    for name in ["b", "c"] {
+        assert!(other.ack(&format!("insert {name} {name} 1"), now).is_some());
+    }
+    drop(small);
+    assert_eq!(total.bytes.load(Ordering::Relaxed), 0);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Update(u8),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::class;
-use super::queue::{Limits, Pushed, Queue};
+use super::queue::{Limits, Pushed, Queue, Total};
 use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::edge_controller::ObjectVersion;
 use crate::bus::sync::{Delivered, Extensions};
@@ -102,6 +102,13 @@ impl Session {
             taken: 0,
             ended: false,
         }
+    }
+
+    /// What waits counts into `total`.
+    #[must_use]
+    pub fn sharing(mut self, total: &Arc<Total>) -> Self {
+        self.queue = self.queue.sharing(total);
+        self
     }
 
     /// Messages sent and not acknowledged.

@@ -206,7 +206,11 @@ impl Actor for SessionWorker {
         let reason = self.connection.ended().unwrap_or(EndReason::Shutdown);
         self.metrics.ended(reason);
         self.show_unacked(0);
-        tracing::info!(node = %self.node, session = self.id, reason = reason.label(), "session ended");
+        if reason == EndReason::Replaced {
+            tracing::debug!(node = %self.node, session = self.id, "session replaced");
+        } else {
+            tracing::info!(node = %self.node, session = self.id, reason = reason.label(), "session ended");
+        }
         let gone = NodeGone { node: self.node.clone(), session: self.id };
         if let Err(err) = self.links.gone.tell(gone) {
             tracing::debug!(error = %err, "synccontroller learns of it at the next connect");

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::plan::Shape;
 use crate::model::{
-    Body, Envelope, ErrStatus, ObjectKey, ObjectResp, Reason, Resource, Status, group, operation, source,
+    Body, Envelope, ErrStatus, ObjectKey, ObjectResp, Reason, Resource, Route, Status, group, operation,
+    source,
 };
 
 /// The answers to `request`, in order: usually one, none for events, two when a pod is gone.
@@ -69,6 +70,19 @@ pub fn answers(
             Err(status) => vec![reply(error(status))],
         },
     }
+}
+
+/// The answer to what nobody here understands: whoever waits for one learns so at once instead of
+/// at its deadline. `None` for answers, which nobody answers.
+#[must_use]
+pub fn not_understood(request: &Envelope, now_ms: i64) -> Option<Envelope> {
+    if request.header.parent_msg_id.as_deref().is_some_and(|parent| !parent.is_empty()) {
+        return None;
+    }
+    let Route { resource, operation, .. } = &request.route;
+    let why = format!("this cloud does not understand {operation} of {resource}");
+    let status = Box::new(Status::failure(Reason::MethodNotAllowed, why));
+    answers(request, Shape::Object { version: false }, Err(status), now_ms).pop()
 }
 
 fn error(status: Box<Status>) -> Body {

@@ -183,7 +183,8 @@ impl EdgeController {
                 self.metrics.unknown.increment(1);
                 tracing::debug!(%node, resource = %request.route.resource, operation = request.route.operation,
                     "message of an unknown kind");
-                return;
+                let answer = answer::not_understood(&request, now_ms());
+                return self.answer(&node, answer.into_iter().collect(), ctx);
             }
             Err(NoPlan::Bad { shape, status }) => {
                 self.metrics.bad.increment(1);

@@ -91,7 +91,7 @@ pub struct Plan {
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NoPlan {
-    /// A kind or operation we do not know: counted, not answered.
+    /// A kind or operation we do not know: counted, and the answer says so.
     Unknown,
     /// The message is wrong; the answer says how.
     Bad { shape: Shape, status: Box<Status> },

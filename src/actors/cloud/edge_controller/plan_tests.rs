@@ -1,6 +1,6 @@
 //! Requests of nodes, what is asked of the API, who may ask, and the exact answers.
 
-use super::super::answer::answers;
+use super::super::answer::{answers, not_understood};
 use super::super::authority::{Verdict, judge};
 use super::super::index::{Event, Index};
 use super::super::object::Kind;
@@ -109,6 +109,11 @@ fn bad_messages_get_the_shape_of_their_answer() {
     ] {
         assert_eq!(of(op, resource, object_body()), Err(NoPlan::Unknown), "{op} {resource}");
     }
+    let question = message("query", "ns/unicorn/u", Body::Null);
+    let answer = not_understood(&question, 7).unwrap();
+    assert_eq!(answer.header.parent_msg_id.as_ref(), Some(&question.header.msg_id));
+    assert!(matches!(&answer.body, Body::Error(_)), "{answer:?}");
+    assert_eq!(not_understood(&answer, 8), None, "answers are not answered");
 }
 
 fn index() -> Index {

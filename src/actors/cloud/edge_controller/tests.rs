@@ -215,6 +215,10 @@ async fn queries_and_tokens_of_a_nodes_pods_only() {
     let found = world.ask("edge-1", "query", "default/configmap/settings", Body::Null).await;
     assert!(matches!(&found.body, Body::Object(it) if it["kind"] == "ConfigMap"), "{found:?}");
     assert!(found.header.resource_version.is_some());
+    let unheard = world.ask("edge-1", "query", "default/unicorn/u", Body::Null).await;
+    let Body::Error(err) = &unheard.body else { panic!("{unheard:?}") };
+    assert_eq!((err.status.inner.reason.as_str(), err.status.inner.code), ("MethodNotAllowed", 405));
+    assert_eq!((unheard.route.source.as_str(), unheard.route.group.as_str()), ("edgecontroller", "resource"));
     let refused = world.ask("edge-2", "query", "default/configmap/settings", Body::Null).await;
     let Body::Error(err) = &refused.body else { panic!("{refused:?}") };
     assert_eq!((err.status.inner.reason.as_str(), err.status.inner.code), ("Forbidden", 403));

@@ -406,7 +406,10 @@ impl Job {
         }
         let (at, host) = (PodRef::of(&self.pod), self.site.host.clone());
         let name = container.name.clone();
-        match volumes_worker::termination_message(at, host, name, container.restarts).await {
+        let spec = super::state::specs(&self.pod).find(|(spec, _)| spec.name == name);
+        let policy = spec.and_then(|(spec, _)| spec.termination_message_policy.as_deref());
+        let or_log = container.exit_code != 0 && policy == Some("FallbackToLogsOnError");
+        match volumes_worker::termination_message(at, host, name, container.restarts, or_log).await {
             Ok(message) => container.message = message,
             Err(err) => tracing::debug!(error = %err, "termination message is not readable"),
         }

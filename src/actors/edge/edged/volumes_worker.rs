@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::host::HostContext;
 use super::names::PodRef;
-use super::volumes::{PodVolumes, VolumeError, disk, mounts};
+use super::volumes::{PodVolumes, VolumeError, disk, last_words, mounts};
 use crate::cri::cgroup;
 
 async fn blocking<T: Send + 'static>(
@@ -50,7 +50,8 @@ pub async fn container_mounts(
     .await
 }
 
-/// What a container left in its `terminationMessagePath`; empty when nothing.
+/// What a container left in its `terminationMessagePath`, else, with `or_log`, the end of its log;
+/// empty when nothing.
 ///
 /// # Errors
 /// [`VolumeError`].
@@ -59,8 +60,16 @@ pub async fn termination_message(
     host: HostContext,
     container: String,
     restart_count: u32,
+    or_log: bool,
 ) -> Result<String, VolumeError> {
-    blocking(move || mounts::termination_message(&at, &host, &container, restart_count)).await
+    blocking(move || {
+        let message = mounts::termination_message(&at, &host, &container, restart_count)?;
+        if message.is_empty() && or_log {
+            return last_words::log_tail(&at, &host, &container, restart_count);
+        }
+        Ok(message)
+    })
+    .await
 }
 
 /// Removes everything a pod had on disk but its logs. Call it when its containers are gone. Safe

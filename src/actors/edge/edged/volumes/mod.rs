@@ -2,6 +2,7 @@
 //! [`disk`]), and where containers see it ([`mounts`]). The async front is `volumes_worker`.
 
 pub mod disk;
+pub mod last_words;
 pub mod material;
 pub mod mounts;
 pub mod payload;
