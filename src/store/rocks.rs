@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use nix::sys::statvfs::statvfs;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
     ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
@@ -14,6 +17,10 @@ use super::{Batch, Op, Row, Store, StoreError, Table};
 pub const SCHEMA: u32 = 1;
 
 const SCHEMA_KEY: &[u8] = b"store/schema";
+/// Between two tries to open the database again.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// Room on the disk below which opening it again would only fail.
+const REOPEN_BYTES: u64 = 2 << 20;
 const TABLES: [Table; 3] = [Table::Objects, Table::Outbox, Table::Local];
 
 /// How much memory and disk one store may take. Sizes in bytes.
@@ -66,9 +73,16 @@ impl Tuning {
 ///
 /// After a power cut the log is replayed up to its first torn record (RocksDB's point-in-time
 /// recovery): everything a synced write has answered is before that record.
+///
+/// RocksDB refuses every write after one failed (a full disk) until it is opened again: the next
+/// write does that, once the disk has room.
 pub struct RocksStore {
-    db: DB,
+    /// `None` only after opening it again failed.
+    db: RwLock<Option<DB>>,
+    /// When a write failed and the database was not opened again since.
+    failed: Mutex<Option<Instant>>,
     path: PathBuf,
+    tuning: Tuning,
 }
 
 impl RocksStore {
@@ -80,27 +94,8 @@ impl RocksStore {
     /// a folder that another process has open.
     pub fn open(path: &Path, tuning: Tuning) -> Result<Self, StoreError> {
         private_folder(path)?;
-        let fresh = is_fresh(path)?;
-        let shared = Shared::new(tuning);
-        let mut options = shared.database(tuning);
-        // A store whose CURRENT file is gone must not be taken for an empty one: RocksDB would
-        // create a new one over it and purge the rest.
-        options.create_if_missing(fresh);
-        options.create_missing_column_families(true);
-
-        let mut names: Vec<String> = TABLES.iter().map(|table| family(*table).to_owned()).collect();
-        if !fresh {
-            // Families of a newer program must be opened too before its schema row can be read.
-            let listed = DB::list_cf(&options, path).map_err(|err| failure("open", path, &err))?;
-            names.extend(listed.into_iter().filter(|name| name != "default" && !is_ours(name)));
-        }
-        let families = names.into_iter().map(|name| {
-            let options = shared.family(&name, tuning);
-            ColumnFamilyDescriptor::new(name, options)
-        });
-        let db =
-            DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))?;
-        let store = Self { db, path: path.to_owned() };
+        let db = RwLock::new(Some(open(path, tuning)?));
+        let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning };
         store.check_schema()?;
         Ok(store)
     }
@@ -129,14 +124,77 @@ impl RocksStore {
         StoreError::Damaged { path: self.path.clone(), why: Arc::from(why) }
     }
 
-    fn handle(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
-        self.db.cf_handle(family(table)).ok_or_else(|| self.damaged("a column family is missing"))
+    fn handle<'a>(&self, db: &'a DB, table: Table) -> Result<&'a ColumnFamily, StoreError> {
+        db.cf_handle(family(table)).ok_or_else(|| self.damaged("a column family is missing"))
     }
+
+    /// Does `work` on the open database.
+    fn with<T>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&DB) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match &*self.db.read() {
+            Some(db) => work(db),
+            None => {
+                let why = Arc::from("it could not be opened again after a write had failed");
+                Err(StoreError::Io { op, path: self.path.clone(), why })
+            }
+        }
+    }
+
+    /// After a failed write: opens the database again, at most once a second and not before the
+    /// disk has room for its logs. Until then reads go on with the old one.
+    fn recover(&self) -> Result<(), StoreError> {
+        let mut failed = self.failed.lock();
+        let Some(since) = *failed else { return Ok(()) };
+        let full = |why: String| StoreError::Io { op: "write", path: self.path.clone(), why: why.into() };
+        if since.elapsed() < REOPEN_AFTER {
+            return Err(full("the last write failed a moment ago".to_owned()));
+        }
+        let room = statvfs(&self.path).map_err(|err| full(err.to_string()))?;
+        let free = room.blocks_available().saturating_mul(room.fragment_size());
+        if free < REOPEN_BYTES {
+            return Err(full(format!("No space left on device: {free} bytes are free")));
+        }
+        *failed = Some(Instant::now());
+        let mut db = self.db.write();
+        // The folder's lock must be free before it can be opened again.
+        *db = None;
+        *db = Some(open(&self.path, self.tuning)?);
+        *failed = None;
+        tracing::info!(path = %self.path.display(), "the store was opened again after a failed write");
+        Ok(())
+    }
+}
+
+fn open(path: &Path, tuning: Tuning) -> Result<DB, StoreError> {
+    let fresh = is_fresh(path)?;
+    let shared = Shared::new(tuning);
+    let mut options = shared.database(tuning);
+    // A store whose CURRENT file is gone must not be taken for an empty one: RocksDB would
+    // create a new one over it and purge the rest.
+    options.create_if_missing(fresh);
+    options.create_missing_column_families(true);
+
+    let mut names: Vec<String> = TABLES.iter().map(|table| family(*table).to_owned()).collect();
+    if !fresh {
+        // Families of a newer program must be opened too before its schema row can be read.
+        let listed = DB::list_cf(&options, path).map_err(|err| failure("open", path, &err))?;
+        names.extend(listed.into_iter().filter(|name| name != "default" && !is_ours(name)));
+    }
+    let families = names.into_iter().map(|name| {
+        let options = shared.family(&name, tuning);
+        ColumnFamilyDescriptor::new(name, options)
+    });
+    DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))
 }
 
 impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db.get_cf(self.handle(table)?, key).map_err(|err| failure("read", &self.path, &err))
+        self.with("read", |db| {
+            db.get_cf(self.handle(db, table)?, key).map_err(|err| failure("read", &self.path, &err))
+        })
     }
 
     fn scan(
@@ -152,25 +210,34 @@ impl Store for RocksStore {
         }
         let start = scan_start(prefix, after);
         let mode = IteratorMode::From(&start, Direction::Forward);
-        let mut rows = Vec::new();
-        for row in self.db.iterator_cf_opt(self.handle(table)?, options, mode).take(limit) {
-            let (key, value) = row.map_err(|err| failure("read", &self.path, &err))?;
-            rows.push((key.into_vec(), value.into_vec()));
-        }
-        Ok(rows)
+        self.with("read", |db| {
+            let mut rows = Vec::new();
+            for row in db.iterator_cf_opt(self.handle(db, table)?, options, mode).take(limit) {
+                let (key, value) = row.map_err(|err| failure("read", &self.path, &err))?;
+                rows.push((key.into_vec(), value.into_vec()));
+            }
+            Ok(rows)
+        })
     }
 
     fn write(&self, batches: &[Batch]) -> Result<(), StoreError> {
-        let mut all = WriteBatch::default();
-        for op in batches.iter().flat_map(Batch::ops) {
-            match op {
-                Op::Put { table, key, value } => all.put_cf(self.handle(*table)?, key, value),
-                Op::Delete { table, key } => all.delete_cf(self.handle(*table)?, key),
+        self.recover()?;
+        let written = self.with("write", |db| {
+            let mut all = WriteBatch::default();
+            for op in batches.iter().flat_map(Batch::ops) {
+                match op {
+                    Op::Put { table, key, value } => all.put_cf(self.handle(db, *table)?, key, value),
+                    Op::Delete { table, key } => all.delete_cf(self.handle(db, *table)?, key),
+                }
             }
+            let mut synced = WriteOptions::default();
+            synced.set_sync(true);
+            db.write_opt(all, &synced).map_err(|err| failure("write", &self.path, &err))
+        });
+        if written.is_err() {
+            *self.failed.lock() = Some(Instant::now());
         }
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        self.db.write_opt(all, &synced).map_err(|err| failure("write", &self.path, &err))
+        written
     }
 
     fn size_bytes(&self) -> u64 {

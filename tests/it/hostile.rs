@@ -1,9 +1,14 @@
-//! Programs that give up: what they return, what is lost, what comes back.
+//! Programs that give up, disks that fill up, stores that rot: what is said, what is lost, what
+//! comes back.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::harness::cluster::{Cloud, Edge};
 use super::harness::process::{PATIENCE, Process, http, until};
+use super::main_job::{World, sleeper};
 
 fn config_map(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: {name} }}\ndata: {{ k: {value} }}\n")
@@ -68,4 +73,128 @@ fn giving_up_and_signals_end_in_order_while_writes_are_under_way() {
     );
     edge.wait_ready();
     assert_eq!(exhaust(&mut edge.process, &edge.monitor, "EdgeHub"), Some(1), "{}", edge.process.tail());
+}
+
+/// A small disk of its own, gone with the test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(path: &Path, megabytes: u32) -> Self {
+        fs::create_dir_all(path).unwrap();
+        let size = format!("size={megabytes}m");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status();
+        assert!(status.unwrap().success(), "mounting needs root");
+        Self(path.to_owned())
+    }
+
+    fn fill(&self) {
+        let block = vec![0_u8; 4096];
+        let mut file = fs::File::create(self.0.join("ballast")).unwrap();
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+fn store_check(monitor: &str) -> (u16, bool) {
+    let (status, body) = http("GET", monitor, "/readyz", &[]).unwrap();
+    (status, body.contains(r#"{"name":"store","ok":true}"#))
+}
+
+#[test]
+fn a_full_disk_is_told_refuses_writes_and_is_forgiven() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("c");
+    let disk = Disk::new(&root.join("cloud"), 48);
+    let mut cloud = Cloud::start(&root, &[]);
+    let kubectl = cloud.kubectl();
+    assert_eq!(store_check(&cloud.monitor), (200, true));
+    disk.fill();
+    let mut made = Vec::new();
+    let mut number = 0;
+    let complaint = until("a write is refused", PATIENCE, || {
+        number += 1;
+        let name = format!("map-{number}");
+        match kubectl.try_apply(&config_map(&name, &"x".repeat(200_000))) {
+            Ok(_) => {
+                made.push(name);
+                Err("it was taken".to_owned())
+            }
+            Err(why) => Ok(why),
+        }
+    });
+    assert!(complaint.contains("No space left on device"), "{complaint}");
+    assert_eq!(store_check(&cloud.monitor), (503, false), "readyz tells");
+    let health = kubectl.try_run(&["get", "--raw", "/readyz"]);
+    assert!(health.is_err(), "{health:?}");
+    kubectl.run(&["get", "--raw", "/livez"]);
+    kubectl.run(&["get", "configmaps"]);
+    disk.make_room();
+    until("the store is well without anybody's help", PATIENCE, || match store_check(&cloud.monitor) {
+        (200, true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    kubectl.apply(&config_map("after", "v"));
+    made.push("after".to_owned());
+    cloud.process.kill9();
+    cloud.restart(&[]);
+    let list = kubectl.run(&["get", "configmaps", "-o", "name"]);
+    for name in &made {
+        assert!(list.lines().any(|line| line.ends_with(&format!("/{name}"))), "{name} was lost");
+    }
+}
+
+#[test]
+fn an_edge_with_a_full_disk_acknowledges_nothing_it_cannot_keep() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("d");
+    let disk = Disk::new(&root, 24);
+    let data = format!("dataDir={}/edge", root.display());
+    let mut world = World::with(&[], &[&data]);
+    let kubectl = world.kubectl();
+    kubectl.apply(&sleeper("before", ""));
+    kubectl.wait_running("before");
+    assert_eq!(store_check(&world.edge.monitor), (200, true));
+    disk.fill();
+    let mut volumes = String::from("    volumeMounts:\n");
+    for number in 0..6 {
+        kubectl.apply(&config_map(&format!("big-{number}"), &"x".repeat(700_000)));
+        volumes.push_str(&format!("    - {{ name: v{number}, mountPath: /v{number} }}\n"));
+    }
+    volumes.push_str("  volumes:\n");
+    for number in 0..6 {
+        volumes.push_str(&format!("  - {{ name: v{number}, configMap: {{ name: big-{number} }} }}\n"));
+    }
+    kubectl.apply(&sleeper("late", &volumes));
+    until("readyz tells", PATIENCE, || match store_check(&world.edge.monitor) {
+        (503, false) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(kubectl.run(&["get", "pod", "before", "-o", "jsonpath={.status.phase}"]), "Running");
+    assert_eq!(world.runtime.running_containers("late"), 0, "it started what it could not remember");
+    disk.make_room();
+    kubectl.wait_running("late");
+    until("the store is well again", PATIENCE, || match store_check(&world.edge.monitor) {
+        (200, true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // What was acknowledged is there without the cloud.
+    world.cloud.process.kill9();
+    world.edge.process.kill9();
+    world.runtime.remove_all_pods();
+    world.edge.restart(&[&data]);
+    for pod in ["before", "late"] {
+        until(&format!("{pod} runs again"), PATIENCE, || match world.runtime.running_containers(pod) {
+            1 => Ok(()),
+            count => Err(format!("{count} times")),
+        });
+    }
 }

@@ -151,9 +151,13 @@ fn a_second_edge_with_the_same_certificate_replaces_the_first_and_it_is_logged()
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let mut thief = Edge::start(&world.cloud, &stolen, "edge-1", &no_runtime, "", &settings);
-    until("the cloud says that a session was replaced", PATIENCE, || {
+    until("the cloud warns that two machines share a certificate", PATIENCE, || {
         let log = world.cloud.process.log();
-        if log.contains("reason=\"replaced\"") { Ok(()) } else { Err(world.cloud.process.tail()) }
+        if log.contains("two machines share this node's certificate and end each other's sessions") {
+            Ok(())
+        } else {
+            Err(world.cloud.process.tail())
+        }
     });
     thief.process.kill9();
     world.kubectl().wait_node("edge-1", "True");

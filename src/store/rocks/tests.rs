@@ -15,7 +15,10 @@ fn filled(path: &Path) {
         batch.put(Table::Objects, format!("meta/{n:04}"), format!("value {n} ").repeat(20))
     });
     store.write(&[batch]).unwrap();
-    store.db.flush_cf(store.handle(Table::Objects).unwrap()).unwrap();
+    let flushed = store.with("flush", |db| {
+        db.flush_cf(store.handle(db, Table::Objects)?).map_err(|err| failure("flush", path, &err))
+    });
+    flushed.unwrap();
     store.write(&[Batch::new().put(Table::Objects, "late", "in the log")]).unwrap();
 }
 
@@ -68,8 +71,8 @@ fn a_second_owner_is_told_so() {
 fn a_newer_schema_is_refused_even_with_families_we_do_not_know() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let mut store = open(dir.path()).unwrap();
-        store.db.create_cf("future", &Options::default()).unwrap();
+        let store = open(dir.path()).unwrap();
+        store.db.write().as_mut().unwrap().create_cf("future", &Options::default()).unwrap();
         store.write(&[Batch::new().put(Table::Local, SCHEMA_KEY, "7")]).unwrap();
     }
     let err = open(dir.path()).err().unwrap();
