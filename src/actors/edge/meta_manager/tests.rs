@@ -256,6 +256,7 @@ async fn a_pod_that_the_cloud_does_not_know_goes_and_one_that_changed_stays() {
     world.answer(|_| resp(None, Some(Status::failure(Reason::NotFound, "no"))));
     world.meta.send(report()).await.unwrap().unwrap();
     world.eventually("removed", |world| world.stored("meta/default/pod/web").is_none()).await;
+    world.eventually("told", |world| world.told.lock().len() == 3).await;
     assert_eq!(*world.told.lock(), ["pod 5", "cloud true", "gone u"], "a status alone is no news for edged");
 }
 
