@@ -326,15 +326,14 @@ fn commit_loop(shared: &Shared, store: &dyn Store, woken: &Receiver<()>) {
         } else {
             woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
-        match woken {
-            Ok(()) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                shared.note(probe(store).is_ok());
-                continue;
-            }
+        let work = || match woken {
+            Err(RecvTimeoutError::Timeout) => shared.note(probe(store).is_ok()),
+            _ => shared.commit(store),
+        };
+        if woken == Err(RecvTimeoutError::Disconnected) {
+            return;
         }
-        if std::panic::catch_unwind(AssertUnwindSafe(|| shared.commit(store))).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
             shared.broken.store(true, Ordering::Release);
             shared.registry.write().failed();
             tracing::error!("api commit thread panicked, writes are refused");

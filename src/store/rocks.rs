@@ -94,7 +94,7 @@ impl RocksStore {
     /// a folder that another process has open.
     pub fn open(path: &Path, tuning: Tuning) -> Result<Self, StoreError> {
         private_folder(path)?;
-        let db = RwLock::new(Some(open(path, tuning)?));
+        let db = RwLock::new(Some(open(path, tuning, is_fresh(path)?)?));
         let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning };
         store.check_schema()?;
         Ok(store)
@@ -158,18 +158,23 @@ impl RocksStore {
             return Err(full(format!("No space left on device: {free} bytes are free")));
         }
         *failed = Some(Instant::now());
+        // Closing writes a missing CURRENT anew: what else went with it would pass unnoticed.
+        if is_fresh(&self.path)? {
+            return Err(self.damaged("its files are gone"));
+        }
         let mut db = self.db.write();
         // The folder's lock must be free before it can be opened again.
         *db = None;
-        *db = Some(open(&self.path, self.tuning)?);
+        *db = Some(open(&self.path, self.tuning, false)?);
         *failed = None;
         tracing::info!(path = %self.path.display(), "the store was opened again after a failed write");
         Ok(())
     }
 }
 
-fn open(path: &Path, tuning: Tuning) -> Result<DB, StoreError> {
-    let fresh = is_fresh(path)?;
+/// `fresh`: there is nothing yet and a database is to be made. Never for one that was open: whoever
+/// holds its rows in memory would go on with an empty disk.
+fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
     let shared = Shared::new(tuning);
     let mut options = shared.database(tuning);
     // A store whose CURRENT file is gone must not be taken for an empty one: RocksDB would

@@ -23,18 +23,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// `GET https://{host}:{port}{path}`. The error is a clause.
+/// `GET https://{host}:{port}{path}` with these headers. The error is a clause.
 pub(super) async fn get(
-    host: &str,
-    port: u16,
-    path: &str,
-    tls: Arc<rustls::ClientConfig>,
-) -> Result<Answer, String> {
-    get_with(host, port, path, &[], tls).await
-}
-
-/// The same with further headers.
-pub(super) async fn get_with(
     host: &str,
     port: u16,
     path: &str,
@@ -145,17 +135,20 @@ pub(super) mod tests {
         let port = serve(&ours, answers, "Sun, 06 Nov 1994 08:49:37 GMT").await;
         let trusting = client_tls(&ours.cert_pem(), None).expect("tls");
         let blind = client_tls_unverified().expect("tls");
-        let answer = get("127.0.0.1", port, "/ca.crt", blind.clone()).await.expect("answer");
+        let answer = get("127.0.0.1", port, "/ca.crt", &[], blind.clone()).await.expect("answer");
         assert_eq!((answer.status, answer.body.as_slice()), (200, ours.cert_der()));
         assert_eq!(answer.date, Some(UNIX_EPOCH + Duration::from_secs(784_111_777)));
-        assert_eq!(get("127.0.0.1", port, "/node/x", trusting.clone()).await.expect("answer").status, 404);
+        assert_eq!(
+            get("127.0.0.1", port, "/node/x", &[], trusting.clone()).await.expect("answer").status,
+            404
+        );
 
-        let err = get("127.0.0.1", port, "/huge", trusting).await.expect_err("too much");
+        let err = get("127.0.0.1", port, "/huge", &[], trusting).await.expect_err("too much");
         assert!(err.contains("length limit"), "{err}");
         let stranger = client_tls(&ca().cert_pem(), None).expect("tls");
-        let err = get("127.0.0.1", port, "/ca.crt", stranger).await.expect_err("other CA");
+        let err = get("127.0.0.1", port, "/ca.crt", &[], stranger).await.expect_err("other CA");
         assert!(err.contains("invalid peer certificate"), "{err}");
-        let err = get("127.0.0.1", 1, "/ca.crt", blind).await.expect_err("nobody there");
+        let err = get("127.0.0.1", 1, "/ca.crt", &[], blind).await.expect_err("nobody there");
         assert!(err.contains("refused"), "{err}");
     }
 }

@@ -8,7 +8,7 @@ use k8s_cri::v1::CgroupDriver;
 use tokio::net::TcpStream;
 
 use super::Refusal;
-use super::cloud_https::{get, get_with};
+use super::cloud_https::get;
 use crate::cri::runtime::Runtime;
 use crate::identity::{cert_pem_from_der, client_tls, client_tls_unverified, sha256_hex};
 use crate::model::NodeName;
@@ -100,7 +100,7 @@ pub(super) async fn cloud(
     let at = cloud.authority(cloud.certport);
     let failed = |path: &str, why: String| Refusal::new(format!("https://{at}{path}: {why}"));
 
-    let answer = get(&cloud.host, cloud.certport, "/ca.crt", client_tls_unverified()?)
+    let answer = get(&cloud.host, cloud.certport, "/ca.crt", &[], client_tls_unverified()?)
         .await
         .map_err(|why| failed("/ca.crt", why))?;
     if answer.status != 200 {
@@ -132,8 +132,9 @@ pub(super) async fn cloud(
     // From here on the server must show a certificate of that CA for the address dialled.
     let tls = client_tls(&cert_pem_from_der(&answer.body), None)?;
     let path = format!("/node/{node}");
-    let answer =
-        get(&cloud.host, cloud.certport, &path, Arc::clone(&tls)).await.map_err(|why| failed(&path, why))?;
+    let answer = get(&cloud.host, cloud.certport, &path, &[], Arc::clone(&tls))
+        .await
+        .map_err(|why| failed(&path, why))?;
     match answer.status {
         404 => {}
         200 => {
@@ -147,7 +148,7 @@ pub(super) async fn cloud(
     let bearer = format!("Bearer {jwt}");
     let headers = [("NodeName", node.as_str()), ("Authorization", bearer.as_str())];
     let path = "/edge.crt";
-    let answer = get_with(&cloud.host, cloud.certport, path, &headers, Arc::clone(&tls))
+    let answer = get(&cloud.host, cloud.certport, path, &headers, Arc::clone(&tls))
         .await
         .map_err(|why| failed(path, why))?;
     if matches!(answer.status, 401 | 403) {
@@ -158,7 +159,7 @@ pub(super) async fn cloud(
         )));
     }
     // CloudHub does not speak to strangers: whatever answers here is something else.
-    if let Ok(answer) = get(&cloud.host, cloud.port, "/", tls).await
+    if let Ok(answer) = get(&cloud.host, cloud.port, "/", &[], tls).await
         && String::from_utf8_lossy(&answer.body).contains("\"Status\"")
     {
         let at = cloud.authority(cloud.port);

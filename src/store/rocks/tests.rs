@@ -145,3 +145,35 @@ fn a_flipped_bit_in_a_table_file_is_found_when_it_is_read() {
     let outcome = open(dir.path()).and_then(|store| store.scan(Table::Objects, b"meta/", None, 1000));
     assert!(matches!(outcome, Err(StoreError::Damaged { .. })), "{outcome:?}");
 }
+
+/// As after a write that failed a while ago.
+fn after_a_failure(store: &RocksStore) {
+    *store.failed.lock() = Instant::now().checked_sub(REOPEN_AFTER);
+}
+
+#[test]
+fn a_store_is_opened_again_after_a_failed_write() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let store = open(dir.path()).unwrap();
+    after_a_failure(&store);
+    store.write(&[Batch::new().put(Table::Objects, "after", "it")]).unwrap();
+    assert_eq!(store.get(Table::Objects, b"late").unwrap().unwrap(), b"in the log");
+    assert_eq!(store.get(Table::Objects, b"after").unwrap().unwrap(), b"it");
+}
+
+#[test]
+fn a_store_whose_files_went_is_not_replaced_by_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for name in files(dir.path()).keys() {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    after_a_failure(&store);
+    let write = || store.write(&[Batch::new().put(Table::Objects, "after", "it")]);
+    let err = write().unwrap_err();
+    assert!(matches!(err, StoreError::Damaged { .. }), "{err}");
+    assert!(!dir.path().join("CURRENT").exists(), "nothing was made");
+    assert!(write().is_err(), "and it stays so");
+    assert_eq!(store.get(Table::Objects, b"after").unwrap(), None, "reads go on");
+}

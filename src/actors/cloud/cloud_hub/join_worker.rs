@@ -55,11 +55,13 @@ impl JoinServer {
         Self { ca, tokens, client, trust_domain, node_cert_ttl, limit, revoked: Mutex::new(None), metrics }
     }
 
+    /// `None`: whoever asks may have a certificate but sent no request for one, as `keadm join` does to
+    /// learn whether its token is good.
     async fn edge_certificate(
         &self,
         request: &HttpRequest,
         payload: web::Payload,
-    ) -> Result<Vec<u8>, Denied> {
+    ) -> Result<Option<Vec<u8>>, Denied> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let connection = request.conn_data::<Arc<Connection>>();
         let peer = connection.and_then(|connection| connection.peer.as_ref());
@@ -72,14 +74,13 @@ impl JoinServer {
         };
         let csr = body(payload).await?;
         if csr.is_empty() {
-            // keadm join asks so whether a token is good.
-            return Err(Denied::new(400, "the body holds no certificate request"));
+            return Ok(None);
         }
         let signed =
             self.ca.sign_node_csr(&csr, &node, &self.trust_domain, self.node_cert_ttl, SystemTime::now());
         let der = signed.map_err(|err| Denied::new(400, err.to_string()))?;
         tracing::info!(%node, rotation = peer.is_some(), "node certificate signed");
-        Ok(der)
+        Ok(Some(der))
     }
 
     async fn check_token(&self, jwt: &str) -> Result<(), Denied> {
@@ -144,7 +145,8 @@ pub async fn serve(
         Route::CaCertificate => binary(server.ca.cert_der().to_vec()),
         Route::Node(name) => server.node(&name).await,
         Route::EdgeCertificate => match server.edge_certificate(&request, payload).await {
-            Ok(der) => {
+            Ok(None) => refuse(&Denied::new(400, "the body holds no certificate request")),
+            Ok(Some(der)) => {
                 server.metrics.joins_signed.increment(1);
                 binary(der)
             }

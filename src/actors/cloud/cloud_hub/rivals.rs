@@ -20,10 +20,12 @@ pub enum Replaced {
     Again,
 }
 
-/// Replaced sessions of each node. Holds only nodes that had one within [`WINDOW`].
+/// Replaced sessions of each node. Nodes without one are forgotten within two [`WINDOW`]s.
 #[derive(Debug, Default)]
 pub struct Rivals {
     nodes: HashMap<NodeName, Series>,
+    /// When the quiet ones were last looked for: not at each of ten thousand reconnects.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -38,10 +40,17 @@ struct Series {
 impl Rivals {
     /// A session of `node` was replaced `now`.
     pub fn replaced(&mut self, node: &NodeName, now: Instant) -> Replaced {
-        self.nodes.retain(|_, series| now.saturating_duration_since(series.last) < WINDOW);
-        let fresh = Series { begun: now, count: 0, last: now, told: false };
-        let series = self.nodes.entry(node.clone()).or_insert(fresh);
-        if now.saturating_duration_since(series.begun) >= WINDOW {
+        let long_ago = |then: Instant| now.saturating_duration_since(then) >= WINDOW;
+        if self.swept.is_none_or(long_ago) {
+            self.nodes.retain(|_, series| !long_ago(series.last));
+            self.swept = Some(now);
+        }
+        let fresh = || Series { begun: now, count: 0, last: now, told: false };
+        let series = self.nodes.entry(node.clone()).or_insert_with(fresh);
+        if long_ago(series.last) {
+            *series = fresh();
+        }
+        if long_ago(series.begun) {
             series.begun = now;
             series.count = 0;
         }

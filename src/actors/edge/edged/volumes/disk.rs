@@ -221,6 +221,15 @@ fn disk(path: &Path, err: &io::Error) -> Why {
     Why::Disk(format!("{}: {err}", path.display()))
 }
 
+/// `None` when there is no such file.
+pub fn open_if_there(path: &Path) -> Result<Option<fs::File>, VolumeError> {
+    match fs::File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(io_error("read", path, &err)),
+    }
+}
+
 pub(super) fn io_error(op: &'static str, path: &Path, err: &io::Error) -> VolumeError {
     VolumeError::Io { op, path: path.to_owned(), why: err.to_string() }
 }

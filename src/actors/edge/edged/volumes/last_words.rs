@@ -1,11 +1,10 @@
 //! The end of a container's log as its last words (`terminationMessagePolicy:
 //! FallbackToLogsOnError`).
 
-use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 
 use super::VolumeError;
-use super::disk::io_error;
+use super::disk::{io_error, open_if_there};
 use crate::actors::edge::edged::host::HostContext;
 use crate::actors::edge::edged::names::{PodRef, path_part};
 
@@ -28,11 +27,7 @@ pub fn log_tail(
     at.check()?;
     path_part("spec.containers.name", container)?;
     let path = at.log_file(host, container, restart_count);
-    let mut file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(err) => return Err(io_error("read", &path, &err)),
-    };
+    let Some(mut file) = open_if_there(&path)? else { return Ok(String::new()) };
     let mut read = || {
         let from = file.metadata()?.len().saturating_sub(READ_BYTES);
         file.seek(SeekFrom::Start(from))?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use k8s_cri::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
-use super::disk::{create_dirs, io_error};
+use super::disk::{create_dirs, io_error, open_if_there};
 use super::material::check_path;
 use super::{PodVolumes, VolumeError, VolumeMaterial, subpath};
 use crate::actors::edge::edged::dns::{host_aliases, hosts_file};
@@ -225,11 +225,7 @@ pub fn termination_message(
     at.check()?;
     path_part("spec.containers.name", container)?;
     let path = termination_file(at, host, container, restart_count);
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(err) => return Err(io_error("read", &path, &err)),
-    };
+    let Some(file) = open_if_there(&path)? else { return Ok(String::new()) };
     let mut bytes = Vec::new();
     file.take(MAX_TERMINATION_MESSAGE)
         .read_to_end(&mut bytes)
