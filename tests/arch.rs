@@ -17,6 +17,8 @@ const ROOMS: &[&str] = &[
     "store",
     "identity",
     "cri",
+    "mqtt",
+    "mapper",
     "bus",
     "supervise",
     "apiserver",

@@ -2,9 +2,11 @@
 //! messages per module. An actor never holds another actor's `Addr` or imports its folder.
 
 pub mod cloud_hub;
+pub mod device_twin;
 pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;
+pub mod event_bus;
 mod link;
 #[cfg(test)]
 mod link_tests;

@@ -1,11 +1,13 @@
 //! L0: the words both sides share. Data and serde only, no I/O, no actors.
 
+pub mod device;
 mod envelope;
 mod ids;
 mod resource;
 mod session;
 mod status;
 
+pub use device::DeviceId;
 pub use envelope::{Body, Envelope, Header, ObjectResp, Route, group, operation, source};
 pub use ids::{InvalidName, NodeName};
 pub use resource::{ObjectKey, Resource};
