@@ -130,22 +130,24 @@ pub fn finish_if_due(tx: &mut Tx<'_>, kind: &'static Kind, stored: &Arc<Stored>)
 }
 
 /// Removes an object, and a Device's DeviceStatus with it: in a cluster the garbage collector does
-/// that, because the one owns the other.
+/// that, because the one owns the other. (There it also takes one whose Device of that name was an
+/// earlier one; so the uid does not count.)
 fn remove(tx: &mut Tx<'_>, kind: &'static Kind, found: &Arc<Stored>) -> Result<Arc<Stored>, ApiError> {
     let gone = tx.remove(kind, found)?;
     let statuses = kinds::at(DEVICESTATUSES);
     if kind.id == DEVICES
         && let Some(status) = tx.get(statuses, &found.namespace, &found.name)
-        && is_owned(&status.value()?, object::text(&gone.value()?, "uid"))
+        && is_owned(&status.value()?, kind, &found.name)
     {
         delete(tx, statuses, &status, &Options::default())?;
     }
     Ok(gone)
 }
 
-fn is_owned(value: &Value, owner: &str) -> bool {
+fn is_owned(value: &Value, kind: &Kind, name: &str) -> bool {
+    let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
     let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    owners.into_iter().flatten().any(|it| it.get("uid").and_then(Value::as_str) == Some(owner))
+    owners.into_iter().flatten().any(|owner| text(owner, "kind") == kind.kind && text(owner, "name") == name)
 }
 
 fn preconditions(kind: &Kind, value: &Value, options: &Options) -> Result<(), ApiError> {

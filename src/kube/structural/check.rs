@@ -1,5 +1,6 @@
 //! What is wrong with a value: the checks of one node of a schema.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use serde_json::{Map, Value};
@@ -83,15 +84,14 @@ impl Schema {
             }
         }
         if self.list_type == ListType::Map {
-            let keys: Vec<_> = items.iter().map(|item| keys_of(item, &self.map_keys)).collect();
-            for (index, key) in keys.iter().enumerate() {
-                let earlier = keys.iter().take(index);
-                if let Some(key) = key
-                    && earlier.flatten().any(|other| other == key)
-                {
-                    let message = format!("Duplicate value: {}", go_map(key));
+            let mut seen = BTreeSet::new();
+            for (index, item) in items.iter().enumerate() {
+                let Some(key) = keys_of(item, &self.map_keys).map(|key| go_map(&key)) else { continue };
+                if seen.contains(&key) {
+                    let message = format!("Duplicate value: {key}");
                     add(errors, "FieldValueDuplicate", &At::Item(at, Some(index)), message);
                 }
+                seen.insert(key);
             }
         }
     }

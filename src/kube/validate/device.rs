@@ -58,3 +58,74 @@ fn bound(errors: &mut Errors, at: &str, field: &str, kind: &str, property: &Valu
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::create;
+
+    #[test]
+    fn bounds_are_numbers_of_their_type() {
+        for (kind, minimum, maximum, want) in [
+            ("INT", "-5", "100", None),
+            ("INT", "", "100", None),
+            ("INT", "7", "7", None),
+            ("INT", "-9223372036854775808", "9223372036854775807", None),
+            ("FLOAT", "-0.5", "1e3", None),
+            ("DOUBLE", "0", "0.1", None),
+            // Bounds of other types say nothing: KubeEdge takes them, and so do we.
+            ("STRING", "a", "b", None),
+            ("BOOLEAN", "9", "1", None),
+            ("", "x", "y", None),
+            (
+                "INT",
+                "0",
+                "warm",
+                Some(
+                    "maximum: Invalid value: \"warm\": must be an integer, because the type of the property is INT",
+                ),
+            ),
+            (
+                "INT",
+                "0.5",
+                "",
+                Some(
+                    "minimum: Invalid value: \"0.5\": must be an integer, because the type of the property is INT",
+                ),
+            ),
+            (
+                "DOUBLE",
+                "NaN",
+                "1",
+                Some(
+                    "minimum: Invalid value: \"NaN\": must be a number, because the type of the property is DOUBLE",
+                ),
+            ),
+            (
+                "FLOAT",
+                "1.5",
+                "1.25",
+                Some("minimum: Invalid value: \"1.5\": must be less than or equal to maximum, which is 1.25"),
+            ),
+        ] {
+            let mut property = json!({"name": "p", "type": kind});
+            for (field, bound) in [("minimum", minimum), ("maximum", maximum)] {
+                if !bound.is_empty() {
+                    property[field] = bound.into();
+                }
+            }
+            let model = json!({
+                "metadata": {"name": "m", "namespace": "default"},
+                "spec": {"properties": [{"name": "first"}, property]},
+            });
+            let errors: Vec<String> = create("DeviceModel", &model)
+                .iter()
+                .map(|err| format!("{}: {}", err.field, err.message))
+                .collect();
+            let want: Vec<String> =
+                want.into_iter().map(|want| format!("spec.properties[1].{want}")).collect();
+            assert_eq!(errors, want, "{kind} {minimum} {maximum}");
+        }
+    }
+}
