@@ -145,9 +145,9 @@ fn remove(tx: &mut Tx<'_>, kind: &'static Kind, found: &Arc<Stored>) -> Result<A
 }
 
 fn is_owned(value: &Value, kind: &Kind, name: &str) -> bool {
-    let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+    let is = |owner: &Value, field: &str, want: &str| owner.get(field).and_then(Value::as_str) == Some(want);
     let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    owners.into_iter().flatten().any(|owner| text(owner, "kind") == kind.kind && text(owner, "name") == name)
+    owners.into_iter().flatten().any(|owner| is(owner, "kind", kind.kind) && is(owner, "name", name))
 }
 
 fn preconditions(kind: &Kind, value: &Value, options: &Options) -> Result<(), ApiError> {
