@@ -240,19 +240,18 @@ pub(super) fn strip_nulls(value: &mut Value) {
 
 /// Removes the member that `spec.containers[0].imagee` names; does nothing if it is not there.
 pub(super) fn prune(object: &mut Value, path: &str) {
-    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut at = object;
-    for part in parents.split('.').filter(|part| !part.is_empty()) {
-        let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
-        let Some(next) = at.get_mut(name) else { return };
-        at = next;
-        for index in indexes.split('[').filter_map(|text| text.trim_end_matches(']').parse::<usize>().ok()) {
-            let Some(next) = at.get_mut(index) else { return };
-            at = next;
-        }
+    // A name may have dots itself; known fields have none.
+    if object.as_object_mut().is_some_and(|map| map.remove(path).is_some()) {
+        return;
     }
-    if let Some(map) = at.as_object_mut() {
-        map.remove(last);
+    let Some((part, rest)) = path.split_once('.') else { return };
+    let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
+    let mut at = object.get_mut(name);
+    for index in indexes.split('[').filter_map(|text| text.trim_end_matches(']').parse::<usize>().ok()) {
+        at = at.and_then(|list| list.get_mut(index));
+    }
+    if let Some(next) = at {
+        prune(next, rest);
     }
 }
 
@@ -271,6 +270,9 @@ mod tests {
             prune(&mut value, path);
         }
         assert_eq!(value, json!({"spec": {"containers": [{"a": 1}, {"c": {}}]}}));
+        let mut dotted = json!({"metadata": {"labels": {"app": "a"}, "labels.app": "b"}});
+        prune(&mut dotted, "metadata.labels.app");
+        assert_eq!(dotted, json!({"metadata": {"labels": {"app": "a"}}}));
     }
 
     #[test]

@@ -114,6 +114,31 @@ mod tests {
         }
     }
 
+    /// By the types of Kubernetes' own client: no field that a cluster does not know.
+    #[test]
+    fn a_cluster_can_read_the_definitions() {
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crds");
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 3, "every file is served: {files:?}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let mut unknown = Vec::new();
+            let read: CustomResourceDefinition =
+                serde_ignored::deserialize(yaml_serde::Deserializer::from_str(&text), |path| {
+                    unknown.push(path.to_string());
+                })
+                .unwrap();
+            assert_eq!(unknown, Vec::<String>::new(), "{}", file.display());
+            let name = format!("{}.yaml", read.spec.names.plural);
+            assert!(file.ends_with(&name), "{} holds {name}", file.display());
+            for version in &read.spec.versions {
+                let root = version.schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+                assert!(root.properties.as_ref().unwrap().contains_key("metadata"));
+            }
+        }
+    }
+
     #[test]
     fn built_in_kinds_have_none() {
         for kind in KINDS.iter().filter(|kind| kind.group != "devices.kubeedge.io") {

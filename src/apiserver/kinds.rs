@@ -88,6 +88,8 @@ pub struct Hooks {
     pub strategic: Option<StrategicPatch>,
     /// A write to `/status` leaves labels, annotations and finalizers alone (custom resources).
     pub status_keeps_metadata: bool,
+    /// A PUT need not say which version it replaces.
+    pub unconditional_update: bool,
 }
 
 /// [`patch::strategic`].
@@ -101,6 +103,7 @@ static BUILT_IN: Hooks = Hooks {
     name: validate::name,
     strategic: Some(patch::strategic),
     status_keeps_metadata: false,
+    unconditional_update: true,
 };
 
 static SCHEMALESS: Hooks = Hooks {
@@ -111,6 +114,7 @@ static SCHEMALESS: Hooks = Hooks {
     name: validate::name,
     strategic: None,
     status_keeps_metadata: true,
+    unconditional_update: true,
 };
 
 /// Kinds whose rules stand in `config/crds/`. Their fields are checked by [`custom::tidy`].
@@ -122,6 +126,7 @@ static CUSTOM: Hooks = Hooks {
     name: validate::name,
     strategic: None,
     status_keeps_metadata: true,
+    unconditional_update: false,
 };
 
 const BASE: Kind = Kind {

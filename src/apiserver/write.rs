@@ -156,6 +156,10 @@ pub fn update(
         }
         return Err(ApiError::not_found(kind, name));
     };
+    if !kind.hooks.unconditional_update && object::text(&new, "resourceVersion").is_empty() {
+        let message = "Invalid value: 0x0: must be specified for an update";
+        return Err(ApiError::invalid_field(kind, name, "metadata.resourceVersion", message));
+    }
     let old = found.value()?;
     Ok((replace(tx, kind, &old, sub, new)?, false))
 }

@@ -105,9 +105,8 @@ impl Schema {
     fn structure(&self, at: &At<'_>) -> Result<(), SchemaError> {
         let wrong = |why| Err(SchemaError { at: at.to_string(), why });
         let Some(kind) = self.kind else { return wrong("has no type") };
-        if kind != Type::Object && (!self.properties.is_empty() || !self.required.is_empty() || self.preserve)
-            || kind != Type::Object && self.additional_properties.is_some()
-        {
+        let has_members = !self.properties.is_empty() || self.additional_properties.is_some();
+        if kind != Type::Object && (has_members || self.preserve || !self.required.is_empty()) {
             return wrong("has properties but is no object");
         }
         if self.additional_properties.is_some() && !self.properties.is_empty() {

@@ -222,6 +222,11 @@ async fn free_parts_are_kept_as_they_are() {
     let made = bench.made(&format!("{DEVICES}?fieldValidation=Strict"), &lamp()).await;
     assert_eq!(made["spec"], lamp()["spec"]);
     let mut changed = made.clone();
+    changed["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let (code, refused) = bench.put(&format!("{DEVICES}/lamp-1"), &changed).await;
+    let want = "Device.devices.kubeedge.io \"lamp-1\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update";
+    assert_eq!((code, refused["message"].as_str()), (422, Some(want)));
+    let mut changed = made.clone();
     changed["spec"]["nodeName"] = Value::Null;
     changed["spec"]["protocol"]["configData"] = json!({"other": [true]});
     let (code, put) = bench.put(&format!("{DEVICES}/lamp-1"), &changed).await;
