@@ -164,6 +164,22 @@ impl Kubectl {
         self.try_run(&[verb, "-f", file.to_str().unwrap()])
     }
 
+    /// Writes a file into its home and returns the path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let file = self.home.join(name);
+        fs::create_dir_all(&self.home).unwrap();
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    /// `kubectl edit` with a sed script for an editor.
+    pub fn edit(&self, object: &str, script: &str) -> String {
+        let mut command = self.command(&["edit", object]);
+        let out = command.env("KUBE_EDITOR", format!("sed -i {script}")).output().unwrap();
+        assert!(out.status.success(), "kubectl edit {object}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
     /// Waits until a jsonpath of an object has this value.
     pub fn wait_for(&self, object: &str, jsonpath: &str, want: &str, patience: Duration) {
         let path = format!("jsonpath={jsonpath}");
