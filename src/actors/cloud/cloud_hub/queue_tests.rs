@@ -31,7 +31,7 @@ fn leave(name: &str, uid: &str) -> (Arc<Outgoing>, Bytes) {
 fn what_left_may_come_back() {
     let now = Instant::now();
     let mut queue = Queue::new(LIMITS);
-    let mut push = |queue: &mut Queue, (message, frame)| queue.push(message, frame);
+    let push = |queue: &mut Queue, (message, frame)| queue.push(message, frame);
     assert_eq!(push(&mut queue, change("insert", "a", "1", 5)), Pushed::Queued);
     assert!(queue.next(now).is_some(), "in flight");
     assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Queued);

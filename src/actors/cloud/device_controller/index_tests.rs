@@ -168,7 +168,7 @@ fn waiting_is_told_once() {
     let (grace, after) = (Duration::from_secs(4), Duration::from_secs(5));
     apply(&mut index, Kind::Device, device("d", "2", 2, "n1", "m", 20));
     apply(&mut index, Kind::Device, device("free", "4", 2, "", "", 20));
-    let mut look = |index: &mut Index, now: Instant| {
+    let look = |index: &mut Index, now: Instant| {
         let (placed, waiting, notices) = index.look_around(now, grace, 10);
         (placed, waiting, notices.into_iter().map(|it| (it.reason, it.message)).collect::<Vec<_>>())
     };
@@ -242,7 +242,7 @@ proptest! {
                     Change::Members { node, added, removed } => {
                         let own = members.entry(node).or_default();
                         own.extend(added.into_iter().map(|it| it.id));
-                        removed.iter().for_each(|it| drop(own.remove(&it.id)));
+                        own.retain(|id| removed.iter().all(|it| &it.id != id));
                     }
                     Change::Object { nodes, operation, key, object, .. } => for node in nodes {
                         match operation {
