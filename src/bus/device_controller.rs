@@ -5,9 +5,8 @@
 //! EdgeController does for the others.
 //!
 //! Replies to a node go down through CloudHub: source `devicecontroller`, group `twin`, parent the
-//! report. Every reply to a report is final and ends its resending: operation `response` says that
-//! the API has it (or that nothing is left to do), operation `error` that it can never be taken.
-//! No reply means: send it again.
+//! report. Operation `response` says that the API has it (or that nothing is left to do), operation
+//! `error` that it can never be taken: sending it for ever is of no use. No reply means: send it again.
 
 use actix::Message;
 

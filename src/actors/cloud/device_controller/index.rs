@@ -3,7 +3,7 @@
 //!
 //! A device belongs to the node it names, known or not: messages for a node without a session are
 //! dropped by CloudHub, and the comparison at its next connect brings them. A device whose model
-//! does not exist is held back until it does; a node that has it already keeps it meanwhile.
+//! does not exist is not sent until it does; a node that has it already keeps it meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -259,7 +259,9 @@ impl Index {
         match kind {
             Kind::Node => {
                 // Its session ends with it; if it comes back, the comparison brings its devices.
-                self.nodes.retain(|node| node.as_str() != name.1);
+                if let Ok(node) = NodeName::parse(&name.1) {
+                    self.nodes.remove(&node);
+                }
             }
             Kind::Model => self.remove_model(name, changes),
             Kind::Device => {

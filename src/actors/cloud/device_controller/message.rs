@@ -75,39 +75,36 @@ pub fn skeleton(node: &NodeName, key: ObjectKey, uid: &str, now_ms: i64) -> (Nod
     (node.clone(), Outgoing::leaving(envelope))
 }
 
-/// Answers the question `membership/detail` (`asked` is its message id): the whole set of devices.
+/// Answers the question `membership/detail`: confirms it, then says the whole set of devices. Two
+/// messages, because edges take one with a parent for a confirmation and look no further.
 #[must_use]
-pub fn detail(node: &NodeName, asked: &str, devices: &[Member], now_ms: i64) -> (NodeName, Arc<Outgoing>) {
+pub fn detail(asked: &Waiter, devices: &[Member], now_ms: i64) -> Vec<(NodeName, Arc<Outgoing>)> {
     let content = json!({
         "event_id": uuid::Uuid::new_v4().to_string(), "timestamp": now_ms, "devices": devices,
     });
-    reply(node, asked, operation::RESPONSE, Resource::MembershipDetail, Body::Object(content), now_ms)
+    let (source, group, operation) = (source::DEVICE_CONTROLLER, group::TWIN, operation::UPDATE);
+    let body = Body::Object(content);
+    let envelope = Envelope::new(source, group, operation, Resource::MembershipDetail, body, now_ms);
+    vec![confirmed(asked, now_ms), (asked.node.clone(), Outgoing::new(envelope))]
 }
 
 /// The report is in the API, or nothing is left to do about it.
 #[must_use]
 pub fn confirmed(waiter: &Waiter, now_ms: i64) -> (NodeName, Arc<Outgoing>) {
     let body = Body::Text("OK".to_owned());
-    reply(&waiter.node, &waiter.msg_id, operation::RESPONSE, Resource::Twin, body, now_ms)
+    reply(waiter, operation::RESPONSE, body, now_ms)
 }
 
 /// The report can never be taken.
 #[must_use]
 pub fn refused(waiter: &Waiter, why: &str, now_ms: i64) -> (NodeName, Arc<Outgoing>) {
     let body = Body::Text(why.to_owned());
-    reply(&waiter.node, &waiter.msg_id, operation::ERROR, Resource::Twin, body, now_ms)
+    reply(waiter, operation::ERROR, body, now_ms)
 }
 
-fn reply(
-    node: &NodeName,
-    parent: &str,
-    operation: &str,
-    resource: Resource,
-    body: Body,
-    now_ms: i64,
-) -> (NodeName, Arc<Outgoing>) {
-    let mut envelope =
-        Envelope::new(source::DEVICE_CONTROLLER, group::TWIN, operation, resource, body, now_ms);
-    envelope.header.parent_msg_id = Some(parent.to_owned());
-    (node.clone(), Outgoing::new(envelope))
+fn reply(waiter: &Waiter, operation: &str, body: Body, now_ms: i64) -> (NodeName, Arc<Outgoing>) {
+    let (source, group) = (source::DEVICE_CONTROLLER, group::TWIN);
+    let mut envelope = Envelope::new(source, group, operation, Resource::Twin, body, now_ms);
+    envelope.header.parent_msg_id = Some(waiter.msg_id.clone());
+    (waiter.node.clone(), Outgoing::new(envelope))
 }

@@ -296,7 +296,8 @@ impl Handler<FromTwin> for DeviceController {
             }
             Ok(Said::Members) if self.index.is_complete() => {
                 let members = self.index.members(&node);
-                self.send(vec![message::detail(&node, &msg_id, &members, now_ms())], ctx);
+                let answers = message::detail(&Waiter { node, msg_id }, &members, now_ms());
+                self.send(answers, ctx);
             }
             Ok(Said::Members) => {} // asked again at the next connect, which brings a membership
             Err(Bad::Content(why)) => {

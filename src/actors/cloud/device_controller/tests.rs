@@ -273,10 +273,11 @@ async fn who_may_report_what() {
     assert!(matches!(&answer.body, Body::Text(why) if why.contains("invalid type")), "{answer:?}");
     let detail = r#"{"header":{"msg_id":"q1","timestamp":1},"route":{"source":"twin","group":"resource","operation":"get","resource":"membership/detail"},"content":"{\"event_type\":\"group_membership_event\"}"}"#;
     let id = world.say("edge-1", detail).await;
+    assert_eq!(world.reply(&id).await.body, Body::Text("OK".into()));
     let (what, answer) = world.next().await;
     assert_eq!(
         (what.as_str(), answer.header.parent_msg_id),
-        ("twin response membership/detail to edge-1", Some(id))
+        ("twin update membership/detail to edge-1", None)
     );
     let Body::Object(content) = &answer.body else { panic!() };
     assert_eq!(content["devices"][0]["id"], "default/sensor-1");
