@@ -17,9 +17,9 @@
 mod bare;
 #[path = "../tests/it/harness/mod.rs"]
 mod harness;
-#[path = "main_job/machine.rs"]
+#[path = "world/machine.rs"]
 mod machine;
-#[path = "main_job/world.rs"]
+#[path = "world/kubernetes.rs"]
 mod world;
 
 use std::path::{Path, PathBuf};
