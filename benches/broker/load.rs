@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::histogram::Histogram;
-use super::machine::{cpu_seconds, machine_seconds, thread_seconds};
+use super::machine::{cpu_seconds, is_alive, machine_seconds, thread_seconds};
 use super::{publisher, subscriber};
 
 /// Unacknowledged QoS 1 and 2 messages per publisher.
@@ -198,10 +198,6 @@ pub fn run(
         out_of_order: tally.out_of_order,
         busy,
     })
-}
-
-fn is_alive(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}/stat")).exists()
 }
 
 type Ready = SyncSender<()>;

@@ -29,7 +29,7 @@ pub struct Share {
 pub async fn idle(broker: &Broker, count: usize) -> Result<Share, String> {
     let pid = broker.pid.ok_or("its process id is not known")?;
     tokio::time::sleep(SETTLE).await;
-    let before = machine::memory(pid);
+    let before = memory(pid)?;
     let mut connections = Vec::with_capacity(count);
     while connections.len() < count {
         let first = connections.len();
@@ -42,7 +42,7 @@ pub async fn idle(broker: &Broker, count: usize) -> Result<Share, String> {
         }
     }
     tokio::time::sleep(SETTLE).await;
-    let after = machine::memory(pid);
+    let after = memory(pid)?;
     for connection in &mut connections {
         if let Ok(turned) = tokio::time::timeout(Duration::ZERO, connection.turn(false)).await {
             turned.map_err(|err| format!("an idle connection was lost: {err}"))?;
@@ -59,7 +59,7 @@ pub async fn idle(broker: &Broker, count: usize) -> Result<Share, String> {
 pub async fn retained(broker: &Broker, count: usize) -> Result<Share, String> {
     let pid = broker.pid.ok_or("its process id is not known")?;
     tokio::time::sleep(SETTLE).await;
-    let before = machine::memory(pid);
+    let before = memory(pid)?;
     let mut connection = Connection::open(&broker.address, "bench-retained", 16 * 1024).await?;
     let (mut sent, mut acknowledged) = (0, 0);
     while acknowledged < count {
@@ -76,7 +76,7 @@ pub async fn retained(broker: &Broker, count: usize) -> Result<Share, String> {
     }
     connection.close().await?;
     tokio::time::sleep(SETTLE).await;
-    let after = machine::memory(pid);
+    let after = memory(pid)?;
     let seen = count_retained(broker, count).await?;
     if seen != count {
         return Err(format!("{seen} of {count} retained messages are there"));
@@ -95,6 +95,10 @@ async fn count_retained(broker: &Broker, count: usize) -> Result<usize, String> 
         reader.each(|frame, _| seen += usize::from(is_retained(frame)))?;
     }
     Ok(seen)
+}
+
+fn memory(pid: u32) -> Result<[f64; 4], String> {
+    if machine::is_alive(pid) { Ok(machine::memory(pid)) } else { Err("it has ended".into()) }
 }
 
 /// `memory` gives RSS, PSS, private, anonymous in MiB.

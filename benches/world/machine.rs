@@ -43,6 +43,11 @@ pub fn costs(pids: &[u32], window: Duration) -> Vec<Cost> {
     pids.iter().zip(&rows).zip(&ticks).map(one).collect()
 }
 
+/// Is there such a process?
+pub fn is_alive(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false)
+}
+
 /// RSS, PSS, private, anonymous in MiB.
 pub fn memory(pid: u32) -> [f64; 4] {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
