@@ -288,8 +288,10 @@ async fn report_each_second(app: &mut App, devices: &[String]) -> (BTreeMap<Stri
         let due = begun + gap * n as u32;
         while Instant::now() < due || !app.has_room() {
             tokio::select! {
-                () = tokio::time::sleep_until(due.into()), if app.has_room() => {}
+                // First, or what was just put in line would not be sent.
+                biased;
                 () = app.pump() => {}
+                () = tokio::time::sleep_until(due.into()), if app.has_room() => {}
             }
         }
         late = late.max(due.elapsed().as_secs_f64());
