@@ -2,7 +2,8 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
-#   deploy/tools.sh test         all of it, and openssl, promtool, curl
+#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto and its clients
+#   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl
 set -euo pipefail
@@ -34,7 +35,12 @@ for_run() {
   want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
   want curl command -v curl
 }
+for_bench() { # The broker to compare with. Debian starts it when it is installed; we start our own.
+  want mosquitto test -x /usr/sbin/mosquitto
+  want mosquitto-clients command -v mosquitto_pub
+}
 for_test() {
+  for_bench
   want openssl command -v openssl
   want prometheus command -v promtool
 }
@@ -77,7 +83,8 @@ install_kubectl() {
 case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
+  bench) for_bench; install_packages ;;
   test) for_build; for_run; for_test; install_packages; install_kubectl ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
-  *) echo "usage: deploy/tools.sh build|run|test|kubectl" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl" >&2; exit 64 ;;
 esac

@@ -15,6 +15,8 @@ mod attack;
 mod bad_input;
 mod cri;
 mod demo;
+mod device_controller;
+mod device_kinds;
 mod harness;
 mod hostile;
 mod keadm;

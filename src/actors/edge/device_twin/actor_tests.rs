@@ -171,7 +171,11 @@ async fn durable_then_published_then_answered_then_reported() {
         *world.published.lock(),
         ["result", "document", "delta"].map(|what| format!("{device}/{what}"))
     );
-    world.eventually("a report", |world| world.reports().len() >= 2).await;
+    // The failed write took back the confirmation that waited for it: the desired value is told
+    // again, and the new one follows.
+    world.eventually("a report", |world| world.reports().len() == 2).await;
+    world.confirm(&world.reports()[1]).await;
+    world.eventually("the new value is reported", |world| world.reports().len() == 3).await;
     let report = world.reports().pop().unwrap();
     let Body::Object(content) = &report.body else { panic!("{report:?}") };
     assert_eq!(content["twin"]["t"]["actual"]["value"], "21");
