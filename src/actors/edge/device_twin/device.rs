@@ -22,6 +22,10 @@ pub struct Device {
     /// RFC 3339 UTC; empty when never, or when the last state was neither `online` nor `ok`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_online: String,
+    /// When the state was last reported, Unix milliseconds; only grows, as the cloud ignores older
+    /// ones.
+    #[serde(skip_serializing_if = "is_never")]
+    pub state_ms: i64,
     /// Number of the state's change that the cloud has not confirmed; 0: it has.
     #[serde(skip_serializing_if = "is_zero")]
     pub state_mark: u64,
@@ -73,6 +77,11 @@ pub struct Held {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_never(time: &i64) -> bool {
+    *time == 0
 }
 
 impl Held {

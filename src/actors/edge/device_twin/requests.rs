@@ -122,6 +122,7 @@ impl Twins {
             _ => String::new(),
         };
         device.state = state;
+        device.state_ms = now.wall_ms.max(device.state_ms.saturating_add(1));
         device.state_mark = number;
         self.tally.from_edge += 1;
         self.touch(id);

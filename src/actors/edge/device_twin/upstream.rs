@@ -173,7 +173,7 @@ impl Twins {
                 if device.state_mark == 0 {
                     return None;
                 }
-                let body = Body::Text(json(&StateAnswer::new(&event_id, now.wall_ms, id, device)));
+                let body = Body::Text(json(&StateAnswer::new(&event_id, device.state_ms, id, device)));
                 let resource = Resource::DeviceState { namespace, name };
                 let message = upstream(operation::UPDATE, resource, body, now);
                 Some((message, Marks::State(device.state_mark)))

@@ -16,6 +16,7 @@ enum Step {
     /// A local application wants this value.
     LocalWants(usize, usize),
     Reports(usize, usize),
+    State(usize),
     Commit,
     /// A message on the way up arrives, and stays to arrive again.
     DeliverReport(usize),
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         at().prop_map(Step::DeliverDevice),
         (property(), 0_usize..4).prop_map(|(p, v)| Step::LocalWants(p, v)),
         (property(), 0_usize..4).prop_map(|(p, v)| Step::Reports(p, v)),
+        (0_usize..3).prop_map(Step::State),
         Just(Step::Commit),
         Just(Step::Commit),
         at().prop_map(Step::DeliverReport),
@@ -145,6 +147,11 @@ impl Net {
                 self.edge
                     .update("s", json!({PROPERTIES[*property]: {"actual": {"value": value.to_string()}}}));
             }
+            Step::State(n) => {
+                let state = ["online", "offline", "ok"][*n];
+                let payload = json!({"state": state}).to_string();
+                self.edge.mqtt("$hw/events/device/default/s/state/update", &payload);
+            }
             Step::Commit => self.commit(),
             Step::DeliverReport(n) => {
                 if let Some(n) = some(*n, self.up.len()) {
@@ -215,6 +222,8 @@ proptest! {
             let in_force = net.edge.value("s", property, "expected");
             prop_assert_eq!(in_force.as_ref(), net.rule.in_force.get(property), "the rule for {}", property);
         }
+        let state = net.edge.core.devices[&id("s")].state.clone();
+        prop_assert_eq!(state, net.cloud.states.remove("s").unwrap_or_default().1);
         prop_assert_eq!(net.edge.core.open_counts().0, 0);
     }
 }

@@ -143,7 +143,7 @@ fn killed_between_every_two_steps() {
                 "cut {cut}: in the cloud"
             );
         }
-        assert_eq!(story.cloud.states["s"], "online", "cut {cut}");
+        assert_eq!(story.cloud.states["s"].1, "online", "cut {cut}");
         assert_eq!(story.edge.core.open_counts().0, 0, "cut {cut}: all confirmed");
         assert!(story.published <= 4 * 3 + 1, "cut {cut}: an answer was given twice");
         if finished {

@@ -209,7 +209,7 @@ pub fn model(properties: Value) -> Value {
 #[derive(Default)]
 pub struct Cloud {
     pub values: BTreeMap<(String, String, &'static str), (i64, String)>,
-    pub states: BTreeMap<String, String>,
+    pub states: BTreeMap<String, (i64, String)>,
 }
 
 impl Cloud {
@@ -229,7 +229,11 @@ impl Cloud {
             }
             (Resource::DeviceState { name, .. }, Body::Text(content)) => {
                 let content: Value = serde_json::from_str(content).unwrap();
-                self.states.insert(name.clone(), content["device"]["state"].as_str().unwrap().to_owned());
+                let at = content["timestamp"].as_i64().unwrap();
+                let held = self.states.entry(name.clone()).or_default();
+                if at > held.0 {
+                    *held = (at, content["device"]["state"].as_str().unwrap().to_owned());
+                }
             }
             (Resource::MembershipDetail, Body::Text(_)) => {}
             other => panic!("no report: {other:?}"),
