@@ -7,11 +7,6 @@ use super::messages::{
     ReportDeviceStatesRequest, ReportDeviceStatusRequest,
 };
 
-/// Full name of the service edgecore serves.
-pub const MANAGER: &str = "v1beta1.DeviceManagerService";
-/// Full name of the service a mapper serves.
-pub const MAPPER: &str = "v1beta1.DeviceMapperService";
-
 /// A unary call: where it goes and what it carries.
 pub trait Call {
     type Request: Message + Default + 'static;

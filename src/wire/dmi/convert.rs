@@ -125,7 +125,10 @@ impl<'v> At<'v> {
     }
 
     /// `Some` of what `read` makes of this object, if it is there.
-    fn maybe<T>(&self, read: impl FnOnce(&Self) -> Result<T, ConvertError>) -> Result<Option<T>, ConvertError> {
+    fn maybe<T>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, ConvertError>,
+    ) -> Result<Option<T>, ConvertError> {
         if self.object()?.is_some() { read(self).map(Some) } else { Ok(None) }
     }
 }

@@ -64,10 +64,7 @@ fn the_device_wins_over_its_model_field_by_field() {
     assert_eq!(spec.device_model_reference, "sensor-model");
     assert_eq!(config(spec.protocol.as_ref()), json!({"ip": "10.0.0.9", "port": 502, "slaveID": 3}));
     let [temperature, humidity] = spec.properties.as_slice() else { panic!("two properties") };
-    assert_eq!(
-        config(temperature.visitors.as_ref()),
-        json!({"register": "HoldingRegister", "offset": 7})
-    );
+    assert_eq!(config(temperature.visitors.as_ref()), json!({"register": "HoldingRegister", "offset": 7}));
     assert_eq!(temperature.visitors.as_ref().unwrap().protocol_name, "modbus");
     assert_eq!(temperature.desired.as_ref().unwrap().value, "20");
     assert_eq!(temperature.desired.as_ref().unwrap().metadata["by"], "me");

@@ -122,7 +122,8 @@ fn a_device_has_the_bytes_of_the_protocol() {
         field(7, &push_bytes),
     ]
     .concat();
-    let method = DeviceMethod { name: "set".into(), description: "d".into(), property_names: vec!["p".into()] };
+    let method =
+        DeviceMethod { name: "set".into(), description: "d".into(), property_names: vec!["p".into()] };
     let method_bytes = [field(1, b"set"), field(2, b"d"), field(3, b"p")].concat();
     let device = Device {
         name: "d".into(),
@@ -136,8 +137,7 @@ fn a_device_has_the_bytes_of_the_protocol() {
         status: Some(DeviceStatus { report_cycle: 7, ..Default::default() }),
     };
     let spec = [field(1, b"m"), field(3, &property_bytes), field(4, &method_bytes)].concat();
-    let want =
-        [field(1, b"d"), field(2, &spec), field(3, &varint(3, 7)), field(4, b"n")].concat();
+    let want = [field(1, b"d"), field(2, &spec), field(3, &varint(3, 7)), field(4, b"n")].concat();
     assert_eq!(DeviceMessage { device: Some(device) }.encode_to_vec(), field(1, &want));
 }
 

@@ -14,7 +14,7 @@ mod messages_tests;
 mod server;
 mod values;
 
-pub use client::{Dialled, DialError, ManagerClient, MapperClient, dial};
+pub use client::{DialError, Dialled, ManagerClient, MapperClient, dial};
 pub use convert::{ConvertError, device, device_id, model, model_of, protocol_of};
 pub use messages::*;
 pub use server::{DeviceManager, DeviceMapper, DmiSocket, ManagerServer, MapperServer};

@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::http;
-use tonic::server::NamedService;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 
@@ -50,7 +49,10 @@ pub trait DeviceManager: Send + Sync + 'static {
 
 /// What a mapper answers to edgecore.
 pub trait DeviceMapper: Send + Sync + 'static {
-    fn register_device(&self, request: DeviceMessage) -> impl Future<Output = Result<ObjectName, Status>> + Send;
+    fn register_device(
+        &self,
+        request: DeviceMessage,
+    ) -> impl Future<Output = Result<ObjectName, Status>> + Send;
     fn update_device(&self, request: DeviceMessage) -> impl Future<Output = Result<(), Status>> + Send;
     fn remove_device(&self, request: ObjectName) -> impl Future<Output = Result<(), Status>> + Send;
     fn get_device(&self, request: ObjectName) -> impl Future<Output = Result<DeviceMessage, Status>> + Send;
@@ -106,10 +108,6 @@ impl<T> Clone for ManagerServer<T> {
     }
 }
 
-impl<T> NamedService for ManagerServer<T> {
-    const NAME: &'static str = calls::MANAGER;
-}
-
 impl<T: DeviceManager> tower::Service<HttpRequest> for ManagerServer<T> {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
@@ -123,7 +121,10 @@ impl<T: DeviceManager> tower::Service<HttpRequest> for ManagerServer<T> {
         let to = Arc::clone(&self.0);
         match http.uri().path() {
             calls::MapperRegister::PATH => {
-                unary::<calls::MapperRegister, _, _>(http, |request| async move { to.register(request).await })
+                unary::<calls::MapperRegister, _, _>(
+                    http,
+                    |request| async move { to.register(request).await },
+                )
             }
             calls::ReportDeviceStatus::PATH => {
                 unary::<calls::ReportDeviceStatus, _, _>(http, |request| async move {
@@ -154,10 +155,6 @@ impl<T> Clone for MapperServer<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
-}
-
-impl<T> NamedService for MapperServer<T> {
-    const NAME: &'static str = calls::MAPPER;
 }
 
 impl<T: DeviceMapper> tower::Service<HttpRequest> for MapperServer<T> {
