@@ -146,18 +146,18 @@ mod tests {
 
     fn messages() -> (Device, DeviceModel) {
         let device = json!({"metadata": {"namespace": "default", "name": "d"}, "spec": {
-            "deviceModelRef": {"name": "m"},
-            "protocol": {"protocolName": "x", "configData": {"ip": "h", "port": 502}},
-            "stateReport": {"reportToCloud": true, "reportCycle": 3000},
-            "properties": [
-                {"name": "t", "desired": {"value": "20"}, "collectCycle": 100, "reportToCloud": true,
-                 "visitors": {"configData": {"offset": 4}}},
-                {"name": "t"},
-                {"name": "video"},
-                {"name": "stranger"},
-                {"name": "odd"},
-                {"name": "still", "desired": {"value": "1"}},
-            ]}});
+        "deviceModelRef": {"name": "m"},
+        "protocol": {"protocolName": "x", "configData": {"ip": "h", "port": 502}},
+        "stateReport": {"reportToCloud": true, "reportCycle": 3000},
+        "properties": [
+            {"name": "t", "desired": {"value": "20"}, "collectCycle": 100, "reportToCloud": true,
+             "visitors": {"configData": {"offset": 4}}},
+            {"name": "t"},
+            {"name": "video"},
+            {"name": "stranger"},
+            {"name": "odd"},
+            {"name": "still", "desired": {"value": "1"}},
+        ]}});
         let model = json!({"metadata": {"namespace": "default", "name": "m"}, "spec": {"properties": [
             {"name": "t", "type": "INT", "accessMode": "ReadWrite", "minimum": "0", "maximum": "30"},
             {"name": "video", "type": "STREAM"},
@@ -185,7 +185,10 @@ mod tests {
             ]
         );
         let t = &info.properties[0];
-        assert_eq!((t.cycles.collect_ms, t.cycles.report_ms, t.desired.as_deref()), (100, Some(100), Some("20")));
+        assert_eq!(
+            (t.cycles.collect_ms, t.cycles.report_ms, t.desired.as_deref()),
+            (100, Some(100), Some("20"))
+        );
         assert_eq!(t.visitor["offset"], json!(4));
         assert_eq!(t.accept(Value::Float(29.6)), Ok(Value::Int(30)));
         assert_eq!(t.accept(Value::Int(31)), Err("31 is above the maximum 30".to_owned()));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::device::DeviceInfo;
+use super::device::{DeviceInfo, PropertyInfo};
 use super::driver::{Connection, Driver, DriverError};
 use super::edge::{Reporter, Taken};
 use super::pause::pause;
@@ -20,13 +20,16 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Works until dropped.
-pub async fn work<D: Driver>(
-    driver: Arc<D>,
-    mut news: watch::Receiver<Arc<DeviceInfo>>,
-    reporter: Reporter,
-) {
+pub async fn work<D: Driver>(driver: Arc<D>, mut news: watch::Receiver<Arc<DeviceInfo>>, reporter: Reporter) {
     let first = Arc::clone(&news.borrow_and_update());
-    let mut task = Task { started: Instant::now(), progress: Progress::new(first, 0), session: 0, reporter, news };
+    let mut task = Task {
+        started: Instant::now(),
+        progress: Progress::new(first, 0),
+        session: 0,
+        owes_all: false,
+        reporter,
+        news,
+    };
     let mut failures = 0;
     loop {
         task.warn_of_pushes();
@@ -79,6 +82,8 @@ struct Task {
     progress: Progress,
     /// edgecore's registration that has everything.
     session: u64,
+    /// Every value that is known is to be reported.
+    owes_all: bool,
     reporter: Reporter,
     news: watch::Receiver<Arc<DeviceInfo>>,
 }
@@ -194,19 +199,26 @@ impl Task {
         Ok(())
     }
 
-    async fn tell_values(&mut self, properties: &[usize]) {
-        let all: Vec<usize>;
+    /// edgecore came back: it gets everything, not only what is due.
+    fn note_session(&mut self) {
         let session = self.reporter.session();
-        let due = if session == self.session {
-            properties
-        } else {
-            // edgecore came back: everything, not only what is due.
+        if session != self.session {
             self.session = session;
+            self.owes_all = true;
             self.progress.tell_again(self.now());
-            all = (0..self.progress.info().properties.len())
-                .filter(|index| self.progress.property(*index).is_some_and(|property| property.cycles.report_ms.is_some()))
-                .collect();
+        }
+    }
+
+    async fn tell_values(&mut self, properties: &[usize]) {
+        self.note_session();
+        let all: Vec<usize>;
+        let due = if std::mem::take(&mut self.owes_all) {
+            let reports = |property: &PropertyInfo| property.cycles.report_ms.is_some();
+            let places = 0..self.progress.info().properties.len();
+            all = places.filter(|index| self.progress.property(*index).is_some_and(reports)).collect();
             &all
+        } else {
+            properties
         };
         let twins = self.progress.report(due);
         if twins.is_empty() {
@@ -219,6 +231,7 @@ impl Task {
     }
 
     async fn tell_state(&mut self) {
+        self.note_session();
         let now = self.now();
         if let Some(state) = self.progress.state_due(now) {
             let taken = self.reporter.state(state.as_str()).await;

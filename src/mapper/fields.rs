@@ -128,7 +128,10 @@ mod tests {
         assert_eq!(fields.flag(&["isSwap"]), Ok(true));
         assert_eq!(fields.text(&["host", "ip"]), Ok(Some("h".to_owned())));
         assert_eq!(fields.text(&["port"]), Ok(Some("1502".to_owned())));
-        assert_eq!((fields.text(&["none"]), fields.text(&["e"]), fields.flag(&["x"])), (Ok(None), Ok(None), Ok(false)));
+        assert_eq!(
+            (fields.text(&["none"]), fields.text(&["e"]), fields.flag(&["x"])),
+            (Ok(None), Ok(None), Ok(false))
+        );
         assert_eq!((fields.float(&["e"]), fields.int(&["x"], 0, 1)), (Ok(None), Ok(None)));
     }
 
@@ -138,8 +141,14 @@ mod tests {
         let map = map.as_object().unwrap();
         let fields = Fields::new("configData", map);
         for (got, want) in [
-            (fields.int(&["port"], 1, 65_535).map(drop), "configData.port: 70000 is not a whole number from 1 to 65535"),
-            (fields.int(&["slaveID"], 0, 9).map(drop), "configData.slaveID: 1.5 is not a whole number from 0 to 9"),
+            (
+                fields.int(&["port"], 1, 65_535).map(drop),
+                "configData.port: 70000 is not a whole number from 1 to 65535",
+            ),
+            (
+                fields.int(&["slaveID"], 0, 9).map(drop),
+                "configData.slaveID: 1.5 is not a whole number from 0 to 9",
+            ),
             (fields.float(&["scale"]).map(drop), "configData.scale: \"fast\" is not a number"),
             (fields.flag(&["isSwap"]).map(drop), "configData.isSwap: 1 is not true or false"),
             (fields.text(&["ip"]).map(drop), "configData.ip: {} is not a text"),

@@ -64,8 +64,10 @@ impl<D: Driver> Fleet<D> {
 
     /// Makes the fleet what edgecore answered to the registration: devices it does not name go.
     pub fn sync(&self, models: Vec<DeviceModel>, devices: Vec<Device>) {
-        let named: BTreeSet<DeviceId> =
-            devices.iter().map(|device| DeviceId::new(device.namespace.clone(), device.name.clone())).collect();
+        let named: BTreeSet<DeviceId> = devices
+            .iter()
+            .map(|device| DeviceId::new(device.namespace.clone(), device.name.clone()))
+            .collect();
         {
             let mut state = self.state.lock();
             state.models.clear();
@@ -95,7 +97,9 @@ impl<D: Driver> Fleet<D> {
         let State { models, devices } = &mut *state;
         let Some(model) = models.get(&model_id(&device)) else {
             let name = model_id(&device);
-            return Err(Status::failed_precondition(format!("device {id}: model {name} was not created here")));
+            return Err(Status::failed_precondition(format!(
+                "device {id}: model {name} was not created here"
+            )));
         };
         if let Some(running) = devices.get_mut(&id) {
             tell(running, &device, model);
@@ -103,7 +107,9 @@ impl<D: Driver> Fleet<D> {
             return Ok(());
         }
         if devices.len() >= MAX_DEVICES {
-            return Err(Status::resource_exhausted(format!("this mapper serves {MAX_DEVICES} devices, no more")));
+            return Err(Status::resource_exhausted(format!(
+                "this mapper serves {MAX_DEVICES} devices, no more"
+            )));
         }
         let (info, problems) = DeviceInfo::read(&device, model);
         log_problems(&id, &problems);
@@ -182,7 +188,8 @@ impl<D: Driver> DeviceMapper for Fleet<D> {
     async fn get_device(&self, request: ObjectName) -> Result<DeviceMessage, Status> {
         let id = id_of(&request.namespace, &request.name)?;
         let found = self.state.lock().devices.get(&id).map(|running| running.message.clone());
-        let device = found.ok_or_else(|| Status::not_found(format!("device {id} was not registered here")))?;
+        let device =
+            found.ok_or_else(|| Status::not_found(format!("device {id} was not registered here")))?;
         Ok(DeviceMessage { device: Some(device) })
     }
 

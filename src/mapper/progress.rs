@@ -121,7 +121,8 @@ impl Progress {
     pub fn wake(&self, is_open: bool) -> Option<u64> {
         let cycles = self.schedule.next().filter(|_| is_open);
         let writes = self.refused.values().filter_map(|(_, again)| *again).min().filter(|_| is_open);
-        let state = (self.told != Some(self.state) || self.info.state_cycle_ms.is_some()).then_some(self.state_at);
+        let state =
+            (self.told != Some(self.state) || self.info.state_cycle_ms.is_some()).then_some(self.state_at);
         [cycles, writes, state].into_iter().flatten().min()
     }
 
@@ -168,7 +169,12 @@ impl Progress {
     }
 
     /// A property was read, or could not be. Returns what is new to complain of.
-    pub fn collected(&mut self, index: usize, outcome: Result<Value, String>, wall_ms: u64) -> Option<String> {
+    pub fn collected(
+        &mut self,
+        index: usize,
+        outcome: Result<Value, String>,
+        wall_ms: u64,
+    ) -> Option<String> {
         let property = self.info.properties.get(index)?;
         let name = property.name.clone();
         let accepted = outcome.and_then(|value| property.accept(value));
@@ -197,7 +203,8 @@ impl Progress {
                 ("timestamp".to_owned(), latest.wall_ms.to_string()),
                 ("type".to_owned(), property.kind.twin_type().to_owned()),
             ];
-            let with = |value: &str| TwinProperty { value: value.to_owned(), metadata: metadata.clone().into() };
+            let with =
+                |value: &str| TwinProperty { value: value.to_owned(), metadata: metadata.clone().into() };
             Some(Twin {
                 property_name: property.name.clone(),
                 observed_desired: Some(with(self.acted.get(&property.name).map_or("", String::as_str))),
@@ -238,7 +245,8 @@ impl Progress {
 
     pub fn state_told(&mut self, state: State, is_taken: bool, now: u64) {
         self.told = is_taken.then_some(state);
-        let pause = if is_taken { self.info.state_cycle_ms.unwrap_or(STATE_AGAIN_MS) } else { STATE_AGAIN_MS };
+        let pause =
+            if is_taken { self.info.state_cycle_ms.unwrap_or(STATE_AGAIN_MS) } else { STATE_AGAIN_MS };
         self.state_at = now.saturating_add(pause);
     }
 }

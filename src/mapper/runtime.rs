@@ -13,9 +13,7 @@ use super::driver::Driver;
 use super::edge::Session;
 use super::fleet::Fleet;
 use super::pause::pause;
-use crate::wire::dmi::{
-    DmiSocket, ManagerClient, MapperInfo, MapperRegisterRequest, MapperServer, dial,
-};
+use crate::wire::dmi::{DmiSocket, ManagerClient, MapperInfo, MapperRegisterRequest, MapperServer, dial};
 
 /// edgecore only, and whoever looks by hand.
 const CONNECTIONS: usize = 16;
@@ -92,15 +90,19 @@ async fn stay_registered<D: Driver>(
             Ok(dialled) => {
                 let client = ManagerClient::new(dialled.channel, DEADLINE);
                 let answer = client.register(request(settings, address)).await;
-                answer.map(|answer| (client, dialled.closed, answer)).map_err(|status| {
-                    format!("{:?}: {}", status.code(), status.message())
-                })
+                answer
+                    .map(|answer| (client, dialled.closed, answer))
+                    .map_err(|status| format!("{:?}: {}", status.code(), status.message()))
             }
             Err(err) => Err(err.to_string()),
         };
         match outcome {
             Ok((client, closed, answer)) => {
-                tracing::info!(devices = answer.device_list.len(), models = answer.model_list.len(), "registered with edgecore");
+                tracing::info!(
+                    devices = answer.device_list.len(),
+                    models = answer.model_list.len(),
+                    "registered with edgecore"
+                );
                 fleet.sync(answer.model_list, answer.device_list);
                 number += 1;
                 session.send_replace(Session { number, client: Some(client) });

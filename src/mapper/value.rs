@@ -72,7 +72,8 @@ impl Kind {
             (Self::Int, Value::Bool(is)) => Ok(Value::Int(i64::from(is))),
             (Self::Float | Self::Double, Value::Int(whole)) => {
                 #[expect(clippy::cast_precision_loss, reason = "what a model of this type asks for")]
-                Ok(Value::Float(whole as f64))
+                let float = Value::Float(whole as f64);
+                self.convert(float)
             }
             (Self::Float, Value::Float(float)) => {
                 #[expect(clippy::cast_possible_truncation, reason = "checked on the next line")]
@@ -288,7 +289,10 @@ mod tests {
             let got = kind.parse_value(text).ok().map(|value| value.to_string());
             assert_eq!(got.as_deref(), want, "{kind} of {text:?}");
         }
-        assert_eq!([Kind::parse("double"), Kind::parse("STREAM"), Kind::parse("")], [Some(Kind::Double), None, None]);
+        assert_eq!(
+            [Kind::parse("double"), Kind::parse("STREAM"), Kind::parse("")],
+            [Some(Kind::Double), None, None]
+        );
     }
 
     #[test]
