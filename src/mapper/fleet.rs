@@ -120,11 +120,6 @@ impl<D: Driver> Fleet<D> {
         devices.insert(id, Running { message: device, info, task });
         Ok(())
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.state.lock().devices.len()
-    }
 }
 
 /// A driver that panics costs its device a pause, not the mapper its other devices.

@@ -250,3 +250,152 @@ impl Progress {
         self.state_at = now.saturating_add(pause);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapper::schedule::Cycles;
+    use crate::mapper::value::{Kind, Range};
+    use crate::model::DeviceId;
+    use proptest::prelude::*;
+    use serde_json::Map;
+
+    fn info(desired: &str, state_cycle_ms: Option<u64>) -> Arc<DeviceInfo> {
+        let property = |name: &str, writable: bool, desired: Option<&str>| PropertyInfo {
+            name: name.to_owned(),
+            kind: Kind::Int,
+            writable,
+            range: Range::parse("0", "50").unwrap(),
+            desired: desired.map(str::to_owned),
+            visitor: Map::new(),
+            cycles: Cycles::new(100, 200, true),
+            pushes: false,
+        };
+        let properties = vec![property("t", false, None), property("set", true, Some(desired))];
+        Arc::new(DeviceInfo {
+            id: DeviceId::new("n", "d"),
+            protocol_config: Map::new(),
+            properties,
+            state_cycle_ms,
+        })
+    }
+
+    fn values(twins: &[Twin]) -> Vec<String> {
+        let value = |property: &Option<TwinProperty>| property.clone().unwrap().value;
+        twins
+            .iter()
+            .map(|twin| {
+                format!("{}={}/{}", twin.property_name, value(&twin.reported), value(&twin.observed_desired))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_desired_value_is_written_once_for_each_change() {
+        let mut progress = Progress::new(info("7", None), 0);
+        let (writes, complaints) = progress.writes(0);
+        assert_eq!((writes.len(), complaints.len()), (1, 0));
+        progress.not_written(&writes[0], 0);
+        assert!(progress.writes(9_999).0.is_empty(), "a refused one waits");
+        let (writes, _) = progress.writes(10_000);
+        assert_eq!(writes, [Write { index: 1, value: Value::Int(7), text: "7".to_owned() }]);
+        progress.due(10_000);
+        progress.wrote(&writes[0], 10_001);
+        assert_eq!(progress.due(10_001), Due { collect: vec![1], report: vec![1] }, "read back at once");
+        assert!(progress.writes(50_000).0.is_empty());
+        progress.closed(State::Offline);
+        progress.opened(60_000);
+        assert!(progress.writes(60_000).0.is_empty(), "not again when the device comes back");
+        progress.replan(info("8", None), 60_001);
+        assert_eq!(progress.writes(60_001).0.len(), 1);
+    }
+
+    #[test]
+    fn what_may_not_be_written_is_said_once() {
+        let mut progress = Progress::new(info("51", None), 0);
+        let (writes, complaints) = progress.writes(0);
+        assert!(writes.is_empty());
+        assert_eq!(complaints, ["desired value of set: 51 is above the maximum 50"]);
+        assert_eq!(progress.writes(1_000_000), (vec![], vec![]));
+        progress.replan(info("hot", None), 1_000_001);
+        assert_eq!(progress.writes(1_000_001).1, ["desired value of set: \"hot\" is not of type INT"]);
+    }
+
+    #[test]
+    fn values_are_reported_once_and_kept_until_they_are_stored() {
+        let mut progress = Progress::new(info("7", None), 0);
+        assert!(progress.report(&[0, 1]).is_empty(), "nothing was read");
+        assert_eq!(progress.collected(0, Ok(Value::Int(1)), 1_000), None);
+        assert_eq!(progress.collected(1, Ok(Value::Int(2)), 1_000), None);
+        let twins = progress.report(&[0]);
+        assert_eq!(values(&twins), ["t=1/"]);
+        assert_eq!(values(&progress.report(&[0, 1])), ["t=1/", "set=2/"], "not stored yet");
+        // A newer value comes while the report is under way.
+        progress.collected(0, Ok(Value::Int(3)), 2_000);
+        progress.reported(&twins);
+        assert_eq!(values(&progress.report(&[0])), ["t=3/"]);
+        progress.reported(&progress.report(&[0]));
+        assert!(progress.report(&[0]).is_empty());
+        progress.tell_again(5);
+        assert_eq!(values(&progress.report(&[0, 1])), ["t=3/", "set=2/"]);
+    }
+
+    #[test]
+    fn a_bad_value_is_complained_of_once_and_makes_the_device_unhealthy() {
+        let mut progress = Progress::new(info("7", None), 0);
+        progress.opened(0);
+        assert_eq!(progress.state_due(0), Some(State::Online));
+        progress.state_told(State::Online, true, 0);
+        let complaint = progress.collected(0, Ok(Value::Int(51)), 1).unwrap();
+        assert_eq!(complaint, "t: 51 is above the maximum 50");
+        assert_eq!(progress.collected(0, Ok(Value::Int(52)), 2), None);
+        assert_eq!(progress.collected(1, Ok(Value::Int(5)), 2), None);
+        assert_eq!(progress.state_due(3), Some(State::Unhealthy), "one bad property is enough");
+        assert!(progress.report(&[0]).is_empty());
+        progress.state_told(State::Unhealthy, false, 3);
+        assert_eq!(
+            (progress.state_due(4), progress.wake(false)),
+            (None, Some(1_003)),
+            "not taken: a second later"
+        );
+        progress.collected(0, Ok(Value::Int(50)), 5);
+        assert_eq!(progress.state_due(1_003), Some(State::Online));
+    }
+
+    #[test]
+    fn a_state_is_told_on_change_and_on_its_cycle() {
+        let mut quiet = Progress::new(info("7", None), 0);
+        quiet.opened(0);
+        quiet.state_told(State::Online, true, 0);
+        assert_eq!((quiet.state_due(1_000_000), quiet.wake(false)), (None, None));
+        let mut cyclic = Progress::new(info("7", Some(5_000)), 0);
+        cyclic.opened(0);
+        cyclic.state_told(State::Online, true, 0);
+        assert_eq!((cyclic.state_due(4_999), cyclic.state_due(5_000)), (None, Some(State::Online)));
+        cyclic.closed(State::Offline);
+        assert_eq!(cyclic.state_due(1), Some(State::Offline), "a change does not wait for the cycle");
+    }
+
+    proptest! {
+        /// Whatever edgecore takes or not, it ends with the last good value of the property.
+        #[test]
+        fn edgecore_ends_with_the_last_good_value(steps in prop::collection::vec((0_i64..80, any::<bool>(), any::<bool>()), 1..40)) {
+            let mut progress = Progress::new(info("7", None), 0);
+            let (mut stored, mut good) = (None, None);
+            for (wall, (value, reports, takes)) in (1..).zip(steps) {
+                progress.collected(0, Ok(Value::Int(value)), wall);
+                good = if value <= 50 { Some(value.to_string()) } else { good };
+                if reports {
+                    let twins = progress.report(&[0]);
+                    if takes {
+                        stored = twins.first().map(|twin| twin.reported.clone().unwrap().value).or(stored);
+                        progress.reported(&twins);
+                    }
+                }
+            }
+            let twins = progress.report(&[0]);
+            stored = twins.first().map(|twin| twin.reported.clone().unwrap().value).or(stored);
+            prop_assert_eq!(stored, good);
+        }
+    }
+}

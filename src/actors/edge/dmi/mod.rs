@@ -304,9 +304,6 @@ impl Dmi {
                 if connection.failures == 0 {
                     tracing::warn!(%protocol, error = %why, "mapper is not reachable; it is dialled until it is");
                 }
-                // Whoever serves there next knows nothing.
-                connection.lane.forget();
-                dmi.mark_all(&protocol);
                 dmi.dial_later(&protocol, session, ctx);
             }
         }));

@@ -209,6 +209,21 @@ impl World {
     }
 }
 
+/// Ends the actor as the end of the process would.
+struct Halt;
+
+impl Message for Halt {
+    type Result = ();
+}
+
+impl Handler<Halt> for Dmi {
+    type Result = ();
+
+    fn handle(&mut self, _: Halt, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
 fn report(name: &str, value: String) -> ReportDeviceStatusRequest {
     let twin = Twin {
         property_name: "power".into(),
@@ -281,7 +296,8 @@ async fn edgecore_finds_its_mapper_again_after_a_restart() {
     first.register(true).await.unwrap();
     let World { folder, store, dmi, .. } = first;
     mapper.abort();
-    drop((mapper.await, dmi));
+    drop(mapper.await);
+    dmi.send(Halt).await.unwrap();
     assert!(
         store.get(Table::Objects, b"dmi/mapper/fake").unwrap().is_some(),
         "stored before it was answered"
