@@ -4,8 +4,9 @@
 //! `protocol.configData`: `seed` (number; default from the device's name), `speed` (how much faster
 //! than the clock the day goes, 1), `latency` (ms each read takes, 0). Visitors: `signal`, one of
 //! `temperature`, `humidity`, `illuminance`, `power`, `door`, `counter`, `constant`; default is the
-//! property's own name, else `temperature`. A `ReadWrite` property keeps what was written to it,
-//! from `initial` (0) on.
+//! property's own name, else `temperature`. `shape: day` with `low` and `high` is any quantity that
+//! follows the sun between these two. A `ReadWrite` property, and any with `shape: hold`, keeps
+//! what was written to it, from `initial` (0) on.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
@@ -97,6 +98,17 @@ pub fn sample(signal: Signal, seed: u64, seconds: f64) -> f64 {
     (value.clamp(low, high) * 100.0).round() / 100.0
 }
 
+/// A quantity that is `low` at three in the night and `high` at three in the afternoon, with a
+/// little noise; never beyond the two. Pure.
+#[must_use]
+pub fn daily(low: f64, high: f64, seed: u64, seconds: f64) -> f64 {
+    let day = seconds.rem_euclid(DAY) / DAY;
+    let warmth = 0.5 - 0.5 * ((day - 0.125) * TAU).cos();
+    let noise = 0.03 * wave(seed.wrapping_add(12), seconds / 120.0);
+    let value = low + (high - low) * (warmth + noise).clamp(0.0, 1.0);
+    (value * 100.0).round() / 100.0
+}
+
 /// A smooth random walk in -1.0..=1.0, fixed by the seed.
 fn wave(seed: u64, at: f64) -> f64 {
     let floor = at.floor();
@@ -175,7 +187,9 @@ impl Connection for SimDevice {
             tokio::time::sleep(self.latency).await;
         }
         let fields = Fields::new("visitors.configData", &property.visitor);
-        if property.writable {
+        let refused = DriverError::Refused;
+        let shape = fields.text(&["shape"]).map_err(refused)?.unwrap_or_default();
+        if property.writable || shape == "hold" {
             if let Some(value) = self.written.get(&property.name) {
                 return Ok(value.clone());
             }
@@ -183,6 +197,22 @@ impl Connection for SimDevice {
             let value = initial
                 .unwrap_or_else(|| if property.kind == Kind::Text { String::new() } else { "0".to_owned() });
             return Ok(Value::Text(value));
+        }
+        let (low, high) =
+            (fields.float(&["low"]).map_err(refused)?, fields.float(&["high"]).map_err(refused)?);
+        match (shape.as_str(), low, high) {
+            ("" | "day", Some(low), Some(high)) if low <= high => {
+                return Ok(Value::Float(daily(low, high, self.seed, self.time())));
+            }
+            ("", None, None) => {}
+            ("" | "day", ..) => {
+                let why = "visitors.configData.low: low and high are wanted, low not above high";
+                return Err(DriverError::Refused(why.to_owned()));
+            }
+            _ => {
+                let why = format!("visitors.configData.shape: {shape:?} is neither day nor hold");
+                return Err(DriverError::Refused(why));
+            }
         }
         let named = fields.text(&["signal"]).map_err(DriverError::Refused)?;
         let signal = match &named {
@@ -226,6 +256,55 @@ mod tests {
         let doors: Vec<f64> = (0..1_440).map(|minute| at(Signal::Door, f64::from(minute) / 60.0)).collect();
         let open = doors.iter().filter(|door| **door > 0.5).count();
         assert!((10..700).contains(&open), "open {open} minutes of the day");
+    }
+
+    #[test]
+    fn a_daily_quantity_stays_between_its_ends() {
+        let midnight = 1_790_000_000.0 - 1_790_000_000.0 % DAY;
+        let values: Vec<f64> =
+            (0..288).map(|five| daily(17.0, 24.0, 9, midnight + 300.0 * f64::from(five))).collect();
+        assert!(values.iter().all(|value| (17.0..=24.0).contains(value)));
+        assert!(values[180] > 23.5 && values[36] < 17.5, "{} {}", values[180], values[36]);
+        assert!((daily(5.0, 5.0, 9, midnight) - 5.0).abs() < 1e-9);
+    }
+
+    #[tokio::test]
+    async fn visitors_choose_the_signal_and_actuators_hold() {
+        let property = |name: &str, writable: bool, visitor: serde_json::Value| PropertyInfo {
+            name: name.to_owned(),
+            kind: Kind::Float,
+            writable,
+            range: crate::mapper::value::Range::default(),
+            desired: None,
+            visitor: visitor.as_object().cloned().unwrap(),
+            cycles: crate::mapper::schedule::Cycles::new(0, 0, true),
+            pushes: false,
+        };
+        let mut device = SimDevice {
+            seed: 1,
+            speed: 60.0,
+            latency: Duration::ZERO,
+            opened: now_secs(),
+            written: BTreeMap::new(),
+        };
+        let lamp = property("lamp", true, serde_json::json!({"initial": "1"}));
+        assert_eq!(device.read(&lamp).await, Ok(Value::Text("1".to_owned())));
+        device.write(&lamp, &Value::Float(0.5)).await.unwrap();
+        assert_eq!(device.read(&lamp).await, Ok(Value::Float(0.5)));
+        let day = property("x", false, serde_json::json!({"shape": "day", "low": 3, "high": 3}));
+        assert_eq!(device.read(&day).await, Ok(Value::Float(3.0)));
+        for (visitor, want) in [
+            (
+                serde_json::json!({"shape": "square"}),
+                "visitors.configData.shape: \"square\" is neither day nor hold",
+            ),
+            (serde_json::json!({"shape": "day"}), "visitors.configData.low: low and high are wanted"),
+            (serde_json::json!({"low": 5, "high": 4}), "visitors.configData.low: low and high are wanted"),
+            (serde_json::json!({"signal": "smell"}), "visitors.configData.signal: \"smell\" is not known"),
+        ] {
+            let err = device.read(&property("x", false, visitor)).await.unwrap_err();
+            assert!(err.to_string().starts_with(want), "{err}");
+        }
     }
 
     #[test]
