@@ -30,7 +30,6 @@ pub(super) const EDGE: &[&str] = &[
     "featureGates",
     "commonConfig.monitorServer.enableProfiling",
     "modules.dbTest",
-    "modules.deviceTwin",
     "modules.edgeHub.quic",
     "modules.edgeStream",
     "modules.eventBus",

@@ -5,6 +5,7 @@ pub mod actors;
 pub mod apiserver;
 pub mod cloud_hub;
 pub mod cri;
+pub mod device_twin;
 pub mod dmi;
 pub mod edge_controller;
 pub mod edge_hub;

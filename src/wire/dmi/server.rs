@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +28,10 @@ use super::messages::{
     DeviceMessage, Empty, MapperRegisterRequest, MapperRegisterResponse, ModelMessage, ObjectName,
     ReportDeviceStatesRequest, ReportDeviceStatusRequest,
 };
+use crate::wire::authority::AuthorityFilter;
+
+/// Bytes read from a connection at once.
+const READ_BYTES: usize = 16_384;
 
 /// Pause after the system refused a connection (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -264,14 +269,24 @@ impl DmiSocket {
                     }
                 }
             };
-            Some((Ok(Accepted { stream, _place: place }), socket))
+            let accepted = Accepted {
+                stream,
+                filter: AuthorityFilter::default(),
+                readable: BytesMut::new(),
+                _place: place,
+            };
+            Some((Ok(accepted), socket))
         })
     }
 }
 
-/// A connection of a [`DmiSocket`]; holds its place until it is closed.
+/// A connection of a [`DmiSocket`]; holds its place until it is closed. Its client may name the
+/// socket as it likes.
 pub struct Accepted {
     stream: UnixStream,
+    filter: AuthorityFilter,
+    /// Came through the filter, not yet read.
+    readable: BytesMut,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -289,7 +304,19 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let this = &mut *self;
+        let mut space = [0_u8; READ_BYTES];
+        while this.readable.is_empty() {
+            let mut read = ReadBuf::new(&mut space);
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.filter.feed(read.filled(), &mut this.readable).map_err(io::Error::other)?;
+        }
+        let taken = this.readable.len().min(buf.remaining());
+        buf.put_slice(&this.readable.split_to(taken));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -8,7 +8,7 @@ use actix::{Actor, Addr};
 use kubeedge::actors::edge::dmi::{Dmi, DmiLinks, DmiSettings};
 use kubeedge::bus::Link;
 use kubeedge::bus::device_twin::{
-    DeviceObjects, ListDevices, MapperReport, ReportRejected, ReportState, ReportTwins,
+    DeviceObjects, ListDesired, ListDevices, MapperReport, ReportRejected, ReportState, ReportTwins,
 };
 use kubeedge::bus::meta::ReportEvent;
 use kubeedge::model::NodeName;
@@ -48,6 +48,7 @@ pub fn start(models: Vec<Value>, devices: Vec<Value>) -> DmiAlone {
     let objects = DeviceObjects { models: shared(models), devices: shared(devices) };
     let links = DmiLinks {
         list_devices: Link::from_fn(move |_: ListDevices| Ok(objects.clone())),
+        list_desired: Link::from_fn(|_: ListDesired| Ok(Vec::new())),
         report_twins: Link::from_fn(move |report: ReportTwins| {
             if report.device.name == "ghost" {
                 return Err(ReportRejected::UnknownDevice(report.device));

@@ -34,8 +34,8 @@ use self::roster::Mapper;
 use self::serve_worker::Door;
 use self::unserved::Unserved;
 use crate::bus::device_twin::{
-    DesiredChanged, DeviceChanged, DeviceObjects, DeviceRemoved, ListDevices, ModelChanged, ModelRemoved,
-    ReportState, ReportTwins,
+    DesiredChanged, DeviceChanged, DeviceObjects, DeviceRemoved, ListDesired, ListDevices, ModelChanged,
+    ModelRemoved, ReportState, ReportTwins,
 };
 use crate::bus::meta::ReportEvent;
 use crate::bus::{ActorStats, Link};
@@ -53,9 +53,9 @@ pub const NAME: &str = "Dmi";
 const TICK: Duration = Duration::from_secs(5);
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
 const ASK_RETRY: Duration = Duration::from_secs(1);
-/// After the objects are known, time for DeviceTwin to say which desired values are in force:
-/// nobody should see an actuator go to an old value and back at each start.
-const SETTLE: Duration = Duration::from_secs(1);
+/// So long mappers wait at a start for DeviceTwin to say which desired values are in force: nobody
+/// should see an actuator go to an old value and back.
+const SETTLE: Duration = Duration::from_secs(30);
 /// Registrations that may wait for a write.
 const OWN_MAILBOX: usize = 256;
 /// Protocols, and so mappers, one node serves at most.
@@ -79,6 +79,7 @@ pub struct DmiSettings {
 #[derive(Clone)]
 pub struct DmiLinks {
     pub list_devices: Link<ListDevices>,
+    pub list_desired: Link<ListDesired>,
     pub report_twins: Link<ReportTwins>,
     pub report_state: Link<ReportState>,
     pub report_event: Link<ReportEvent>,
@@ -109,6 +110,8 @@ pub struct Dmi {
     complained: BTreeMap<DeviceId, String>,
     /// Objects that changed while the list of all was under way: newer than it. `None` once known.
     changed_early: Option<HashSet<Key>>,
+    /// Devices whose desired values were told since the start: newer than DeviceTwin's list.
+    desired_early: HashSet<DeviceId>,
     settled: bool,
     early: Vec<(Register, Registered)>,
     sessions: u64,
@@ -151,6 +154,7 @@ impl Dmi {
             unserved: Unserved::default(),
             complained: BTreeMap::new(),
             changed_early: Some(HashSet::new()),
+            desired_early: HashSet::new(),
             settled: false,
             early: Vec::new(),
             sessions: 0,
@@ -223,12 +227,38 @@ impl Dmi {
             self.put(&object, false, |key| !newer.contains(key));
         }
         self.complain_of_objects();
+        self.ask_desired(ctx);
         ctx.run_later(SETTLE, Self::settle);
+    }
+
+    /// Asks DeviceTwin for the desired values in force, until it is answered.
+    fn ask_desired(&mut self, ctx: &mut Context<Self>) {
+        let link = self.links.list_desired.clone();
+        let asked = async move { link.ask(ListDesired, ASK_DEADLINE).await };
+        ctx.spawn(asked.into_actor(self).map(|answer, dmi, ctx| {
+            let why = match answer {
+                Ok(Ok(all)) => {
+                    let newer = std::mem::take(&mut dmi.desired_early);
+                    for told in all.into_iter().filter(|told| !newer.contains(&told.device)) {
+                        let touched = dmi.catalog.put_desired(told.device, told.desired);
+                        dmi.spread_news(touched, ctx);
+                    }
+                    dmi.settle(ctx);
+                    return;
+                }
+                Ok(Err(err)) => err.to_string(),
+                Err(err) => err.to_string(),
+            };
+            tracing::debug!(error = %why, "desired values are not known yet");
+            ctx.run_later(ASK_RETRY, Self::ask_desired);
+        }));
     }
 
     /// From here on mappers are told.
     fn settle(&mut self, ctx: &mut Context<Self>) {
-        self.settled = true;
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
         let protocols: Vec<String> = self.mappers.keys().cloned().collect();
         for protocol in protocols {
             self.mark_all(&protocol);
@@ -519,6 +549,7 @@ impl Supervised for Dmi {
         self.catalog.clear();
         self.mappers.clear();
         self.changed_early = Some(HashSet::new());
+        self.desired_early.clear();
         self.settled = false;
         self.early.clear();
         self.count();
@@ -593,6 +624,9 @@ impl Handler<DesiredChanged> for Dmi {
     type Result = ();
 
     fn handle(&mut self, DesiredChanged { device, desired }: DesiredChanged, ctx: &mut Context<Self>) {
+        if !self.settled {
+            self.desired_early.insert(device.clone());
+        }
         let touched = self.catalog.put_desired(device, desired);
         self.spread_news(touched, ctx);
     }

@@ -1,6 +1,6 @@
 //! Which mappers registered: as rows of the store, and what a registration must say. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,11 +64,10 @@ impl Mapper {
 
 /// The socket of `dmiSockPath`: a path that ends in `.sock` names its folder (protocol section 8).
 #[must_use]
-pub fn socket_path(configured: &str) -> PathBuf {
-    let path = PathBuf::from(configured);
-    let folder = match path.extension() {
-        Some(extension) if extension == "sock" => path.parent().map(PathBuf::from).unwrap_or_default(),
-        _ => path,
+pub fn socket_path(configured: &Path) -> PathBuf {
+    let folder = match configured.extension() {
+        Some(extension) if extension == "sock" => configured.parent().unwrap_or(configured),
+        _ => configured,
     };
     folder.join("dmi.sock")
 }
@@ -127,7 +126,7 @@ mod tests {
             ("/etc/kubeedge/dmi.sock", "/etc/kubeedge/dmi.sock"),
             ("/run/other.sock", "/run/dmi.sock"),
         ] {
-            assert_eq!(socket_path(configured), PathBuf::from(want), "{configured}");
+            assert_eq!(socket_path(Path::new(configured)), PathBuf::from(want), "{configured}");
         }
     }
 }

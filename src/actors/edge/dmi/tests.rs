@@ -157,6 +157,7 @@ fn start_with(
     let listed = Arc::clone(&objects);
     let links = DmiLinks {
         list_devices: Link::from_fn(move |_: ListDevices| Ok(listed.lock().clone())),
+        list_desired: Link::from_fn(|_: ListDesired| Ok(Vec::new())),
         report_twins,
         report_state,
         report_event: Link::from_fn(|_: ReportEvent| Ok(())),
