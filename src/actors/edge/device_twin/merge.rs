@@ -99,10 +99,11 @@ impl Device {
             let Some(TwinValue { value, .. }) = held else { continue };
             let Some(value) = value else { return Err(format!("property {name}: {side} has no value")) };
             check_text(value)?;
-            check_value(kind, value)?;
+            // The model's reason says more.
             if let Some(model) = model {
                 model.check(name, value)?;
             }
+            check_value(kind, value)?;
         }
         Ok(())
     }

@@ -97,12 +97,6 @@ impl Reports {
         self.units.len()
     }
 
-    /// Reports under way.
-    #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.under_way.len()
-    }
-
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected
@@ -325,7 +319,7 @@ mod tests {
         reports.link_changed(false);
         reports.link_changed(true);
         assert_eq!(names(&reports.take()), ["a"]);
-        assert_eq!((reports.len(), reports.under_way()), (1, 0));
+        assert_eq!((reports.len(), reports.under_way.len()), (1, 0));
     }
 
     #[test]

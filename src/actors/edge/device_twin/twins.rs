@@ -12,11 +12,9 @@ use serde_json::Value;
 
 use super::device::Device;
 use super::exports::{Exports, Sample};
-use super::merge::{Changed, Stamp};
-use super::payload::{BeforeAfter, Delta, Document, MemberOut, MembersUpdated, TwinAnswer, bytes};
+use super::merge::Stamp;
 use super::reports::{Kind, Reports, Unit};
 use super::spec::{Spec, identity};
-use super::topic;
 use super::value::Model;
 use crate::bus::event_bus::Publication;
 use crate::model::{DeviceId, Envelope};
@@ -94,9 +92,9 @@ pub struct Twins {
     pub(super) limits: Limits,
     new_id: Box<dyn FnMut() -> String + Send>,
     pub(super) devices: BTreeMap<DeviceId, Device>,
-    specs: HashMap<DeviceId, Spec>,
+    pub(super) specs: HashMap<DeviceId, Spec>,
     /// By namespace and name.
-    models: HashMap<(String, String), Model>,
+    pub(super) models: HashMap<(String, String), Model>,
     pub(super) reports: Reports,
     pub(super) exports: Exports,
     /// Number of the last change.
@@ -311,23 +309,6 @@ impl Twins {
         }
     }
 
-    /// `membership/updated`.
-    fn tell_members(&mut self, added: &[DeviceId], removed: Vec<(DeviceId, Device)>, now: Now) {
-        let event_id = self.event_id();
-        let added = added.iter().filter_map(|id| Some(MemberOut::new(id, self.devices.get(id)?)));
-        let added: Vec<MemberOut<'_>> = added.collect();
-        let removed: Vec<MemberOut<'_>> =
-            removed.iter().map(|(id, device)| MemberOut::new(id, device)).collect();
-        let news = MembersUpdated {
-            event_id: &event_id,
-            timestamp: now.wall_ms,
-            added_devices: (!added.is_empty()).then_some(added),
-            removed_devices: (!removed.is_empty()).then_some(removed),
-        };
-        let payload = bytes(&news);
-        self.effects.push(publish(topic::of_members(&self.node, "updated"), payload));
-    }
-
     /// A local update, all of it or nothing.
     ///
     /// # Errors
@@ -359,74 +340,6 @@ impl Twins {
         self.number += 1;
         self.tally.from_cloud += 1;
         self.finish(id, None, &changed, now);
-    }
-
-    /// The answers and reports of a change. Only a local one has a result.
-    fn finish(&mut self, id: &DeviceId, event_id: Option<&str>, changed: &Changed, now: Now) {
-        for why in &changed.refused {
-            tracing::warn!(device = %id, why, "what the cloud wants was not taken");
-        }
-        if changed.touched {
-            self.touched.insert(id.clone());
-        }
-        let timestamp = now.wall_ms;
-        if let Some(event_id) = event_id {
-            let answer = TwinAnswer { event_id, timestamp, twin: &changed.result };
-            self.effects.push(publish(topic::of_device(id, "twin/update/result"), bytes(&answer)));
-        }
-        if !changed.document.is_empty() {
-            let own_id = self.event_id();
-            let twin = changed.document.iter().map(|(name, (last, current))| {
-                (name.as_str(), BeforeAfter { last: last.as_ref(), current: current.as_ref() })
-            });
-            let event_id = event_id.unwrap_or(&own_id);
-            let document = Document { event_id, timestamp, twin: twin.collect() };
-            self.effects.push(publish(topic::of_device(id, "twin/update/document"), bytes(&document)));
-        }
-        if event_id.is_some() || !changed.document.is_empty() {
-            self.publish_delta(id, timestamp);
-        }
-        if changed.desired {
-            self.tell_desired(id);
-        }
-        self.export(id, changed);
-        self.mark_reports(id, now.clock);
-    }
-
-    fn publish_delta(&mut self, id: &DeviceId, timestamp: i64) {
-        let Some((twin, delta)) = self.devices.get(id).and_then(Device::delta) else { return };
-        let event_id = self.event_id();
-        let message = Delta { event_id: &event_id, timestamp, twin: &twin, delta: &delta };
-        self.effects.push(publish(topic::of_device(id, "twin/update/delta"), bytes(&message)));
-    }
-
-    fn tell_desired(&mut self, id: &DeviceId) {
-        if let Some(device) = self.devices.get(id) {
-            let desired = device.desired();
-            self.effects.push(Effect::Desired(id.clone(), desired));
-        }
-    }
-
-    fn export(&mut self, id: &DeviceId, changed: &Changed) {
-        let Some(spec) = self.specs.get(id) else { return };
-        for (name, (_, current)) in &changed.document {
-            let actual = current.as_ref().and_then(|twin| twin.actual.as_ref()?.value.as_deref());
-            if let Some(value) = actual.filter(|_| spec.exports.includes(name)) {
-                self.effects.extend(self.exports.set(id, name, value).map(Effect::Sample));
-            }
-        }
-    }
-
-    /// A property that neither the Device nor its model names is kept, and said once.
-    fn warn_of_strangers(&self, id: &DeviceId, created: &[String]) {
-        let Some(spec) = self.specs.get(id) else { return };
-        let model = model_of(&self.specs, &self.models, id);
-        for name in created {
-            if !spec.properties.contains(name) && !model.is_some_and(|model| model.knows(name)) {
-                tracing::warn!(device = %id, property = %name, "neither the Device nor its model names this property; \
-                    its value stays at this edge");
-            }
-        }
     }
 
     /// Queues what the device has to tell the cloud.
@@ -512,7 +425,7 @@ impl Twins {
     }
 }
 
-fn model_of<'a>(
+pub(super) fn model_of<'a>(
     specs: &HashMap<DeviceId, Spec>,
     models: &'a HashMap<(String, String), Model>,
     id: &DeviceId,
