@@ -236,6 +236,8 @@ modules:
     bootstrapFile: {d}/bootstrap-edgecore.conf
     httpServer: https://127.0.0.1:{join}
     websocket: {{ server: '127.0.0.1:{hub}' }}
+  deviceTwin:
+    dmiSockPath: {d}/dmi
   edged:
     hostnameOverride: {name}
     nodeIP: 127.0.0.1

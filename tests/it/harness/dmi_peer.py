@@ -14,6 +14,7 @@ import threading
 from concurrent import futures
 
 import grpc
+import grpc._channel  # now: after --uid its file may be out of reach
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, json_format, message_factory, wrappers_pb2
 
 SCALARS = {"string": 9, "bool": 8, "int64": 3, "int32": 5, "bytes": 12}

@@ -58,9 +58,17 @@ impl Catalog {
         self.devices.clear();
     }
 
-    /// The devices with their protocols.
-    pub fn protocols(&self) -> impl Iterator<Item = (&DeviceId, &Arc<Value>, Option<&str>)> {
-        self.devices.iter().map(|(id, entry)| (id, &entry.object, entry.protocol.as_deref()))
+    /// The devices that are of no use without a mapper, with their protocols. A device that says
+    /// nothing of how it is reached speaks for itself, over MQTT.
+    pub fn in_need(&self) -> impl Iterator<Item = (&DeviceId, &Arc<Value>, &str)> {
+        self.devices.iter().filter_map(|(id, entry)| {
+            let (device, _) = entry.message.as_ref().ok()?;
+            let spec = device.spec.as_ref()?;
+            let config = spec.protocol.as_ref().and_then(|protocol| protocol.config_data.as_ref());
+            let is_reached = config.is_some_and(|config| !config.data.is_empty())
+                || spec.properties.iter().any(|property| property.visitors.is_some());
+            Some((id, &entry.object, entry.protocol.as_deref().filter(|_| is_reached)?))
+        })
     }
 
     /// Devices that cannot be told, and why.

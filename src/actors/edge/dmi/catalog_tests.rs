@@ -109,3 +109,22 @@ fn a_listing_has_each_model_once() {
     assert_eq!((listing.models.len(), listing.devices.len(), listing.told.len()), (1, 3, 4));
     assert_eq!(catalog.keys("none").len(), 0);
 }
+
+#[test]
+fn a_device_that_says_how_it_is_reached_needs_a_mapper() {
+    let mut catalog = Catalog::default();
+    let bare = |name: &str, more: Value| {
+        let mut object = (*device(name, "mqtt")).clone();
+        object["spec"]["properties"][0]["visitors"] = more;
+        Arc::new(object)
+    };
+    let no_defaults = json!({"metadata": {"namespace": "default", "name": "m"}, "spec": {"properties": [
+        {"name": "power", "type": "INT"}]}});
+    catalog.put_model(id("m"), Arc::new(no_defaults));
+    catalog.put_device(id("lamp"), bare("lamp", Value::Null));
+    catalog.put_device(id("meter"), bare("meter", json!({"configData": {"offset": 1}})));
+    let names: Vec<&str> = catalog.in_need().map(|(id, ..)| id.name.as_str()).collect();
+    assert_eq!(names, ["meter"], "a lamp on MQTT speaks for itself");
+    catalog.put_model(id("m"), model("W"));
+    assert_eq!(catalog.in_need().count(), 2, "its model says how");
+}

@@ -492,16 +492,13 @@ impl Dmi {
         }
         self.complain_of_objects();
         let mappers = &self.mappers;
-        let alone = self.catalog.protocols().filter_map(|(id, _, protocol)| {
-            let protocol = protocol.filter(|protocol| !mappers.contains_key(*protocol))?;
-            Some((id.clone(), protocol.to_owned()))
-        });
+        let alone = self.catalog.in_need().filter(|(_, _, protocol)| !mappers.contains_key(*protocol));
+        let alone = alone.map(|(id, _, protocol)| (id.clone(), protocol.to_owned()));
         let complaints = self.unserved.look(alone, now());
         self.metrics.unserved.set(gauge(self.unserved.len()));
         for (device, protocol) in complaints {
             tracing::warn!(%device, %protocol, "no mapper registered for this protocol: start one, it registers by itself");
-            let object =
-                self.catalog.protocols().find(|(id, ..)| **id == device).map(|(_, object, _)| object);
+            let object = self.catalog.in_need().find(|(id, ..)| **id == device).map(|(_, object, _)| object);
             let Some(event) = object.map(|object| {
                 event::no_mapper(object, &protocol, self.settings.node.as_str(), jiff::Timestamp::now())
             }) else {
