@@ -91,7 +91,11 @@ impl Progress {
         self.latest.retain(|name, _| stays(name));
         self.bad.retain(|name, _| stays(name));
         self.acted.retain(|name, _| stays(name));
-        self.refused.retain(|name, _| stays(name));
+        let is_wanted = |name: &String, text: &String| {
+            let mut properties = info.properties.iter();
+            properties.any(|property| property.name == *name && property.desired.as_ref() == Some(text))
+        };
+        self.refused.retain(|name, (text, _)| is_wanted(name, text));
         self.info = info;
     }
 
@@ -299,6 +303,15 @@ mod tests {
         assert!(progress.writes(9_999).0.is_empty(), "a refused one waits");
         let (writes, _) = progress.writes(10_000);
         assert_eq!(writes, [Write { index: 1, value: Value::Int(7), text: "7".to_owned() }]);
+        progress.not_written(&writes[0], 10_000);
+        let mut other = info("7", None);
+        Arc::make_mut(&mut other).properties[1].desired = None;
+        progress.due(10_000);
+        progress.replan(other, 10_000);
+        progress.due(10_000);
+        progress.state_told(State::Offline, true, 10_000);
+        assert_eq!(progress.wake(true), Some(10_100), "what is not wanted any more wakes nobody");
+        progress.replan(info("7", None), 10_000);
         progress.due(10_000);
         progress.wrote(&writes[0], 10_001);
         assert_eq!(progress.due(10_001), Due { collect: vec![1], report: vec![1] }, "read back at once");

@@ -25,6 +25,8 @@ use crate::wire::dmi::{
 const CONNECTIONS: usize = 128;
 /// Calls in hand for one connection; more wait in it.
 const CALLS_PER_CONNECTION: usize = 32;
+/// Calls begun in one connection; a client's next ones wait on its side.
+const STREAMS_PER_CONNECTION: u32 = 128;
 /// Reports in hand for all connections; more wait.
 const REPORTS: usize = 1_024;
 /// How long a call waits for its turn and its answer.
@@ -52,6 +54,7 @@ pub async fn serve(path: PathBuf, door: Door) {
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()
                     .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+                    .max_concurrent_streams(STREAMS_PER_CONNECTION)
                     .serve_with_incoming_shutdown(
                         ManagerServer::new(Arc::clone(&service)),
                         Box::pin(socket.connections()),
