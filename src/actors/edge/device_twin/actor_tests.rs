@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::*;
 use crate::bus::device_twin::{
-    DeviceChanged, DeviceMessage, DeviceObjects, FromCloud, ListDesired, MapperReport, NotTaken, ReportRejected,
-    ReportState, ReportTwins,
+    DeviceChanged, DeviceMessage, DeviceObjects, FromCloud, ListDesired, MapperReport, NotTaken,
+    ReportRejected, ReportState, ReportTwins,
 };
 use crate::bus::event_bus::NotPublished;
 use crate::bus::meta::MetaError;

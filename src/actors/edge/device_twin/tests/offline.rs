@@ -41,8 +41,8 @@ fn ten_thousand_updates_offline_then_the_last_of_each_property_in_order_within_t
         if under_way.is_empty() {
             break;
         }
-        if round == 2 {
-            // A device that changes meanwhile does not hold up those that wait.
+        if round == 0 {
+            // A device that changes while its report is under way goes behind those that wait.
             edge.update(&names[DEVICES - 1], json!({"p0": {"actual": {"value": "new"}}}));
         }
         let message = under_way.remove(0);
