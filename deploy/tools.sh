@@ -2,10 +2,11 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
-#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto and its clients
+#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto and its clients, Python packages
 #   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
-# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl
+# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
+# deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
@@ -43,6 +44,17 @@ for_test() {
   for_bench
   want openssl command -v openssl
   want prometheus command -v promtool
+  want python3-venv python3 -c 'import ensurepip'
+}
+# Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
+python_venv() {
+  local wanted=$(dirname "$0")/test-requirements.txt have=$cache/venv/test-requirements.txt
+  cmp -s "$wanted" "$have" && "$cache/venv/bin/python" -c pass 2>/dev/null && return
+  echo "fetching the Python packages of $wanted" >&2
+  mkdir -p "$cache"
+  python3 -m venv "$cache/venv"
+  "$cache/venv/bin/pip" install -q -r "$wanted"
+  cp "$wanted" "$have"
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -84,7 +96,8 @@ case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl" >&2; exit 64 ;;
+  python) echo "$cache/venv/bin/python" ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python" >&2; exit 64 ;;
 esac

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
+use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
@@ -19,12 +20,13 @@ use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
 use crate::telemetry::device_twin::DeviceTwinMetrics;
+use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
-/// Thread of DeviceTwin: a flood of device data delays neither leases nor pods.
+/// Thread of DeviceTwin and Dmi: a flood of device data delays neither leases nor pods.
 const DEVICES_THREAD: &str = "devices";
 
 /// Runs edgecore until it is told to end; the exit code.
@@ -57,6 +59,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
     let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);
+    let dmi = tree.slot::<Dmi>(dmi::NAME, 4_096);
     let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
 
     let pod_links = edged::MetaLinks {
@@ -85,21 +88,27 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             model_changed: twin.link(),
             model_removed: twin.link(),
         },
-        // Nobody listens before Dmi is part of the tree.
         dmi: DeviceLinks {
-            device_changed: Link::from_fn(|_| ()),
-            device_removed: Link::from_fn(|_| ()),
-            model_changed: Link::from_fn(|_| ()),
-            model_removed: Link::from_fn(|_| ()),
+            device_changed: dmi.link(),
+            device_removed: dmi.link(),
+            model_changed: dmi.link(),
+            model_removed: dmi.link(),
         },
     };
     let twin_links = TwinLinks {
         list_devices: meta.link(),
         send: hub.link(),
-        // Nobody listens before EventBus and Dmi are part of the tree.
+        // Nobody listens before EventBus is part of the tree.
         publish: Link::from_fn(|_| Err(NotPublished("there is no broker".to_owned()))),
         members_changed: Link::from_fn(|_| ()),
-        desired_changed: Link::from_fn(|_| ()),
+        desired_changed: dmi.link(),
+    };
+    let dmi_links = DmiLinks {
+        list_devices: meta.link(),
+        list_desired: twin.link(),
+        report_twins: twin.link(),
+        report_state: twin.link(),
+        report_event: meta.link(),
     };
     let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
 
@@ -119,6 +128,15 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let (twin_store, twin_committer) = (Arc::clone(&store), committer.clone());
     tree.add(twin, DEVICES_THREAD, Policy::default(), move || {
         DeviceTwin::new(twin_settings, twin_store, twin_committer, twin_links, DeviceTwinMetrics::new())
+    });
+    let dmi_settings = DmiSettings {
+        node: node.clone(),
+        socket: dmi::socket_path(&modules.device_twin.dmi_sock_path),
+        allowed_uids: modules.device_twin.dmi_allowed_uids.clone(),
+    };
+    let (dmi_store, dmi_committer) = (Arc::clone(&store), committer.clone());
+    tree.add(dmi, DEVICES_THREAD, Policy::default(), move || {
+        Dmi::new(dmi_settings, dmi_store, dmi_committer, dmi_links, DmiMetrics::new())
     });
     let meta_settings = MetaSettings { node: node.clone(), config: modules.meta_manager.clone() };
     tree.add(meta, MAIN_THREAD, Policy::default(), move || {

@@ -14,6 +14,9 @@ pub struct DeviceTwinConfig {
     /// Folder of the socket `dmi.sock` that mappers register at; a path that ends in `.sock` stands
     /// for its folder (protocol section 8).
     pub dmi_sock_path: PathBuf,
+    /// User ids whose programs may register as mappers and report; empty stands for root and
+    /// edgecore's own. The socket's mode keeps out who is not of its group besides.
+    pub dmi_allowed_uids: Vec<u32>,
     /// Largest payload on a topic of devices, bytes.
     pub max_payload_bytes: u32,
     /// Reports to the cloud that may wait for their confirmation at once.
@@ -29,6 +32,7 @@ impl Default for DeviceTwinConfig {
         Self {
             enable: true,
             dmi_sock_path: "/etc/kubeedge/".into(),
+            dmi_allowed_uids: Vec::new(),
             max_payload_bytes: 1 << 20,
             max_reports_in_flight: 256,
             max_queued_publications: 10_000,

@@ -7,6 +7,7 @@ pub mod cloud_hub;
 pub mod cri;
 pub mod device_controller;
 pub mod device_twin;
+pub mod dmi;
 pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;

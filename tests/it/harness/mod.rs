@@ -3,5 +3,7 @@
 pub mod api;
 pub mod cluster;
 pub mod containerd;
+pub mod dmi;
+pub mod peer;
 pub mod process;
 pub mod proxy;
