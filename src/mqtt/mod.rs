@@ -1,5 +1,7 @@
 //! L2: MQTT without sockets: packets, topics, and the broker as a state machine.
 
+pub mod client;
+pub mod codec;
 mod packet;
 
 pub use packet::{
