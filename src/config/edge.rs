@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::invalid::{
     Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
 };
-use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, foreign_keys};
+use super::{CommonConfig, ConfigFile, EventBusConfig, Host, IdentityConfig, Invalid, foreign_keys};
 use crate::model::NodeName;
 
 /// The whole file. `apiVersion: edgecore.config.kubeedge.io/v1alpha2`, `kind: EdgeCore`.
@@ -62,6 +62,7 @@ impl ConfigFile for EdgeCoreConfig {
         self.identity.validate()?;
         self.modules.edge_hub.validate()?;
         self.modules.meta_manager.validate()?;
+        self.modules.event_bus.validate()?;
         self.modules.edged.validate()
     }
 
@@ -89,6 +90,7 @@ impl ConfigFile for EdgeCoreConfig {
 pub struct EdgeModules {
     pub edge_hub: EdgeHubConfig,
     pub meta_manager: MetaManagerConfig,
+    pub event_bus: EventBusConfig,
     pub edged: EdgedConfig,
 }
 

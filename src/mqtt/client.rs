@@ -43,9 +43,15 @@ pub struct ClientSettings {
 pub enum ClientEffect {
     Send(Packet),
     /// Give the message to its module, then call [`Client::taken`] with `id`.
-    Deliver { id: Option<PacketId>, topic: Arc<str>, payload: Bytes },
+    Deliver {
+        id: Option<PacketId>,
+        topic: Arc<str>,
+        payload: Bytes,
+    },
     /// The session is up; the broker kept the old one or not.
-    Connected { session_present: bool },
+    Connected {
+        session_present: bool,
+    },
     /// Every filter the broker refused.
     Refused(Vec<String>),
     Close(&'static str),
@@ -83,11 +89,17 @@ impl Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing is open; dial at this time.
-    Idle { dial_at_ms: u64 },
+    Idle {
+        dial_at_ms: u64,
+    },
     Dialling,
     /// CONNECT is sent.
-    Greeting { since_ms: u64 },
-    Up { since_ms: u64 },
+    Greeting {
+        since_ms: u64,
+    },
+    Up {
+        since_ms: u64,
+    },
 }
 
 /// The client.
@@ -336,7 +348,9 @@ impl Client {
         }
         match self.state {
             State::Greeting { .. } => vec![ClientEffect::Close("no answer to CONNECT")],
-            State::Up { .. } if self.ping_sent_ms.is_some() => vec![ClientEffect::Close("no answer to a ping")],
+            State::Up { .. } if self.ping_sent_ms.is_some() => {
+                vec![ClientEffect::Close("no answer to a ping")]
+            }
             State::Up { .. } => {
                 self.ping_sent_ms = Some(now_ms);
                 self.last_sent_ms = now_ms;

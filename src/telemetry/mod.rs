@@ -8,6 +8,7 @@ pub mod cri;
 pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;
+pub mod event_bus;
 pub mod exporter;
 pub mod identity;
 pub mod logging;

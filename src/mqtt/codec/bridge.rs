@@ -12,9 +12,7 @@ use ntex_mqtt::{v3::codec as v3, v5::codec as v5};
 use super::fields::{Reader, check_text, put_remaining_length, qos_number};
 use super::publish::check_topic;
 use super::{CodecError, OutBuf};
-use crate::mqtt::{
-    ConnAck, Connect, MessageProperties, Packet, QoS, Reason, RetainHandling, Version, Will,
-};
+use crate::mqtt::{ConnAck, Connect, MessageProperties, Packet, QoS, Reason, RetainHandling, Version, Will};
 
 /// Reads a CONNECT of either version.
 pub(super) fn decode_connect(content: &[u8]) -> Result<Connect, CodecError> {
@@ -203,9 +201,7 @@ fn packet_of_v3(packet: v3::Packet, content: &[u8]) -> Option<Packet> {
                 })
                 .collect(),
         },
-        v3::Packet::UnsubscribeAck { packet_id } => {
-            Packet::UnsubAck { id: packet_id, reasons: Vec::new() }
-        }
+        v3::Packet::UnsubscribeAck { packet_id } => Packet::UnsubAck { id: packet_id, reasons: Vec::new() },
         v3::Packet::Disconnect if content.is_empty() => {
             Packet::Disconnect { reason: Reason::SUCCESS, session_expiry_secs: None }
         }

@@ -91,8 +91,8 @@ impl<'a> Reader<'a> {
 
     /// UTF-8 without U+0000.
     pub fn text(&mut self) -> Result<&'a str, CodecError> {
-        let text = std::str::from_utf8(self.binary()?)
-            .map_err(|_| CodecError::malformed("a text is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(self.binary()?).map_err(|_| CodecError::malformed("a text is not UTF-8"))?;
         check_text(text)?;
         Ok(text)
     }

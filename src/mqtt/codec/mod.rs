@@ -72,7 +72,12 @@ impl Decoder {
     /// than `max_packet_bytes` (with their header) are refused by their header alone.
     #[must_use]
     pub fn of_client(max_packet_bytes: u32) -> Self {
-        Self { peer: Peer::Client, version: None, max_packet_bytes: size(max_packet_bytes), partial: Vec::new() }
+        Self {
+            peer: Peer::Client,
+            version: None,
+            max_packet_bytes: size(max_packet_bytes),
+            partial: Vec::new(),
+        }
     }
 
     /// For a client of a server that speaks `version`.
@@ -227,8 +232,12 @@ pub fn encode(packet: &Packet, version: Version, out: &mut OutBuf) -> Result<(),
                 hide_topic: publish.topic.is_empty(),
                 subscription_ids: &publish.subscription_ids,
             };
-            let shared =
-                SharedPublish::new(&publish.topic, &publish.properties, publish.properties.expiry_secs, version);
+            let shared = SharedPublish::new(
+                &publish.topic,
+                &publish.properties,
+                publish.properties.expiry_secs,
+                version,
+            );
             shared.write(&header, &publish.payload, out);
         }
         Packet::PubAck { id, reason } => put_acknowledgement(0x40, *id, *reason, version, out),

@@ -140,8 +140,7 @@ impl SharedPublish {
         expiry_secs: Option<u32>,
         version: Version,
     ) -> Self {
-        let mut shared =
-            Self { version, topic: Vec::with_capacity(topic.len() + 2), properties: Vec::new() };
+        let mut shared = Self { version, topic: Vec::with_capacity(topic.len() + 2), properties: Vec::new() };
         put_binary(topic.as_bytes(), &mut shared.topic);
         if version == Version::V5 {
             put_properties(properties, expiry_secs, &mut shared.properties);
@@ -224,7 +223,8 @@ fn put_properties(all: &MessageProperties, expiry_secs: Option<u32>, out: &mut V
         out.push(property::MESSAGE_EXPIRY);
         out.extend_from_slice(&secs.to_be_bytes());
     }
-    let texts = [(property::CONTENT_TYPE, &all.content_type), (property::RESPONSE_TOPIC, &all.response_topic)];
+    let texts =
+        [(property::CONTENT_TYPE, &all.content_type), (property::RESPONSE_TOPIC, &all.response_topic)];
     for (kind, text) in texts {
         if let Some(text) = text {
             out.push(kind);

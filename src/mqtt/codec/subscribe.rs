@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 and 3.10).
 
-use super::fields::{Reader, once, property, qos};
 use super::CodecError;
+use super::fields::{Reader, once, property, qos};
 use crate::mqtt::{Filter, Packet, RetainHandling, Subscribe, Unsubscribe, Version};
 
 /// Entries of one SUBSCRIBE or UNSUBSCRIBE; each costs memory far beyond its three bytes.

@@ -173,7 +173,12 @@ fn what_breaks_the_protocol_is_refused_with_its_reason() {
         ("a wildcard", Version::V5, &[0x30, 4, 0, 1, b'#', 0], Reason::TOPIC_NAME_INVALID),
         ("no topic", Version::V3, &[0x30, 2, 0, 0], Reason::PROTOCOL_ERROR),
         ("alias 0", Version::V5, &[0x30, 6, 0, 0, 3, 0x23, 0, 0], Reason::TOPIC_ALIAS_INVALID),
-        ("expiry twice", Version::V5, &[0x30, 14, 0, 1, b'a', 10, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1], Reason::PROTOCOL_ERROR),
+        (
+            "expiry twice",
+            Version::V5,
+            &[0x30, 14, 0, 1, b'a', 10, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1],
+            Reason::PROTOCOL_ERROR,
+        ),
         ("reserved bits in SUBSCRIBE", Version::V3, &[0x82, 6, 0, 1, 0, 1, b'a', 4], Reason::MALFORMED),
         ("reserved bits of 5", Version::V5, &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x40], Reason::MALFORMED),
         ("no filters", Version::V5, &[0x82, 3, 0, 1, 0], Reason::PROTOCOL_ERROR),
@@ -202,8 +207,18 @@ fn connects_that_are_refused() {
         ("another protocol", hello(b"AMQP", 4, 2, &id), Reason::MALFORMED, None),
         ("reserved flag", hello(b"MQTT", 4, 3, &id), Reason::MALFORMED, None),
         ("will flags", hello(b"MQTT", 4, 0x0A, &id), Reason::MALFORMED, None),
-        ("a password alone", hello(b"MQTT", 4, 0x42, &[&id[..], &[0, 1, b'p']].concat()), Reason::MALFORMED, None),
-        ("no id, session kept", hello(b"MQTT", 4, 0, &[0, 0]), Reason::CLIENT_ID_NOT_VALID, Some(Version::V3)),
+        (
+            "a password alone",
+            hello(b"MQTT", 4, 0x42, &[&id[..], &[0, 1, b'p']].concat()),
+            Reason::MALFORMED,
+            None,
+        ),
+        (
+            "no id, session kept",
+            hello(b"MQTT", 4, 0, &[0, 0]),
+            Reason::CLIENT_ID_NOT_VALID,
+            Some(Version::V3),
+        ),
         ("NUL in the id", hello(b"MQTT", 4, 2, &[0, 1, 0]), Reason::MALFORMED, Some(Version::V3)),
         ("cut", hello(b"MQTT", 5, 2, &[5]), Reason::MALFORMED, Some(Version::V5)),
         ("larger than any CONNECT", vec![0x10, 0xFF, 0xFF, 0x7F], Reason::PACKET_TOO_LARGE, None),
@@ -218,7 +233,9 @@ fn one_encoding_serves_all_subscribers_of_a_version() {
     let properties = MessageProperties { content_type: Some("x".into()), ..MessageProperties::default() };
     let payload = Bytes::from(vec![b'p'; 5000]);
     let shared = SharedPublish::new("a/b", &properties, Some(3), Version::V5);
-    for (ids, alias, hide_topic) in [(&[][..], None, false), (&[1, 300], Some(id(2)), false), (&[], Some(id(2)), true)] {
+    for (ids, alias, hide_topic) in
+        [(&[][..], None, false), (&[1, 300], Some(id(2)), false), (&[], Some(id(2)), true)]
+    {
         let header = PublishHeader {
             qos: QoS::AtLeastOnce,
             dup: true,
