@@ -2,9 +2,10 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
-#   deploy/tools.sh test         all of it, and openssl, promtool, curl
+#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto, paho-mqtt
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
-# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl
+# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. Python packages of the tests
+# go to $KUBEEDGE_CACHE/venv, whose python is printed by: deploy/tools.sh python
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
@@ -37,6 +38,17 @@ for_run() {
 for_test() {
   want openssl command -v openssl
   want prometheus command -v promtool
+  want mosquitto test -x /usr/sbin/mosquitto
+  want mosquitto-clients command -v mosquitto_pub
+  want python3-venv python3 -c 'import ensurepip'
+}
+# Clients that are not ours, in a folder of their own.
+install_python() {
+  "$cache/venv/bin/python" -c 'import paho.mqtt; assert paho.mqtt.__version__ == "2.1.0"' 2>/dev/null && return
+  echo "fetching paho-mqtt" >&2
+  mkdir -p "$cache"
+  python3 -m venv "$cache/venv"
+  "$cache/venv/bin/pip" install -q paho-mqtt==2.1.0
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -77,7 +89,8 @@ install_kubectl() {
 case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; install_python ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
-  *) echo "usage: deploy/tools.sh build|run|test|kubectl" >&2; exit 64 ;;
+  python) echo "$cache/venv/bin/python" ;;
+  *) echo "usage: deploy/tools.sh build|run|test|kubectl|python" >&2; exit 64 ;;
 esac

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
+use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
 use crate::actors::edge::meta_manager::{MetaLinks, MetaManager, MetaMetrics, MetaSettings};
+use crate::bus::Link;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::kube::names::{label_value, qualified_name};
@@ -17,9 +19,12 @@ use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
+use crate::telemetry::event_bus::EventBusMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
+/// Thread of EventBus and its connections: a flood of messages delays nobody else.
+const BUS_THREAD: &str = "eventbus";
 
 /// Runs edgecore until it is told to end; the exit code.
 #[must_use]
@@ -47,6 +52,8 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
+    let sockets = EventBusSockets::bind(&modules.event_bus)?;
+
     let tree = &mut stage.tree;
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
@@ -73,6 +80,17 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         cloud_reachable: pods.link(),
     };
     let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link() };
+
+    if modules.event_bus.enable {
+        let bus = tree.slot::<EventBus>("EventBus", 1_024);
+        let bus_links =
+            EventBusLinks { device: Link::from_fn(|_| Ok(())), send: hub.link(), request: hub.link() };
+        let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
+        let (store, committer) = (Arc::clone(&store), committer.clone());
+        tree.add(bus, BUS_THREAD, Policy::default(), move || {
+            EventBus::new(bus_settings, sockets, store, committer, bus_links, EventBusMetrics::new())
+        });
+    }
 
     let edged_settings = EdgedSettings {
         node: node.clone(),

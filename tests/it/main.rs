@@ -20,6 +20,8 @@ mod hostile;
 mod keadm;
 mod kubectl;
 mod main_job;
+mod mqtt_clients;
+mod mqtt_outside;
 mod network;
 mod panics;
 mod pods;

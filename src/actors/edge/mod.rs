@@ -2,4 +2,5 @@
 
 pub mod edge_hub;
 pub mod edged;
+pub mod event_bus;
 pub mod meta_manager;

@@ -14,7 +14,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 pub use out::OutBuf;
 pub use publish::{PublishHeader, SharedPublish};
@@ -223,6 +223,8 @@ fn acknowledgement(content: &[u8], version: Version) -> Result<(NonZeroU16, Reas
 pub fn encode(packet: &Packet, version: Version, out: &mut OutBuf) -> Result<(), CodecError> {
     match packet {
         Packet::Publish(publish) => {
+            let ids: Vec<NonZeroU32> =
+                publish.subscription_ids.iter().copied().filter_map(NonZeroU32::new).collect();
             let header = PublishHeader {
                 qos: publish.qos,
                 dup: publish.dup,
@@ -230,7 +232,7 @@ pub fn encode(packet: &Packet, version: Version, out: &mut OutBuf) -> Result<(),
                 id: publish.id,
                 topic_alias: publish.topic_alias,
                 hide_topic: publish.topic.is_empty(),
-                subscription_ids: &publish.subscription_ids,
+                subscription_ids: &ids,
             };
             let shared = SharedPublish::new(
                 &publish.topic,

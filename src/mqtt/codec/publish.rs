@@ -1,6 +1,6 @@
 //! PUBLISH (mqtt-v3.1.1 and v5.0 section 3.3).
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -118,7 +118,7 @@ pub struct PublishHeader<'a> {
     pub topic_alias: Option<NonZeroU16>,
     /// The alias stands for the topic.
     pub hide_topic: bool,
-    pub subscription_ids: &'a [u32],
+    pub subscription_ids: &'a [NonZeroU32],
 }
 
 /// The bytes all subscribers of one protocol version get alike: encoded once, copied for each.
@@ -156,7 +156,7 @@ impl SharedPublish {
     }
 
     fn own_properties(header: &PublishHeader<'_>) -> usize {
-        let ids = header.subscription_ids.iter().map(|id| 1 + var_int_bytes(*id));
+        let ids = header.subscription_ids.iter().map(|id| 1 + var_int_bytes(id.get()));
         ids.sum::<usize>() + if header.topic_alias.is_some() { 3 } else { 0 }
     }
 
@@ -198,7 +198,7 @@ impl SharedPublish {
             }
             for id in header.subscription_ids {
                 tail.push(property::SUBSCRIPTION_ID);
-                put_remaining_length(usize::try_from(*id).unwrap_or_default(), tail);
+                put_remaining_length(usize::try_from(id.get()).unwrap_or_default(), tail);
             }
             tail.extend_from_slice(&self.properties);
         }

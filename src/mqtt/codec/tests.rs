@@ -1,4 +1,4 @@
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -236,6 +236,7 @@ fn one_encoding_serves_all_subscribers_of_a_version() {
     for (ids, alias, hide_topic) in
         [(&[][..], None, false), (&[1, 300], Some(id(2)), false), (&[], Some(id(2)), true)]
     {
+        let numbers: Vec<_> = ids.iter().copied().filter_map(NonZeroU32::new).collect();
         let header = PublishHeader {
             qos: QoS::AtLeastOnce,
             dup: true,
@@ -243,7 +244,7 @@ fn one_encoding_serves_all_subscribers_of_a_version() {
             id: Some(id(9)),
             topic_alias: alias,
             hide_topic,
-            subscription_ids: ids,
+            subscription_ids: &numbers,
         };
         let mut out = OutBuf::default();
         out.put(b"");

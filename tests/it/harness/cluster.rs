@@ -198,6 +198,9 @@ pub struct Edge {
     pub dir: PathBuf,
     pub process: Process,
     pub monitor: String,
+    /// Of its broker.
+    #[allow(dead_code, reason = "not every test that shares this harness speaks MQTT")]
+    pub mqtt_port: u16,
 }
 
 impl Edge {
@@ -219,7 +222,7 @@ impl Edge {
     ) -> Self {
         fs::create_dir_all(dir).unwrap();
         let monitor = format!("127.0.0.1:{}", free_port());
-        let (d, socket) = (dir.display(), runtime_socket.display());
+        let (d, socket, mqtt_port) = (dir.display(), runtime_socket.display(), free_port());
         let (hub, join) = (cloud.hub_port, cloud.join_port);
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2
@@ -236,6 +239,8 @@ modules:
     bootstrapFile: {d}/bootstrap-edgecore.conf
     httpServer: https://127.0.0.1:{join}
     websocket: {{ server: '127.0.0.1:{hub}' }}
+  eventBus:
+    mqttServerInternal: tcp://127.0.0.1:{mqtt_port}
   edged:
     hostnameOverride: {name}
     nodeIP: 127.0.0.1
@@ -250,7 +255,7 @@ modules:
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
         let process = Self::spawn(dir, settings);
-        Self { dir: dir.to_owned(), process, monitor }
+        Self { dir: dir.to_owned(), process, monitor, mqtt_port }
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {

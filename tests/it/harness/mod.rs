@@ -3,5 +3,6 @@
 pub mod api;
 pub mod cluster;
 pub mod containerd;
+pub mod mqtt;
 pub mod process;
 pub mod proxy;

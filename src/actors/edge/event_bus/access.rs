@@ -123,12 +123,15 @@ impl Rules {
 
 /// Does the rule name this client?
 fn names(rule: &AccessRule, who: &Who) -> bool {
-    let is = |wanted: &str, name: &str| !wanted.is_empty() && (wanted == name || wanted == "*") && !name.is_empty();
+    let is = |wanted: &str, name: &str| {
+        !wanted.is_empty() && (wanted == name || wanted == "*") && !name.is_empty()
+    };
     match who {
         Who::Anonymous => rule.anonymous,
         Who::User(name) => is(&rule.user, name),
         Who::Certificate { common_name, spiffe_id } => {
-            is(&rule.certificate, common_name) || is(&rule.certificate, spiffe_id.as_deref().unwrap_or_default())
+            is(&rule.certificate, common_name)
+                || is(&rule.certificate, spiffe_id.as_deref().unwrap_or_default())
         }
     }
 }
@@ -159,6 +162,12 @@ fn fill(pattern: &str, user: &str, client_id: &str) -> Option<String> {
 }
 
 impl Rights {
+    /// May every topic be read?
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.subscribe == Patterns::All
+    }
+
     /// May a message be published on this topic?
     #[must_use]
     pub fn publish(&self, topic: &str) -> bool {
@@ -277,7 +286,9 @@ mod tests {
         let gone = rules.rights(&user("device:default:s1"), "c");
         assert!(!gone.publish("$hw/events/device/default/s1/twin/update"));
         assert!(rules.rights(&user("device:default:s2"), "c").publish("$hw/events/device/default/s2/x"));
-        for odd in ["device:", "device:a", "device:a:", "device::b", "device:a:b/c", "device:+:#", "Device:a:b"] {
+        for odd in
+            ["device:", "device:a", "device:a:", "device::b", "device:a:b/c", "device:+:#", "Device:a:b"]
+        {
             assert_eq!(user(odd).device(), None, "{odd}");
         }
     }
@@ -298,7 +309,9 @@ mod tests {
             rule("", "*", &["from/%u"], &[]),
         ]);
         let alice = rules.rights(&user("alice"), "phone");
-        for (topic, want) in [("home/alice/phone", true), ("home/alice/x", false), ("extra", true), ("home", false)] {
+        for (topic, want) in
+            [("home/alice/phone", true), ("home/alice/x", false), ("extra", true), ("home", false)]
+        {
             assert_eq!(alice.publish(topic), want, "{topic}");
         }
         assert!(alice.subscribe("home/+") && !alice.subscribe("#"));

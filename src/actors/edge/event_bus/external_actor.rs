@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::prelude::*;
 use bytes::Bytes;
 
 use super::local_actor::{Parcel, Source};
@@ -47,7 +46,13 @@ impl External {
             max_queued: MAX_QUEUED,
             max_queued_bytes: MAX_QUEUED_BYTES,
         };
-        Self { client: Client::new(settings, now_ms), link: None, sessions: 0, is_held: false, said: String::new() }
+        Self {
+            client: Client::new(settings, now_ms),
+            link: None,
+            sessions: 0,
+            is_held: false,
+            said: String::new(),
+        }
     }
 
     /// Ends the connection of a life that is over; the client dials again.
@@ -68,7 +73,7 @@ impl EventBus {
     }
 
     /// Dials, pings, lets the connection be read again.
-    pub(super) fn external_tick(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn external_tick(&mut self) {
         let now_ms = self.gate.now_ms();
         let Some(external) = &mut self.external else { return };
         if external.client.dial_at_ms().is_some_and(|at| at <= now_ms) {
@@ -79,22 +84,18 @@ impl EventBus {
         let effects = external.client.tick(now_ms);
         let dropped = external.client.take_dropped();
         self.metrics.dropped("external_queue_full").increment(dropped);
-        self.external_run(effects, ctx);
+        self.external_run(effects);
         self.external_read_on();
     }
 
-    pub(super) fn external_dialled(
-        &mut self,
-        dialled: Result<(Conn, Rc<Wire>), String>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn external_dialled(&mut self, dialled: Result<(Conn, Rc<Wire>), String>) {
         let now_ms = self.gate.now_ms();
         let Some(external) = &mut self.external else { return };
         match dialled {
             Ok(link) => {
                 external.link = Some(link);
                 let effects = external.client.opened(now_ms);
-                self.external_run(effects, ctx);
+                self.external_run(effects);
             }
             Err(why) => {
                 external.client.closed(now_ms, fastrand::f64());
@@ -119,20 +120,15 @@ impl EventBus {
         }
     }
 
-    pub(super) fn external_read(
-        &mut self,
-        packets: Vec<Packet>,
-        broken: Option<CodecError>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn external_read(&mut self, packets: Vec<Packet>, broken: Option<CodecError>) {
         for packet in packets {
             let now_ms = self.gate.now_ms();
             let Some(external) = &mut self.external else { return };
             let effects = external.client.received(packet, now_ms);
-            self.external_run(effects, ctx);
+            self.external_run(effects);
         }
         if let Some(err) = broken {
-            self.external_run(vec![ClientEffect::Close(err.why)], ctx);
+            self.external_run(vec![ClientEffect::Close(err.why)]);
         }
         if let Some(external) = &mut self.external {
             external.is_held = true;
@@ -167,14 +163,14 @@ impl EventBus {
         self.external_read_on();
     }
 
-    pub(super) fn external_publish(&mut self, topic: &str, payload: Bytes, retain: bool, ctx: &mut Context<Self>) {
+    pub(super) fn external_publish(&mut self, topic: &str, payload: Bytes, retain: bool) {
         let now_ms = self.gate.now_ms();
         let Some(external) = &mut self.external else { return };
         let effects = external.client.publish(topic, payload, QoS::AtLeastOnce, retain, now_ms);
-        self.external_run(effects, ctx);
+        self.external_run(effects);
     }
 
-    fn external_run(&mut self, effects: Vec<ClientEffect>, _ctx: &mut Context<Self>) {
+    fn external_run(&mut self, effects: Vec<ClientEffect>) {
         for effect in effects {
             let Some(external) = &mut self.external else { return };
             match effect {
@@ -182,7 +178,12 @@ impl EventBus {
                 ClientEffect::Deliver { id, topic, payload } => {
                     let Some((conn, _)) = external.link else { continue };
                     let source = Source::Outside(conn, id);
-                    self.deliver(Parcel { source, topic: Arc::clone(&topic), payload, receipt: Batch::new() });
+                    self.deliver(Parcel {
+                        source,
+                        topic: Arc::clone(&topic),
+                        payload,
+                        receipt: Batch::new(),
+                    });
                 }
                 ClientEffect::Connected { session_present } => {
                     external.sessions += 1;

@@ -42,7 +42,8 @@ async fn connect(config: &EventBusConfig, gate: &Rc<Gate>) -> Result<(Conn, Rc<W
         return Ok(start(socket, config, gate));
     }
     let files = config.event_bus_tls.clone();
-    let tls = tokio::task::spawn_blocking(move || read_tls(&files)).await.map_err(|err| err.to_string())??;
+    let tls =
+        tokio::task::spawn_blocking(move || read_tls(&files)).await.map_err(|err| err.to_string())??;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name"))?;
     let stream = TlsConnector::from(tls)
         .connect(name, socket)
@@ -59,8 +60,15 @@ where
     wire.may_read.set(true);
     wire.read_at_ms.set(gate.now_ms());
     let decoder = Decoder::of_server(Version::V3, config.internal.max_packet_bytes);
-    let pump =
-        Pump { io, conn, wire: Rc::clone(&wire), decoder, gate: Rc::clone(gate), needs_flush: false, deaf: false };
+    let pump = Pump {
+        io,
+        conn,
+        wire: Rc::clone(&wire),
+        decoder,
+        gate: Rc::clone(gate),
+        needs_flush: false,
+        deaf: false,
+    };
     actix::spawn(pump);
     (conn, wire)
 }

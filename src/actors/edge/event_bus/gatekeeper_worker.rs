@@ -169,8 +169,7 @@ fn certificate(config: &InternalBrokerConfig) -> Result<[String; 3], String> {
 fn tls(config: &InternalBrokerConfig, texts: &[String; 3]) -> Result<Arc<ServerConfig>, String> {
     let [ca, cert_pem, key_pem] = texts;
     let pair = KeyPair { cert_pem: cert_pem.clone(), key_pem: key_pem.clone() };
-    let auth =
-        if config.require_client_certificate { ClientAuth::Required } else { ClientAuth::Optional };
+    let auth = if config.require_client_certificate { ClientAuth::Required } else { ClientAuth::Optional };
     server_tls(&pair, ca, auth).map_err(|err| format!("modules.eventBus.internal.tlsCertFile: {err}; "))
 }
 

@@ -159,6 +159,8 @@ mod tests {
 
     use super::*;
 
+    const NONE: [i32; 0] = [];
+
     fn items<T: Clone>(sends: &[Send<T>]) -> Vec<T> {
         sends.iter().map(|send| send.item.clone()).collect()
     }
@@ -169,7 +171,7 @@ mod tests {
         let a1 = lanes.push("a", 1).remove(0);
         let a2 = lanes.push("a", 2).remove(0);
         let b3 = lanes.push("b", 3).remove(0);
-        assert_eq!(lanes.settle(a2.attempt, true).taken, [], "1 is not taken yet");
+        assert_eq!(lanes.settle(a2.attempt, true).taken, NONE, "1 is not taken yet");
         assert_eq!(lanes.settle(b3.attempt, true).taken, [3]);
         assert_eq!(lanes.settle(a1.attempt, true).taken, [1, 2]);
         assert_eq!(lanes.len(), 0);
@@ -183,12 +185,12 @@ mod tests {
         let sends: Vec<_> = (1..=3).flat_map(|n| lanes.push("a", n)).collect();
         assert_eq!(lanes.settle(sends[0].attempt, true).taken, [1]);
         assert_eq!(lanes.settle(sends[1].attempt, false).retry, None, "an answer is out");
-        assert_eq!(items(&lanes.push("a", 4)), [], "the lane is broken");
+        assert_eq!(items(&lanes.push("a", 4)), NONE, "the lane is broken");
         let retry = lanes.settle(sends[2].attempt, true).retry.unwrap();
         let again = lanes.retry(retry);
         assert_eq!(items(&again), [2, 3, 4]);
-        assert_eq!(items(&lanes.retry(retry)), []);
-        assert_eq!(lanes.settle(sends[1].attempt, true).taken, [], "an old answer");
+        assert_eq!(items(&lanes.retry(retry)), NONE);
+        assert_eq!(lanes.settle(sends[1].attempt, true).taken, NONE, "an old answer");
         let taken: Vec<_> = again.iter().flat_map(|send| lanes.settle(send.attempt, true).taken).collect();
         assert_eq!(taken, [2, 3, 4]);
     }

@@ -110,10 +110,10 @@ impl EventBus {
         }
     }
 
-    pub(super) fn answered(&mut self, attempt: Attempt, is_taken: bool, ctx: &mut Context<Self>) {
+    pub(super) fn answered(&mut self, attempt: Attempt, is_taken: bool) {
         let settled = self.local.lanes.settle(attempt, is_taken);
         for parcel in settled.taken {
-            self.taken(parcel.source, true, ctx);
+            self.taken(parcel.source, true);
         }
         self.send_parcels(settled.send);
         if let Some(lane) = settled.retry {
@@ -132,9 +132,9 @@ impl EventBus {
     }
 
     /// A message is where it should be, or not: tells its source.
-    pub(super) fn taken(&mut self, source: Source, ok: bool, ctx: &mut Context<Self>) {
+    pub(super) fn taken(&mut self, source: Source, ok: bool) {
         match source {
-            Source::Inside(ticket) => self.input(Input::Taken { ticket, ok }, ctx),
+            Source::Inside(ticket) => self.input(Input::Taken { ticket, ok }),
             Source::Outside(conn, Some(id)) if ok => self.external_taken(conn, id),
             // Not acknowledged: the broker outside sends it again in the next session.
             Source::Outside(..) => {}

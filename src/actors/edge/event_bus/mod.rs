@@ -155,26 +155,26 @@ impl EventBus {
     fn turn(&mut self, ctx: &mut Context<Self>) {
         while !self.gate.inbox.is_empty() {
             for event in self.gate.inbox.take() {
-                self.event(event, ctx);
+                self.event(event);
             }
         }
-        self.flush_broker(ctx);
+        self.flush_broker();
         self.write_store(ctx);
     }
 
-    fn event(&mut self, event: Event, ctx: &mut Context<Self>) {
+    fn event(&mut self, event: Event) {
         match event {
-            Event::Open(newcomer) => self.open(*newcomer, ctx),
+            Event::Open(newcomer) => self.open(*newcomer),
             Event::Read { conn, packets, broken } if self.is_external(conn) => {
-                self.external_read(packets, broken, ctx);
+                self.external_read(packets, broken);
             }
-            Event::Read { conn, packets, broken } => self.read(conn, packets, broken, ctx),
-            Event::Wrote(conn) => self.wrote(conn, ctx),
+            Event::Read { conn, packets, broken } => self.read(conn, packets, broken),
+            Event::Wrote(conn) => self.wrote(conn),
             Event::Closed(conn) if self.is_external(conn) => self.external_closed("connection closed"),
-            Event::Closed(conn) => self.closed(conn, ctx),
-            Event::Answer { attempt, is_taken } => self.answered(attempt, is_taken, ctx),
+            Event::Closed(conn) => self.closed(conn),
+            Event::Answer { attempt, is_taken } => self.answered(attempt, is_taken),
             Event::Retry(lane) => self.retry_lane(lane),
-            Event::Dialled(dialled) => self.external_dialled(dialled, ctx),
+            Event::Dialled(dialled) => self.external_dialled(dialled),
         }
     }
 
@@ -182,11 +182,12 @@ impl EventBus {
         if self.broker.is_none() && self.config.has_internal() {
             self.load();
         }
-        self.input(Input::Tick, ctx);
-        self.check_keep_alives(ctx);
-        self.external_tick(ctx);
+        self.input(Input::Tick);
+        self.check_keep_alives();
+        self.external_tick();
         self.drain_uploads(ctx);
-        self.show_figures(ctx);
+        self.show_figures();
+        self.turn(ctx);
     }
 
     /// Ends all connections and listeners of this life.
@@ -265,7 +266,7 @@ impl ActorFuture<EventBus> for Turns {
             && timer.as_mut().poll(cx).is_ready()
         {
             self.timer = None;
-            bus.input(Input::Tick, ctx);
+            bus.input(Input::Tick);
         }
         bus.turn(ctx);
         let next = bus.broker.as_ref().and_then(Broker::next_deadline);
@@ -289,12 +290,12 @@ crate::handles!(EventBus: Publish, MembersChanged);
 impl Handler<Publish> for EventBus {
     type Result = Result<(), NotPublished>;
 
-    fn handle(&mut self, Publish(publications): Publish, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Publish(publications): Publish, _: &mut Context<Self>) -> Self::Result {
         if self.broker.is_none() && self.external.is_none() {
             return Err(NotPublished("no broker runs".to_owned()));
         }
         for publication in publications {
-            self.publish(publication, ctx);
+            self.publish(publication);
         }
         Ok(())
     }
@@ -303,9 +304,9 @@ impl Handler<Publish> for EventBus {
 impl Handler<MembersChanged> for EventBus {
     type Result = ();
 
-    fn handle(&mut self, MembersChanged(members): MembersChanged, ctx: &mut Context<Self>) {
+    fn handle(&mut self, MembersChanged(members): MembersChanged, _: &mut Context<Self>) {
         if self.rules.set_members(members) {
-            self.renew_rights(ctx);
+            self.renew_rights();
         }
     }
 }

@@ -55,9 +55,7 @@ impl EventBus {
         let done = std::mem::take(&mut self.writes.done);
         self.writes.is_writing = true;
         let committer = self.committer.clone();
-        let written = async move {
-            if batch.is_empty() { Ok(()) } else { committer.commit(batch).await }
-        };
+        let written = async move { if batch.is_empty() { Ok(()) } else { committer.commit(batch).await } };
         ctx.spawn(written.into_actor(self).map(|outcome, bus, ctx| {
             bus.writes.is_writing = false;
             bus.written(done, outcome, ctx);
@@ -74,9 +72,9 @@ impl EventBus {
         }
         for done in done {
             match done {
-                Done::Broker(seq) if is_stored => self.input(Input::Stored { seq }, ctx),
-                Done::Broker(seq) => self.input(Input::NotStored { seq }, ctx),
-                Done::Kept(source) => self.taken(source, is_stored, ctx),
+                Done::Broker(seq) if is_stored => self.input(Input::Stored { seq }),
+                Done::Broker(seq) => self.input(Input::NotStored { seq }),
+                Done::Kept(source) => self.taken(source, is_stored),
                 Done::Uploaded => {}
             }
         }

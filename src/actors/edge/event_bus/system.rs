@@ -42,8 +42,7 @@ pub fn show(figures: &Figures, metrics: &EventBusMetrics) {
     let stored = figures.queued_bytes + figures.retained_bytes + figures.unsent_bytes;
     metrics.stored_bytes.set(count(stored));
     let counters = &figures.counters;
-    let directions =
-        [(&metrics.received, counters.messages_in), (&metrics.sent, counters.messages_out)];
+    let directions = [(&metrics.received, counters.messages_in), (&metrics.sent, counters.messages_out)];
     for (handles, counts) in directions {
         for (handle, count) in handles.iter().zip(counts) {
             handle.absolute(count);

@@ -37,8 +37,14 @@ impl Cloud {
             }
         }
         let lease = ObjectKey::namespaced("kube-node-lease", "lease", &self.node);
-        let question =
-            Envelope::new(source::EDGED, group::META, operation::QUERY, lease.into(), Body::Null, super::unix_ms());
+        let question = Envelope::new(
+            source::EDGED,
+            group::META,
+            operation::QUERY,
+            lease.into(),
+            Body::Null,
+            super::unix_ms(),
+        );
         let request = Request { envelope: question, class: Class::Device, timeout: BARRIER_TIMEOUT };
         match self.request.ask(request, BARRIER_TIMEOUT + SEND_DEADLINE).await {
             Ok(Ok(_)) => Ok(()),

@@ -130,7 +130,10 @@ mod tests {
     fn the_cloud_gets_the_raw_topic_and_the_payload_as_text() {
         let envelope = Upload::new("default/user/a b/#?", b"{\"v\": \xFF}", 5).envelope();
         let route = &envelope.route;
-        assert_eq!((route.source.as_str(), route.group.as_str(), route.operation.as_str()), ("bus", "user", "upload"));
+        assert_eq!(
+            (route.source.as_str(), route.group.as_str(), route.operation.as_str()),
+            ("bus", "user", "upload")
+        );
         assert_eq!(route.resource.to_string(), "default/user/a b/#?");
         assert_eq!(envelope.body, Body::Text("{\"v\": \u{FFFD}}".into()));
     }

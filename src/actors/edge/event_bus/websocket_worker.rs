@@ -108,3 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
         Pin::new(&mut self.get_mut().socket).poll_close(cx).map_err(broken)
     }
 }
+
+#[cfg(test)]
+impl<S> WebSocketBytes<S> {
+    /// The other end, for tests.
+    pub fn of_client(socket: WebSocketStream<S>) -> Self {
+        Self { socket, unread: Bytes::new() }
+    }
+}

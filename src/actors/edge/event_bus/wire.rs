@@ -55,11 +55,18 @@ pub enum Event {
     /// A client that may come in.
     Open(Box<Newcomer>),
     /// What was read at once, and why nothing more will be.
-    Read { conn: Conn, packets: Vec<Packet>, broken: Option<CodecError> },
+    Read {
+        conn: Conn,
+        packets: Vec<Packet>,
+        broken: Option<CodecError>,
+    },
     Wrote(Conn),
     Closed(Conn),
     /// An answer of DeviceTwin.
-    Answer { attempt: Attempt, is_taken: bool },
+    Answer {
+        attempt: Attempt,
+        is_taken: bool,
+    },
     /// A broken lane may go again.
     Retry(u64),
     /// The broker outside was dialled.
