@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::prelude::*;
-
 use super::access::{Rights, Who};
 use super::local_actor::{Parcel, Source};
 use super::store_actor::Done;
@@ -13,7 +11,9 @@ use super::{EventBus, LOCAL_FILTERS, system, unix_ms};
 use crate::bus::event_bus::Publication;
 use crate::config::EventBusConfig;
 use crate::mqtt::codec::{CodecError, PublishHeader, SharedPublish, encode};
-use crate::mqtt::{Access, Broker, Effect, Input, Limits, Message, Packet, QoS, Reason, TopicAlias, Version};
+use crate::mqtt::{
+    Access, Broker, Effect, Input, Limits, Message, PREFIXES, Packet, QoS, Reason, TopicAlias, Version,
+};
 use crate::store::{Row, StoreError};
 
 /// A connection that was told to end may still read what waits for it so long.
@@ -115,7 +115,11 @@ impl EventBus {
         let mut broker = Broker::new(limits(&self.config), &LOCAL_FILTERS);
         match self.broker_rows() {
             Ok(rows) => {
-                broker.load(rows, unix_ms());
+                let loaded = broker.load(rows, unix_ms());
+                if !loaded.unreadable.is_empty() {
+                    let rows = loaded.unreadable.len();
+                    tracing::warn!(rows, "rows of MQTT sessions that cannot be read are left alone");
+                }
                 self.broker = Some(broker);
             }
             Err(err) => tracing::error!(error = %err, "the MQTT sessions cannot be read"),
@@ -124,10 +128,10 @@ impl EventBus {
 
     fn broker_rows(&self) -> Result<Vec<Row>, StoreError> {
         let mut all: Vec<Row> = Vec::new();
-        for (table, prefix) in Broker::PREFIXES {
+        for (table, prefix) in PREFIXES {
             let mut after: Option<Vec<u8>> = None;
             loop {
-                let rows = self.store.scan(*table, prefix.as_bytes(), after.as_deref(), PAGE)?;
+                let rows = self.store.scan(table, prefix.as_bytes(), after.as_deref(), PAGE)?;
                 after = rows.last().map(|(key, _)| key.clone());
                 let is_last = rows.len() < PAGE;
                 all.extend(rows);
