@@ -30,7 +30,8 @@ pub struct World {
     pub uploaded: Arc<Mutex<Vec<String>>>,
     pub takes: Script<DeviceMessage>,
     pub online: Script<Envelope>,
-    pub guard: CommitterGuard,
+    /// Dropped with the world: the store is written to the end.
+    _guard: CommitterGuard,
 }
 
 pub fn config() -> EventBusConfig {
@@ -74,7 +75,18 @@ pub fn start(store: &Arc<MemoryStore>, config: EventBusConfig) -> World {
     let store_link = Arc::clone(store) as Arc<dyn Store>;
     let bus = EventBus::new(settings, sockets, store_link, committer, links, EventBusMetrics::new()).start();
     let plain = plain.unwrap_or_else(|| "127.0.0.1:1".parse().unwrap());
-    World { store: Arc::clone(store), bus, plain, tls, websocket, taken, uploaded, takes, online, guard }
+    World {
+        store: Arc::clone(store),
+        bus,
+        plain,
+        tls,
+        websocket,
+        taken,
+        uploaded,
+        takes,
+        online,
+        _guard: guard,
+    }
 }
 
 impl World {
