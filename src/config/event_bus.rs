@@ -236,6 +236,8 @@ pub struct AccessRule {
     /// Topic filters; `%u` stands for the client's name, `%c` for its client identifier.
     pub publish: Vec<String>,
     pub subscribe: Vec<String>,
+    /// Taken away from both: neither published on nor received, and not subscribed by themselves.
+    pub deny: Vec<String>,
 }
 
 impl AccessRule {
@@ -244,7 +246,7 @@ impl AccessRule {
             + usize::from(!self.certificate.is_empty())
             + usize::from(self.anonymous);
         require(named == 1, key, "it must name exactly one of user, certificate and anonymous")?;
-        for (list, patterns) in [("publish", &self.publish), ("subscribe", &self.subscribe)] {
+        for (list, patterns) in [("publish", &self.publish), ("subscribe", &self.subscribe), ("deny", &self.deny)] {
             for (i, pattern) in patterns.iter().enumerate() {
                 let why = format!("{pattern:?} is not a topic filter");
                 require(is_filter(pattern), &format!("{key}.{list}[{i}]"), why)?;

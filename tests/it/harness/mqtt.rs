@@ -99,8 +99,9 @@ pub fn mosquitto_pub(port: u16, args: &[&str]) -> Output {
 
 /// `-d` tells when it is subscribed.
 pub fn mosquitto_sub(dir: &Path, name: &str, port: u16, args: &[&str]) -> Process {
-    let mut command = Command::new("mosquitto_sub");
-    command.args(["-d", "-v", "-p", &port.to_string()]).args(args);
+    // Its output is a file: it would keep lines to itself.
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", "mosquitto_sub", "-d", "-v", "-p", &port.to_string()]).args(args);
     let process = Process::start(name, dir, &mut command);
     until("mosquitto_sub is subscribed", PATIENCE, || {
         let log = process.log();

@@ -67,6 +67,8 @@ fn plain(namespace: &str, name: &str) -> Option<DeviceId> {
 pub struct Rights {
     publish: Patterns,
     subscribe: Patterns,
+    /// Topic filters taken away from both.
+    deny: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,20 +106,23 @@ impl Rules {
     pub fn rights(&self, who: &Who, client_id: &str) -> Arc<Rights> {
         let rules: Vec<&AccessRule> = self.rules.iter().filter(|rule| names(rule, who)).collect();
         if !rules.is_empty() {
-            let collect = |of: fn(&AccessRule) -> &Vec<String>| {
+            let collect = |of: fn(&AccessRule) -> &Vec<String>| -> Vec<String> {
                 let all = rules.iter().flat_map(|rule| of(rule).iter());
-                Patterns::Some(all.filter_map(|pattern| fill(pattern, who.name(), client_id)).collect())
+                all.filter_map(|pattern| fill(pattern, who.name(), client_id)).collect()
             };
-            let (publish, subscribe) = (collect(|rule| &rule.publish), collect(|rule| &rule.subscribe));
-            return Arc::new(Rights { publish, subscribe });
+            return Arc::new(Rights {
+                publish: Patterns::Some(collect(|rule| &rule.publish)),
+                subscribe: Patterns::Some(collect(|rule| &rule.subscribe)),
+                deny: collect(|rule| &rule.deny),
+            });
         }
         let Some(device) = who.device() else {
-            return Arc::new(Rights { publish: Patterns::All, subscribe: Patterns::All });
+            return Arc::new(Rights { publish: Patterns::All, subscribe: Patterns::All, deny: Vec::new() });
         };
         let is_member = self.members.as_ref().is_none_or(|members| members.contains(&device));
         let own = format!("$hw/events/device/{device}/#");
         let own = Patterns::Some(if is_member { vec![own] } else { Vec::new() });
-        Arc::new(Rights { publish: own.clone(), subscribe: own })
+        Arc::new(Rights { publish: own.clone(), subscribe: own, deny: Vec::new() })
     }
 }
 
@@ -171,19 +176,27 @@ impl Rights {
     /// May a message be published on this topic?
     #[must_use]
     pub fn publish(&self, topic: &str) -> bool {
-        match &self.publish {
-            Patterns::All => !is_system(topic),
-            Patterns::Some(patterns) => !is_system(topic) && patterns.iter().any(|p| covers(p, topic)),
-        }
+        !is_system(topic) && self.publish.cover(topic) && !self.denies(topic)
     }
 
-    /// May this filter be subscribed: is everything it matches allowed?
+    /// May this filter be subscribed? Everything it matches must be allowed; what is denied is only
+    /// kept back when a wider filter matches it.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> bool {
         let filter = unshared(filter);
-        match &self.subscribe {
-            Patterns::All => true,
-            Patterns::Some(patterns) => patterns.iter().any(|pattern| covers(pattern, filter)),
+        self.subscribe.cover(filter) && !self.denies(filter)
+    }
+
+    fn denies(&self, filter: &str) -> bool {
+        self.deny.iter().any(|pattern| covers(pattern, filter))
+    }
+}
+
+impl Patterns {
+    fn cover(&self, filter: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(patterns) => patterns.iter().any(|pattern| covers(pattern, filter)),
         }
     }
 }
@@ -319,6 +332,16 @@ mod tests {
         let device = rules.rights(&user("device:a:b"), "c");
         assert!(device.publish("any/x") && !device.publish("$hw/events/device/a/b/twin/update"));
         assert!(rules.rights(&certificate("cn", None), "c").publish("from/cn"));
+        let anonymous = AccessRule {
+            anonymous: true,
+            publish: vec!["#".into()],
+            subscribe: vec!["#".into()],
+            deny: vec!["secret/#".into()],
+            ..AccessRule::default()
+        };
+        let limited = Rules::new(vec![anonymous]).rights(&Who::Anonymous, "c");
+        assert!(limited.publish("open") && !limited.publish("secret/x") && !limited.is_unlimited());
+        assert!(limited.subscribe("#") && !limited.subscribe("secret/+") && !limited.subscribe("secret"));
         let anonymous = rules.rights(&Who::Anonymous, "c");
         assert!(anonymous.publish("a") && anonymous.subscribe("$SYS/#") && !anonymous.publish("$SYS/broker"));
     }
