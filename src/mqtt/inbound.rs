@@ -124,10 +124,6 @@ impl Broker {
             let reason = self.accept(&message, Some(index), &mut wanted, effects);
             self.answer(index, id, Answer::PubAck(reason), wanted, effects);
         } else {
-            let durable = self.sessions.get(index).is_some_and(super::session::Session::is_durable);
-            if durable {
-                need(&mut self.promises, &mut wanted);
-            }
             self.accept(&message, Some(index), &mut wanted, effects);
             self.remember(index, id, wanted, effects);
         }

@@ -26,6 +26,8 @@ mod shared;
 mod size;
 mod stored;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod trie;
 mod will;
