@@ -246,7 +246,9 @@ impl AccessRule {
             + usize::from(!self.certificate.is_empty())
             + usize::from(self.anonymous);
         require(named == 1, key, "it must name exactly one of user, certificate and anonymous")?;
-        for (list, patterns) in [("publish", &self.publish), ("subscribe", &self.subscribe), ("deny", &self.deny)] {
+        for (list, patterns) in
+            [("publish", &self.publish), ("subscribe", &self.subscribe), ("deny", &self.deny)]
+        {
             for (i, pattern) in patterns.iter().enumerate() {
                 let why = format!("{pattern:?} is not a topic filter");
                 require(is_filter(pattern), &format!("{key}.{list}[{i}]"), why)?;

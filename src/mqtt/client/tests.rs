@@ -134,10 +134,8 @@ fn refusals_end_the_connection_and_the_pause_grows_up_to_its_bound() {
         now += pause;
     }
     up(&mut client, now, true);
-    let refused = client.received(
-        Packet::SubAck { id: SUBSCRIBE_ID, reasons: vec![Reason(1), Reason::NOT_AUTHORIZED] },
-        now,
-    );
+    let refused = client
+        .received(Packet::SubAck { id: SUBSCRIBE_ID, reasons: vec![Reason(1), Reason::NOT_AUTHORIZED] }, now);
     assert_eq!(refused, [ClientEffect::Refused(vec!["b".into()])]);
     client.closed(now + STEADY_MS, 1.0);
     assert_eq!(client.dial_at_ms(), Some(now + STEADY_MS + 500), "it was a good connection");
