@@ -10,6 +10,7 @@ use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings
 use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
+use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
@@ -18,16 +19,19 @@ use crate::cri::client::CriClient;
 use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
-use crate::supervise::{MAIN_THREAD, Policy};
+use crate::supervise::{MAIN_THREAD, Policy, Slot};
 use crate::telemetry::device_twin::DeviceTwinMetrics;
 use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
+use crate::telemetry::event_bus::EventBusMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
 /// Thread of DeviceTwin and Dmi: a flood of device data delays neither leases nor pods.
 const DEVICES_THREAD: &str = "devices";
+/// Thread of EventBus and its connections: a flood of messages delays nobody else.
+const BUS_THREAD: &str = "eventbus";
 
 /// Runs edgecore until it is told to end; the exit code.
 #[must_use]
@@ -55,12 +59,15 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
+    let sockets = EventBusSockets::bind(&modules.event_bus)?;
+
     let tree = &mut stage.tree;
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
     let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);
     let dmi = tree.slot::<Dmi>(dmi::NAME, 4_096);
     let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
+    let bus = modules.event_bus.enable.then(|| tree.slot::<EventBus>("EventBus", 1_024));
 
     let pod_links = edged::MetaLinks {
         list_pods: meta.link(),
@@ -98,9 +105,8 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let twin_links = TwinLinks {
         list_devices: meta.link(),
         send: hub.link(),
-        // Nobody listens before EventBus is part of the tree.
-        publish: Link::from_fn(|_| Err(NotPublished("there is no broker".to_owned()))),
-        members_changed: Link::from_fn(|_| ()),
+        publish: bus.as_ref().map_or_else(|| Link::from_fn(|_| Err(no_broker())), Slot::link),
+        members_changed: bus.as_ref().map_or_else(|| Link::from_fn(|_| ()), Slot::link),
         desired_changed: dmi.link(),
     };
     let dmi_links = DmiLinks {
@@ -111,6 +117,15 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_event: meta.link(),
     };
     let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
+
+    if let Some(bus) = bus {
+        let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
+        let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
+        let (store, committer) = (Arc::clone(&store), committer.clone());
+        tree.add(bus, BUS_THREAD, Policy::default(), move || {
+            EventBus::new(bus_settings, sockets, store, committer, bus_links, EventBusMetrics::new())
+        });
+    }
 
     let edged_settings = EdgedSettings {
         node: node.clone(),
@@ -147,6 +162,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         EdgeHub::new(hub_settings, hub_links, EdgeHubMetrics::new(), Arc::new(log_link))
     });
     Ok(Box::new(guard))
+}
+
+/// What DeviceTwin is told when it publishes.
+fn no_broker() -> NotPublished {
+    NotPublished("modules.eventBus.enable is false".to_owned())
 }
 
 /// The one place where the link is logged. Offline is normal: no reason to be called not ready.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::invalid::{
     Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
 };
-use super::{CommonConfig, ConfigFile, DeviceTwinConfig, Host, IdentityConfig, Invalid, foreign_keys};
+use super::{
+    CommonConfig, ConfigFile, DeviceTwinConfig, EventBusConfig, Host, IdentityConfig, Invalid, foreign_keys,
+};
 use crate::model::NodeName;
 
 /// The whole file. `apiVersion: edgecore.config.kubeedge.io/v1alpha2`, `kind: EdgeCore`.
@@ -63,6 +65,7 @@ impl ConfigFile for EdgeCoreConfig {
         self.modules.edge_hub.validate()?;
         self.modules.device_twin.validate()?;
         self.modules.meta_manager.validate()?;
+        self.modules.event_bus.validate()?;
         self.modules.edged.validate()
     }
 
@@ -91,6 +94,7 @@ pub struct EdgeModules {
     pub device_twin: DeviceTwinConfig,
     pub edge_hub: EdgeHubConfig,
     pub meta_manager: MetaManagerConfig,
+    pub event_bus: EventBusConfig,
     pub edged: EdgedConfig,
 }
 

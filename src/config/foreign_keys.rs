@@ -33,7 +33,6 @@ pub(super) const EDGE: &[&str] = &[
     "modules.dbTest",
     "modules.edgeHub.quic",
     "modules.edgeStream",
-    "modules.eventBus",
     "modules.metaManager.contextSendGroup",
     "modules.metaManager.contextSendModule",
     "modules.metaManager.metaServer",

@@ -7,6 +7,7 @@ mod device_twin;
 mod difference;
 mod duration;
 mod edge;
+mod event_bus;
 mod foreign_keys;
 mod invalid;
 mod loader;
@@ -28,6 +29,7 @@ pub use edge::{
     EdgeCoreConfig, EdgeHubConfig, EdgeModules, EdgedConfig, KubeletConfig, MetaManagerConfig, TaintConfig,
     WebsocketConfig,
 };
+pub use event_bus::{AccessRule, EventBusConfig, EventBusTlsConfig, InternalBrokerConfig};
 
 use invalid::{Check, enabled, host_port, ip, log_filter, require};
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ pub mod dmi;
 pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;
+pub mod event_bus;
 pub mod exporter;
 pub mod identity;
 pub mod logging;

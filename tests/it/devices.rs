@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::cluster::{Edge, Kubectl};
-use super::harness::modbus::ModbusServer;
-use super::harness::mqtt::{Broker, Mosquitto};
-use super::harness::process::{PATIENCE, Process, http, until};
+use super::harness::modbus::{ModbusServer, SLAVE};
+use super::harness::mosquitto::{Mosquitto, Mqtt};
+use super::harness::process::{PATIENCE, Process, free_port, http, until};
 use super::main_job::{World, sleeper};
 
 /// Reported and desired value of a property in a DeviceStatus.
@@ -59,7 +59,7 @@ fn actual(value: &str) -> String {
 }
 
 /// Waits until the edge knows the device: an update is answered without an error.
-fn wait_member(broker: Broker, dir: &Path, device: &str) {
+fn wait_member(broker: Mqtt, dir: &Path, device: &str) {
     let listener = broker.subscribe(dir, &[&topic(device, "twin/get/result")]);
     until(&format!("{device} is a member"), PATIENCE, || {
         broker.publish(&topic(device, "twin/get"), r#"{"event_id":"member","timestamp":0}"#);
@@ -112,7 +112,8 @@ fn plain_mqtt_clients_reach_kubectl_and_back() {
     kubectl.wait_gone("devicestatus/lamp-1");
     until("the edge forgets the device", PATIENCE, || {
         broker.publish(&topic("lamp-1", "twin/update"), &actual("late"));
-        let refused = |(topic, payload): &(String, String)| topic.ends_with("result") && payload.contains("404");
+        let refused =
+            |(topic, payload): &(String, String)| topic.ends_with("result") && payload.contains("404");
         if listener.messages().iter().any(refused) { Ok(()) } else { Err("it still answers".into()) }
     });
 }
@@ -147,34 +148,41 @@ fn the_simulated_mapper_reports_and_obeys() {
     assert!(mapper.is_running(), "{}", mapper.tail());
 }
 
+/// Has the first place of a table this value?
+fn holds(plc: &mut ModbusServer, table: &str, want: u16) -> Result<(), String> {
+    let is = plc.get(table, 0, 1);
+    if is == json!([want]) { Ok(()) } else { Err(is.to_string()) }
+}
+
 #[test]
 fn the_modbus_mapper_moves_real_registers() {
     let world = World::start();
     let kubectl = world.kubectl();
-    let plc = ModbusServer::start(world.dir.path());
+    let mut plc = ModbusServer::start("0");
     let _mapper = start_mapper(&world.edge, "mapper-modbus", env!("CARGO_BIN_EXE_mapper-modbus"));
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/plc.yaml");
     let yaml = std::fs::read_to_string(example).unwrap();
     assert!(yaml.contains("port: 1502"), "the example's port");
-    kubectl.apply(&yaml.replace("port: 1502", &format!("port: {}", plc.port)));
+    let here = yaml.replace("port: 1502", &format!("port: {}", plc.port));
+    kubectl.apply(&here.replace("slaveID: 1", &format!("slaveID: {SLAVE}")));
 
-    plc.set("input", 0, 215);
+    plc.set("input", 0, &[215]);
     wait_twin(&kubectl, "plc-1", "temperature", |reported, _| reported.parse() == Ok(21.5));
-    plc.set("input", 0, 333);
+    plc.set("input", 0, &[333]);
     wait_twin(&kubectl, "plc-1", "temperature", |reported, _| reported.parse() == Ok(33.3));
 
     // The Device's own desired value was written, a new one is.
-    until("the pump's speed was set", PATIENCE, || plc.expect("holding", 0, 1200));
+    until("the pump's speed was set", PATIENCE, || holds(&mut plc, "holding", 1200));
     desire(&kubectl, "plc-1", 1, "1500");
-    until("the pump's speed is changed", PATIENCE, || plc.expect("holding", 0, 1500));
+    until("the pump's speed is changed", PATIENCE, || holds(&mut plc, "holding", 1500));
     wait_twin(&kubectl, "plc-1", "speed", |reported, observed| (reported, observed) == ("1500", "1500"));
     desire(&kubectl, "plc-1", 2, "true");
-    until("the pump is switched on", PATIENCE, || plc.expect("coil", 0, 1));
+    until("the pump is switched on", PATIENCE, || holds(&mut plc, "coil", 1));
     // Outside the model's range: never written.
     desire(&kubectl, "plc-1", 1, "9000");
     desire(&kubectl, "plc-1", 2, "false");
-    until("the pump is switched off", PATIENCE, || plc.expect("coil", 0, 0));
-    assert_eq!(plc.get("holding", 0), 1500);
+    until("the pump is switched off", PATIENCE, || holds(&mut plc, "coil", 0));
+    assert_eq!(plc.get("holding", 0, 1), json!([1500]));
 }
 
 #[test]
@@ -219,7 +227,14 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
                 let mut last = 0;
                 for n in (round * 1000 + 1)..(round + 1) * 1000 {
                     let payload = actual(&n.to_string());
-                    let out = broker.try_publish(&["-q", "1", "-t", &topic("lamp-1", "twin/update"), "-m", &payload]);
+                    let out = broker.try_publish(&[
+                        "-q",
+                        "1",
+                        "-t",
+                        &topic("lamp-1", "twin/update"),
+                        "-m",
+                        &payload,
+                    ]);
                     if !out.status.success() {
                         return last;
                     }
@@ -249,7 +264,7 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
 #[test]
 fn an_external_mosquitto_serves_the_same_topics_and_may_go_away() {
     let dir = tempfile::tempdir().unwrap();
-    let mut mosquitto = Mosquitto::start(&dir.path().join("mosquitto"));
+    let mut mosquitto = Mosquitto::start(&dir.path().join("mosquitto"), free_port());
     let server = format!("modules.eventBus.mqttServerExternal=tcp://127.0.0.1:{}", mosquitto.broker.0);
     let world = World::with(&[], &["modules.eventBus.mqttMode=2", &server]);
     let (kubectl, broker) = (world.kubectl(), mosquitto.broker);
@@ -260,8 +275,8 @@ fn an_external_mosquitto_serves_the_same_topics_and_may_go_away() {
     listener.wait_for("twin/update/result", &["\"off\""]);
     reported(&kubectl, "lamp-1", "power", "off");
 
-    mosquitto.stop();
-    mosquitto.restart();
+    mosquitto.process.terminate(PATIENCE);
+    let _mosquitto = Mosquitto::start(&dir.path().join("mosquitto"), broker.0);
     wait_member(broker, dir.path(), "lamp-1");
     broker.publish(&topic("lamp-1", "twin/update"), &actual("back"));
     reported(&kubectl, "lamp-1", "power", "back");

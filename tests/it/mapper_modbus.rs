@@ -13,32 +13,8 @@ use kubeedge::wire::dmi;
 use serde_json::{Value, json};
 
 use crate::harness::dmi as alone;
-use crate::harness::peer::Peer;
+use crate::harness::modbus::{ModbusServer, SLAVE};
 use crate::harness::process::Process;
-
-const SLAVE: u8 = 7;
-
-struct Server {
-    peer: Peer,
-    port: String,
-}
-
-impl Server {
-    fn start(port: &str) -> Self {
-        let peer = Peer::start("modbus_server.py", &[port]);
-        let port = peer.line();
-        Self { peer, port }
-    }
-
-    fn set(&mut self, table: &str, offset: u16, values: &[u16]) {
-        let values: Vec<String> = values.iter().map(u16::to_string).collect();
-        assert_eq!(self.peer.ask(&format!("set {table} {offset} {}", values.join(" "))), "\"ok\"");
-    }
-
-    fn get(&mut self, table: &str, offset: u16, count: usize) -> Value {
-        serde_json::from_str(&self.peer.ask(&format!("get {table} {offset} {count}"))).unwrap()
-    }
-}
 
 /// Name, model type, visitor.
 const PROPERTIES: &[(&str, &str, &str)] = &[
@@ -105,7 +81,7 @@ fn info(port: &str) -> DeviceInfo {
 
 #[tokio::test]
 async fn the_driver_reads_and_writes_what_pymodbus_holds() {
-    let mut server = Server::start("0");
+    let mut server = ModbusServer::start("0");
     // 12.5 is 0x41480000 as 32 bits, 0x4029000000000000 as 64.
     server.set("holding", 0, &[65_526]);
     server.set("input", 4, &[215]);
@@ -171,7 +147,7 @@ async fn the_driver_reads_and_writes_what_pymodbus_holds() {
 /// The program itself, an edgecore's Dmi before it and a Modbus device behind it.
 #[actix::test]
 async fn the_program_serves_a_device_until_and_after_it_is_unplugged() {
-    let mut server = Server::start("0");
+    let mut server = ModbusServer::start("0");
     server.set("holding", 0, &[20]);
     server.set("coil", 3, &[0]);
     let port = server.port.clone();
@@ -212,7 +188,7 @@ async fn the_program_serves_a_device_until_and_after_it_is_unplugged() {
 
     drop(server);
     world.until("unplugged", is("offline")).await;
-    let mut server = Server::start(&port);
+    let mut server = ModbusServer::start(&port);
     server.set("holding", 0, &[22]);
     world.until("plugged in again", shows("plain", "22", "")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -4,4 +4,5 @@ pub mod device_twin;
 pub mod dmi;
 pub mod edge_hub;
 pub mod edged;
+pub mod event_bus;
 pub mod meta_manager;

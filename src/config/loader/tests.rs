@@ -211,7 +211,7 @@ fn kubeedge_files_load_with_warnings() {
     let loaded = edge(include_str!("../../../tests/golden/edgecore-effective.yaml"), &[]).expect("loads");
     assert_eq!(loaded.config.modules.edged.tailored_kubelet_config.node_status_report_frequency, "5m0s");
     assert!(!loaded.config.modules.edged.report_event);
-    for section in ["modules.eventBus ", "modules.edged.tailoredKubeletConfig.logging ", "database "] {
+    for section in ["modules.serviceBus ", "modules.edged.tailoredKubeletConfig.logging ", "database "] {
         assert_eq!(loaded.warnings.iter().filter(|line| line.starts_with(section)).count(), 1, "{section}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::mqtt::Broker;
+use super::mosquitto::Mqtt;
 use super::process::{PATIENCE, Process, free_port, http, until};
 
 /// cloudcore with its embedded API.
@@ -216,7 +216,7 @@ pub struct Edge {
     pub process: Process,
     pub monitor: String,
     /// The broker inside.
-    pub broker: Broker,
+    pub broker: Mqtt,
     pub dmi_socket: PathBuf,
 }
 
@@ -273,7 +273,7 @@ modules:
         }
         let process = Self::spawn(dir, settings);
         let dmi_socket = dir.join("dmi.sock");
-        Self { dir: dir.to_owned(), process, monitor, broker: Broker(mqtt), dmi_socket }
+        Self { dir: dir.to_owned(), process, monitor, broker: Mqtt(mqtt), dmi_socket }
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {

@@ -1,0 +1,350 @@
+//! Listeners of the broker inside: who comes in, over what, and by what name.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::access::Who;
+use super::connection_worker::Pump;
+use super::gatekeeper_worker::Gatekeeper;
+use super::websocket_worker;
+use super::wire::{Conn, Event, Inbox, Newcomer, Wire};
+use crate::config::{EventBusConfig, InternalBrokerConfig};
+use crate::identity::PeerIdentity;
+use crate::mqtt::codec::{CodecError, Decoder, OutBuf, encode};
+use crate::mqtt::{ConnAck, Connect, Packet, Reason, Version};
+use crate::telemetry::event_bus::EventBusMetrics;
+
+/// From the TCP connection to a whole CONNECT, TLS and websocket included.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
+/// Connections that have not said who they are. More are closed at once: they cost a file each.
+const MAX_STRANGERS: usize = 1_024;
+const SCRATCH_BYTES: usize = 64 << 10;
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The sockets of the broker inside, bound before anything runs: a taken port is said at the start.
+#[derive(Debug, Default)]
+pub struct EventBusSockets {
+    plain: Option<StdListener>,
+    tls: Option<StdListener>,
+    websocket: Option<StdListener>,
+}
+
+/// A listener that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("modules.eventBus.{key}: cannot listen on {address}")]
+pub struct BindError {
+    key: &'static str,
+    address: String,
+    #[source]
+    err: io::Error,
+}
+
+impl EventBusSockets {
+    /// Binds what the configuration asks for; nothing when there is no broker inside.
+    ///
+    /// # Errors
+    /// [`BindError`] names the key.
+    pub fn bind(config: &EventBusConfig) -> Result<Self, BindError> {
+        if !config.has_internal() {
+            return Ok(Self::default());
+        }
+        let plain = config.mqtt_server_internal.trim_start_matches("tcp://").trim_end_matches('/');
+        let internal = &config.internal;
+        Ok(Self {
+            plain: Some(bind("mqttServerInternal", plain)?),
+            tls: bind_some("internal.tlsAddress", &internal.tls_address)?,
+            websocket: bind_some("internal.websocketAddress", &internal.websocket_address)?,
+        })
+    }
+
+    /// Where the plain, TLS and websocket listeners are.
+    #[must_use]
+    pub fn addresses(&self) -> [Option<SocketAddr>; 3] {
+        [&self.plain, &self.tls, &self.websocket]
+            .map(|socket| socket.as_ref().and_then(|socket| socket.local_addr().ok()))
+    }
+
+    /// Accepts connections until the returned tasks are aborted. The sockets stay open.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub fn serve(&self, gate: &Rc<Gate>) -> io::Result<Vec<JoinHandle<()>>> {
+        let mut tasks = Vec::new();
+        for (socket, over) in
+            [(&self.plain, Over::Tcp), (&self.tls, Over::Tls), (&self.websocket, gate.websocket())]
+        {
+            if let Some(socket) = socket {
+                let socket = TcpListener::from_std(socket.try_clone()?)?;
+                tasks.push(actix::spawn(accept(socket, over, Rc::clone(gate))));
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+fn bind_some(key: &'static str, address: &str) -> Result<Option<StdListener>, BindError> {
+    if address.is_empty() { Ok(None) } else { bind(key, address).map(Some) }
+}
+
+fn bind(key: &'static str, address: &str) -> Result<StdListener, BindError> {
+    let fail = |err| BindError { key, address: address.to_owned(), err };
+    let with_port = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        address.to_owned()
+    } else {
+        format!("{address}:1883")
+    };
+    let socket = StdListener::bind(with_port).map_err(fail)?;
+    socket.set_nonblocking(true).map_err(fail)?;
+    Ok(socket)
+}
+
+/// What connections have in common. All on the actor's thread.
+pub struct Gate {
+    pub inbox: Inbox,
+    pub metrics: EventBusMetrics,
+    /// What is read goes through here: an idle connection has no buffer.
+    pub scratch: RefCell<Box<[u8]>>,
+    keeper: Rc<Gatekeeper>,
+    config: InternalBrokerConfig,
+    start: Instant,
+    strangers: Cell<usize>,
+    next: Cell<Conn>,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(
+        config: InternalBrokerConfig,
+        keeper: Rc<Gatekeeper>,
+        metrics: EventBusMetrics,
+        start: Instant,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            inbox: Inbox::default(),
+            metrics,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            keeper,
+            config,
+            start,
+            strangers: Cell::new(0),
+            next: Cell::new(1),
+        })
+    }
+
+    /// Milliseconds of the actor's clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn websocket(&self) -> Over {
+        if self.config.websocket_tls { Over::WebSocketTls } else { Over::WebSocket }
+    }
+
+    pub fn next_conn(&self) -> Conn {
+        self.next.replace(self.next.get() + 1)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    Tls,
+    WebSocket,
+    WebSocketTls,
+}
+
+/// One of the places for connections without a name.
+struct Place(Rc<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.strangers.set(self.0.strangers.get().saturating_sub(1));
+    }
+}
+
+async fn accept(socket: TcpListener, over: Over, gate: Rc<Gate>) {
+    loop {
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(err) => {
+                tracing::debug!(error = %err, "no connection was accepted");
+                sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        if gate.strangers.get() >= MAX_STRANGERS {
+            gate.metrics.refused("too_many_strangers").increment(1);
+            continue;
+        }
+        gate.strangers.set(gate.strangers.get() + 1);
+        let place = Place(Rc::clone(&gate));
+        actix::spawn(async move {
+            let whole = meet(stream, peer, over, &place);
+            if timeout(CONNECT_DEADLINE, whole).await.is_err() {
+                place.0.metrics.refused("connect_timeout").increment(1);
+                tracing::debug!(%peer, "no CONNECT in time");
+            }
+        });
+    }
+}
+
+async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
+    // Small packets answer small packets here.
+    if let Err(err) = stream.set_nodelay(true) {
+        tracing::debug!(error = %err, "TCP_NODELAY");
+    }
+    let gate = &place.0;
+    let limit = usize::try_from(gate.config.max_packet_bytes).unwrap_or(usize::MAX);
+    let is_local = peer.ip().to_canonical().is_loopback();
+    let refused = |why: &'static str, err: String| {
+        gate.metrics.refused(why).increment(1);
+        tracing::debug!(%peer, error = %err, "connection refused");
+    };
+    match over {
+        Over::Tcp => greet(stream, is_local, None, gate).await,
+        Over::WebSocket => match websocket_worker::accept(stream, limit).await {
+            Ok(stream) => greet(stream, is_local, None, gate).await,
+            Err(err) => refused("websocket", err.to_string()),
+        },
+        Over::Tls | Over::WebSocketTls => {
+            let Some(tls) = gate.keeper.tls() else {
+                return refused("no_certificate", "this broker has no certificate yet".to_owned());
+            };
+            let stream = match TlsAcceptor::from(tls).accept(stream).await {
+                Ok(stream) => stream,
+                Err(err) => return refused("tls", err.to_string()),
+            };
+            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let identity = match leaf.map(|leaf| PeerIdentity::from_der(leaf)) {
+                Some(Ok(identity)) => Some(identity),
+                Some(Err(err)) => return refused("certificate", err.to_string()),
+                None => None,
+            };
+            if over == Over::Tls {
+                return greet(stream, is_local, identity, gate).await;
+            }
+            match websocket_worker::accept(stream, limit).await {
+                Ok(stream) => greet(stream, is_local, identity, gate).await,
+                Err(err) => refused("websocket", err.to_string()),
+            }
+        }
+    }
+}
+
+/// Reads the CONNECT, checks who it is, and hands the connection over.
+async fn greet<S>(mut io: S, is_local: bool, identity: Option<PeerIdentity>, gate: &Rc<Gate>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut decoder = Decoder::of_client(gate.config.max_packet_bytes);
+    let mut packets = Vec::new();
+    let mut buffer = vec![0; 1 << 10];
+    let broken = loop {
+        let count = match io.read(&mut buffer).await {
+            Ok(count) if count > 0 => count,
+            _ => return,
+        };
+        gate.metrics.received_bytes.increment(u64::try_from(count).unwrap_or_default());
+        let broken = decoder.feed(buffer.get(..count).unwrap_or_default(), &mut packets).err();
+        if broken.is_some() || !packets.is_empty() {
+            break broken;
+        }
+    };
+    if packets.is_empty() {
+        if let Some(CodecError { reason, answer, why }) = broken {
+            gate.metrics.refused("malformed").increment(1);
+            tracing::debug!(error = why, "not a CONNECT");
+            if let Some(version) = answer {
+                refuse(&mut io, version, reason).await;
+            }
+        }
+        return;
+    }
+    let Packet::Connect(connect) = packets.remove(0) else { return };
+    let who = match identify(&connect, is_local, identity, gate).await {
+        Ok(who) => who,
+        Err(reason) => {
+            gate.metrics.refused("not_authorized").increment(1);
+            tracing::info!(client = %connect.client_id, local = is_local, "MQTT client refused: no name, or a wrong password");
+            return refuse(&mut io, connect.version, reason).await;
+        }
+    };
+    let (conn, wire) = (gate.next_conn(), Rc::new(Wire::default()));
+    wire.read_at_ms.set(gate.now_ms());
+    // Nothing more is read before the actor has handled this.
+    let newcomer = Newcomer { conn, wire: Rc::clone(&wire), connect: *connect, who };
+    gate.inbox.push(Event::Open(Box::new(newcomer)));
+    if !packets.is_empty() || broken.is_some() {
+        gate.inbox.push(Event::Read { conn, packets, broken });
+    }
+    let gate = Rc::clone(gate);
+    let deaf = broken.is_some();
+    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf });
+}
+
+async fn identify(
+    connect: &Connect,
+    is_local: bool,
+    identity: Option<PeerIdentity>,
+    gate: &Gate,
+) -> Result<Who, Reason> {
+    if let Some(PeerIdentity { common_name, spiffe_id, .. }) = identity {
+        return Ok(Who::Certificate { common_name, spiffe_id });
+    }
+    let has_passwords = !gate.config.password_file.as_os_str().is_empty();
+    if let (Some(user), true) = (&connect.username, has_passwords) {
+        let password = connect.password.as_deref().unwrap_or_default();
+        return match gate.keeper.verify(user, password).await {
+            true => Ok(Who::User(user.clone())),
+            false => Err(Reason::BAD_USER_OR_PASSWORD),
+        };
+    }
+    if is_local && gate.config.anonymous_on_loopback {
+        return Ok(Who::Anonymous);
+    }
+    Err(Reason::NOT_AUTHORIZED)
+}
+
+/// Answers a CONNECT with a refusal, and closes.
+async fn refuse(io: &mut (impl AsyncWrite + Unpin), version: Version, reason: Reason) {
+    let mut out = OutBuf::default();
+    if encode(&refusal(reason), version, &mut out).is_err() {
+        return;
+    }
+    let bytes = out.to_vec();
+    let written = async {
+        io.write_all(&bytes).await?;
+        io.flush().await?;
+        io.shutdown().await
+    };
+    if !matches!(timeout(REFUSAL_DEADLINE, written).await, Ok(Ok(()))) {
+        tracing::debug!("a refused client did not wait for its answer");
+    }
+}
+
+/// A CONNACK that says no.
+#[must_use]
+pub fn refusal(reason: Reason) -> Packet {
+    Packet::ConnAck(Box::new(ConnAck {
+        session_present: false,
+        reason,
+        assigned_client_id: None,
+        session_expiry_secs: None,
+        receive_maximum: None,
+        maximum_packet_bytes: None,
+        topic_alias_maximum: None,
+        server_keep_alive_secs: None,
+        reason_text: None,
+    }))
+}

@@ -1,0 +1,84 @@
+//! Figures of the broker inside: `$SYS` topics as Mosquitto names them, and metrics.
+
+use std::collections::HashMap;
+
+use crate::mqtt::Figures;
+use crate::telemetry::event_bus::EventBusMetrics;
+
+/// Seconds between two looks.
+const EVERY_SECS: u64 = 10;
+
+/// What was published last.
+#[derive(Debug, Default)]
+pub struct System {
+    last: HashMap<&'static str, String>,
+    next_at_secs: u64,
+}
+
+impl System {
+    /// The topics whose values changed since they were last published, at most every ten seconds.
+    pub fn changes(&mut self, figures: &Figures, uptime_secs: u64) -> Vec<(&'static str, String)> {
+        if uptime_secs < self.next_at_secs {
+            return Vec::new();
+        }
+        self.next_at_secs = uptime_secs + EVERY_SECS;
+        let version = concat!("kubeedge-rs ", env!("CARGO_PKG_VERSION"));
+        let mut topics = figures.sys_topics(version, uptime_secs);
+        topics.retain(|(topic, value)| self.last.get(topic) != Some(value));
+        for (topic, value) in &topics {
+            self.last.insert(topic, value.clone());
+        }
+        topics
+    }
+}
+
+/// Shows the figures as metrics.
+pub fn show(figures: &Figures, metrics: &EventBusMetrics) {
+    let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    metrics.clients.set(count(figures.clients_connected));
+    metrics.sessions.set(count(figures.sessions));
+    metrics.subscriptions.set(count(figures.subscriptions));
+    metrics.retained.set(count(figures.retained_messages));
+    let stored = figures.queued_bytes + figures.retained_bytes + figures.unsent_bytes;
+    metrics.stored_bytes.set(count(stored));
+    let counters = &figures.counters;
+    let directions = [(&metrics.received, counters.messages_in), (&metrics.sent, counters.messages_out)];
+    for (handles, counts) in directions {
+        for (handle, count) in handles.iter().zip(counts) {
+            handle.absolute(count);
+        }
+    }
+    for (reason, count) in counters.dropped.by_reason() {
+        metrics.dropped(reason).absolute(count);
+    }
+    let closed = &counters.closed;
+    for (reason, count) in [
+        ("full", closed.refused_full),
+        ("refused", closed.refused),
+        ("protocol_error", closed.protocol_errors),
+        ("slow", closed.slow),
+        ("taken_over", closed.taken_over),
+        ("not_stored", closed.not_stored),
+    ] {
+        metrics.refused(reason).absolute(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_changes_are_published_and_only_now_and_then() {
+        let mut system = System::default();
+        let mut figures = Figures { clients_connected: 2, ..Figures::default() };
+        let first = system.changes(&figures, 0);
+        assert!(first.contains(&("$SYS/broker/clients/connected", "2".to_owned())), "{first:?}");
+        assert!(first.iter().any(|(topic, value)| *topic == "$SYS/broker/version" && value.contains('.')));
+        figures.clients_connected = 3;
+        assert_eq!(system.changes(&figures, 9), []);
+        let second = system.changes(&figures, 10);
+        let topics: Vec<_> = second.iter().map(|(topic, _)| *topic).collect();
+        assert_eq!(topics, ["$SYS/broker/uptime", "$SYS/broker/clients/connected"]);
+    }
+}

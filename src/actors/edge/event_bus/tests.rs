@@ -1,0 +1,6 @@
+//! The actor with real sockets: a raw client of ours on one side, scripted modules on the other.
+
+mod clients;
+mod doors;
+mod outside;
+mod world;

@@ -1,0 +1,118 @@
+//! MQTT over websocket (mqtt-v5.0 section 6): binary frames of the subprotocol `mqtt`, seen as a
+//! stream of bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, Stream};
+use http::{HeaderValue, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+const PROTOCOL: &str = "mqtt";
+const PROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
+/// Bytes of one frame we send.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// A websocket whose binary frames are a stream of bytes.
+pub struct WebSocketBytes<S> {
+    socket: WebSocketStream<S>,
+    unread: Bytes,
+}
+
+/// Answers the upgrade. Frames may be as large as a packet.
+///
+/// # Errors
+/// What is wrong with the request, after it was answered.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    max_packet_bytes: usize,
+) -> Result<WebSocketBytes<S>, Error> {
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(4 << 10)
+        .write_buffer_size(0)
+        .max_write_buffer_size(1 << 20)
+        .max_frame_size(Some(max_packet_bytes))
+        .max_message_size(Some(max_packet_bytes));
+    let socket = accept_hdr_async_with_config(stream, choose_protocol, Some(limits)).await?;
+    Ok(WebSocketBytes { socket, unread: Bytes::new() })
+}
+
+// The size of the error is the library's choice.
+#[allow(clippy::result_large_err)]
+fn choose_protocol(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let offered = request.headers().get_all(PROTOCOL_HEADER);
+    let mut names = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    if names.any(|name| name.trim() == PROTOCOL) {
+        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
+        return Ok(response);
+    }
+    let mut refusal = ErrorResponse::new(Some("the subprotocol must be mqtt".to_owned()));
+    *refusal.status_mut() = StatusCode::BAD_REQUEST;
+    Err(refusal)
+}
+
+fn broken(err: Error) -> io::Error {
+    match err {
+        Error::Io(err) => err,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        while me.unread.is_empty() {
+            match ready!(Pin::new(&mut me.socket).poll_next(cx)) {
+                Some(Ok(Message::Binary(bytes))) => me.unread = bytes,
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(io::Error::other("a text frame")));
+                }
+                // The library answers pings.
+                Some(Ok(_)) => {}
+                Some(Err(err)) => return Poll::Ready(Err(broken(err))),
+            }
+        }
+        let count = me.unread.len().min(buffer.remaining());
+        buffer.put_slice(me.unread.get(..count).unwrap_or_default());
+        me.unread.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        ready!(Pin::new(&mut me.socket).poll_ready(cx)).map_err(broken)?;
+        let frame = bytes.get(..bytes.len().min(FRAME_BYTES)).unwrap_or_default();
+        let message = Message::Binary(Bytes::copy_from_slice(frame));
+        Pin::new(&mut me.socket).start_send(message).map_err(broken)?;
+        Poll::Ready(Ok(frame.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx).map_err(broken)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_close(cx).map_err(broken)
+    }
+}
+
+#[cfg(test)]
+impl<S> WebSocketBytes<S> {
+    /// The other end, for tests.
+    pub fn of_client(socket: WebSocketStream<S>) -> Self {
+        Self { socket, unread: Bytes::new() }
+    }
+}

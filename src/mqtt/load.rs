@@ -1,0 +1,200 @@
+//! The broker after a restart, from its rows.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::broker::{Broker, Timer};
+use super::message::Message;
+use super::packet::PacketId;
+use super::rows::{Content, QueuedRow, RowName, SessionRow, decode_message};
+use super::session::{Entry, Inbound, Map, Session, Step};
+use super::writes::RowKey;
+use crate::store::Row;
+
+/// What [`Broker::load`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    pub sessions: usize,
+    pub queued: usize,
+    pub retained: usize,
+    /// Messages edgecore has not taken yet.
+    pub local: usize,
+    /// Keys of rows that are damaged or of another version. They stay where they are.
+    pub unreadable: Vec<Vec<u8>>,
+    /// Rows nobody refers to; the next flush deletes them.
+    pub orphans: usize,
+}
+
+#[derive(Default)]
+struct Found {
+    sessions: BTreeMap<u64, SessionRow>,
+    bodies: BTreeMap<NonZeroU64, Arc<Message>>,
+    inbound: Vec<(u64, PacketId)>,
+    queued: BTreeMap<(u64, u64), QueuedRow>,
+    local: BTreeMap<u64, Message>,
+}
+
+impl Broker {
+    /// Takes up the rows found under [`super::PREFIXES`], in any order, before the first input. All
+    /// clients count as having lost their connection now: wills and expiries start to run.
+    pub fn load(&mut self, rows: impl IntoIterator<Item = Row>, now_ms: i64) -> Loaded {
+        self.now = now_ms;
+        let mut loaded = Loaded::default();
+        let mut found = Found::default();
+        for (key, value) in rows {
+            if self.sort(&key, &value, &mut found, &mut loaded).is_none() {
+                loaded.unreadable.push(key);
+            }
+        }
+        let mut places = Map::default();
+        for (number, row) in std::mem::take(&mut found.sessions) {
+            self.restore_session(number, row, &mut places, &mut loaded);
+        }
+        self.restore_queues(&mut found, &places, &mut loaded);
+        for (session, id) in found.inbound {
+            match places.get(&session).and_then(|(index, _)| self.sessions.get_mut(*index)) {
+                Some(session) => {
+                    session.inbound.insert(id, Inbound::Held);
+                }
+                None => self.orphan(&RowName::Inbound { session, id }, &mut loaded),
+            }
+        }
+        for (number, _) in found.bodies {
+            if !self.bodies.contains_key(&number) {
+                self.orphan(&RowName::Body(number), &mut loaded);
+            }
+            self.next_body = self.next_body.max(number.get() + 1);
+        }
+        loaded.local = found.local.len();
+        for (row, message) in found.local {
+            self.local.restore(row, Arc::new(message));
+        }
+        loaded
+    }
+
+    fn sort(&mut self, key: &[u8], value: &[u8], found: &mut Found, loaded: &mut Loaded) -> Option<()> {
+        match RowName::decode(key)? {
+            RowName::Session(number) => {
+                self.next_session = self.next_session.max(number + 1);
+                found.sessions.insert(number, SessionRow::decode(value)?);
+            }
+            RowName::Retained(topic) => {
+                let message = decode_message(value).filter(|message| *message.topic == *topic)?;
+                if !message.is_expired(self.now) {
+                    self.retained.insert(Arc::new(message), self.now);
+                    loaded.retained += 1;
+                } else {
+                    self.orphan(&RowName::Retained(topic), loaded);
+                }
+            }
+            RowName::Body(number) => {
+                found.bodies.insert(number, Arc::new(decode_message(value)?));
+            }
+            RowName::Inbound { session, id } => found.inbound.push((session, id)),
+            RowName::Local(row) => {
+                found.local.insert(row, decode_message(value)?);
+            }
+            RowName::Queued { session, serial } => {
+                found.queued.insert((session, serial), QueuedRow::decode(value)?);
+            }
+        }
+        Some(())
+    }
+
+    fn orphan(&mut self, name: &RowName, loaded: &mut Loaded) {
+        loaded.orphans += 1;
+        self.writes.delete_named(name.clone());
+    }
+
+    fn restore_session(
+        &mut self,
+        number: u64,
+        row: SessionRow,
+        places: &mut Map<u64, (usize, u64)>,
+        loaded: &mut Loaded,
+    ) {
+        let client_id: Arc<str> = row.client_id.as_str().into();
+        if row.expiry_secs == 0 || self.clients.contains_key(&client_id) {
+            return self.orphan(&RowName::Session(number), loaded);
+        }
+        let index = self.sessions.insert(Session::new(number, client_id.clone(), row.expiry_secs));
+        self.clients.insert(client_id, index);
+        places.insert(number, (index, if row.connected { u64::MAX } else { row.sent_below }));
+        let since = if row.connected { self.now } else { row.disconnected_at.min(self.now) };
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        session.has_row = true;
+        session.disconnected_at = since;
+        session.will = row.will.map(Box::new);
+        if let Some(will) = &session.will {
+            let at = since.saturating_add(i64::from(will.delay_secs.min(row.expiry_secs)) * 1000);
+            session.will_at = Some(at);
+            self.timers.insert((at, Timer::Will(index, number)));
+        }
+        if row.expiry_secs < u32::MAX {
+            let at = since.saturating_add(i64::from(row.expiry_secs) * 1000);
+            session.expires_at = Some(at);
+            self.timers.insert((at, Timer::Expiry(index, number)));
+        }
+        for (filter, options) in row.subscriptions {
+            let filter: Arc<str> = filter.into();
+            self.trie.insert(&filter, index, options);
+            session.subscriptions.insert(filter, options);
+        }
+        loaded.sessions += 1;
+        if row.connected {
+            // Its life without connection runs from now on, also after a second restart.
+            self.save_session(index, None);
+        }
+    }
+
+    fn restore_queues(&mut self, found: &mut Found, places: &Map<u64, (usize, u64)>, loaded: &mut Loaded) {
+        for ((number, serial), row) in std::mem::take(&mut found.queued) {
+            let name = RowName::Queued { session: number, serial };
+            let Some((index, sent_below)) = places.get(&number).copied() else {
+                self.orphan(&name, loaded);
+                continue;
+            };
+            let (message, body, step) = match row.content {
+                Content::Released => (None, None, Step::Release),
+                Content::Here(message) => (Some(message), None, Step::Publish),
+                Content::In(body) => match found.bodies.get(&body) {
+                    Some(message) => (Some(message.clone()), Some(body), Step::Publish),
+                    None => {
+                        loaded.unreadable.push(name.encode().1);
+                        continue;
+                    }
+                },
+            };
+            if let Some(body) = body {
+                *self.bodies.entry(body).or_insert(0) += 1;
+            }
+            let Some(session) = self.sessions.get_mut(index) else { continue };
+            let was = session.queued_bytes;
+            session.next_serial = serial + 1;
+            session.push(Entry {
+                serial,
+                message,
+                body,
+                subscription_ids: row.subscription_ids,
+                shared: row.shared,
+                qos: row.qos,
+                retain: row.retain,
+                step,
+                dup: serial < sent_below,
+                durable: true,
+                ready: true,
+            });
+            self.used.queued_messages += 1;
+            self.used.queued_bytes += session.queued_bytes - was;
+            loaded.queued += 1;
+        }
+    }
+}
+
+impl super::writes::Writes {
+    /// Deletes a row whose owner is not there.
+    fn delete_named(&mut self, name: RowName) {
+        self.delete(RowKey::Orphan(name), None);
+    }
+}
