@@ -76,7 +76,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let mut twin = None;
     let mut devices = None;
     if config.modules.device_controller.enable {
-        let slot = tree.slot::<DeviceController>(device_controller::NAME, 16_384);
+        let slot = tree.slot::<DeviceController>(device_controller::NAME, 8_192);
         twin = Some(slot.link());
         owners.push(Owner {
             kinds: &device_controller::KINDS,
