@@ -330,6 +330,12 @@ impl Broker {
         }
     }
 
+    /// Levels in the tree of filters.
+    #[cfg(test)]
+    pub(super) fn levels(&self) -> usize {
+        self.trie.nodes()
+    }
+
     /// Answers that wait for something.
     #[cfg(test)]
     pub(super) fn open_promises(&self) -> usize {

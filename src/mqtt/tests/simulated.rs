@@ -464,8 +464,8 @@ impl World {
         }
         once("the group", both().map(|(payload, _)| payload).collect());
         once("edgecore", self.effects.iter().collect());
-        // A repetition may reach another member of a group.
-        for client in self.clients.iter().filter(|client| !client.name.starts_with("share")) {
+        // A repetition may reach another member of a group, or the next session of a clean client.
+        for client in self.clients.iter().filter(|client| client.kept && !client.name.starts_with("share")) {
             client.check_order(self.failed_writes > 0);
         }
         let figures = self.broker.figures();
