@@ -10,10 +10,11 @@ use super::writes::{Change, RowKey};
 use crate::store::Batch;
 
 impl Broker {
-    /// Writes the session's row at the next flush, if it survives its connection or has a row.
+    /// Writes the session's row at the next flush, if it survives its connection, has a row, or
+    /// has a will, which is due should the broker be killed.
     pub(super) fn save_session(&mut self, index: SessionIndex, promise: Option<PromiseId>) {
         let Some(session) = self.sessions.get_mut(index) else { return };
-        if session.is_durable() || session.has_row {
+        if session.is_durable() || session.has_row || session.will.is_some() {
             let update = std::mem::replace(&mut session.has_row, true);
             let at = session.at(index);
             self.writes.put(RowKey::Session(at), promise, update);
