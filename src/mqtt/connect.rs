@@ -56,7 +56,7 @@ impl Broker {
         let slower = v5 && keep_alive > self.limits.keep_alive_secs;
         let link = self.link(conn, &connect, access);
         let Some(session) = self.sessions.get_mut(index) else { return };
-        session.link = Some(Box::new(link));
+        session.link = Some(Box::new(Link { known: !session.is_durable(), ..link }));
         session.will = connect.will.take().map(Box::new);
         self.conns.insert(conn, index);
         self.clients_max = self.clients_max.max(self.conns.len());
@@ -94,6 +94,7 @@ impl Broker {
             stalled_since: self.now,
             acks: Acks::default(),
             open: 0,
+            known: false,
             paused: false,
         }
     }
@@ -135,7 +136,7 @@ impl Broker {
         text: &str,
         effects: &mut Vec<Effect>,
     ) {
-        let packet = Packet::ConnAck(Box::new(ConnAck {
+        let mut connack = ConnAck {
             session_present: false,
             reason,
             assigned_client_id: None,
@@ -144,8 +145,14 @@ impl Broker {
             maximum_packet_bytes: None,
             topic_alias_maximum: None,
             server_keep_alive_secs: None,
-            reason_text: connect.request_problem_information.then(|| text.to_owned()),
-        }));
+            reason_text: None,
+        };
+        // [MQTT-3.2.2-19]
+        let most = connect.maximum_packet_bytes.unwrap_or(u32::MAX);
+        if connect.request_problem_information && most > 100 {
+            connack.reason_text = Some(text.to_owned());
+        }
+        let packet = Packet::ConnAck(Box::new(connack));
         let bytes = packet_bytes(&packet, connect.version);
         effects.push(Effect::Send { conn, packet, bytes });
         effects.push(Effect::Close { conn, reason: Reason::SUCCESS });
@@ -179,7 +186,12 @@ impl Broker {
             effects.push(Effect::Close { conn: old, reason: Reason::SESSION_TAKEN_OVER });
             self.unlink(index, WillIs::Due, effects);
         }
-        // It may have ended with its connection.
+        // It may have ended with its connection, or its time is up and the timer is late.
+        if let Some(index) = self.clients.get(client_id).copied()
+            && self.sessions.get(index).and_then(|s| s.expires_at).is_some_and(|at| at <= self.now)
+        {
+            self.end_session(index, effects);
+        }
         if let Some(index) = self.clients.get(client_id).copied() {
             if connect.clean_start {
                 self.end_session(index, effects);
@@ -187,6 +199,7 @@ impl Broker {
                 self.cancel_timers(index);
                 if let Some(session) = self.sessions.get_mut(index) {
                     session.expiry_secs = expiry_secs;
+                    session.was_durable |= expiry_secs > 0;
                     session.will = None; // Its delay has not passed [MQTT-3.1.3-9].
                 }
                 return true;
@@ -325,12 +338,12 @@ impl Broker {
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let inbound = std::mem::take(&mut session.inbound);
         let client_id = session.client_id.clone();
-        let has_row = session.has_row;
+        let (has_row, was_durable) = (session.has_row, session.was_durable);
         for filter in subscriptions.keys() {
             self.trie.remove(filter, index);
         }
         for (id, state) in inbound {
-            if has_row {
+            if was_durable {
                 match state {
                     Inbound::Writing(_) => self.forget_row(RowKey::Inbound { session: at, id }, effects),
                     Inbound::Held => self.writes.delete(RowKey::Inbound { session: at, id }, None),

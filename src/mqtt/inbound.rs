@@ -10,7 +10,7 @@ use super::packet::{Packet, PacketId, Publish, QoS, Reason, Version};
 use super::promise::{Fate, PromiseId, need};
 use super::session::Inbound;
 use super::size::publish_bytes;
-use super::topic::{check_topic, is_sys};
+use super::topic::{BadTopic, check_topic, is_sys};
 use super::trie::SessionIndex;
 use super::writes::RowKey;
 
@@ -68,11 +68,13 @@ impl Broker {
             return self.protocol_error(index, Reason::PROTOCOL_ERROR); // [MQTT-2.2.1-2], [MQTT-3.3.4-6]
         }
         let topic_is = check_topic(&publish.topic, &self.limits);
-        if topic_is.is_err_and(super::topic::BadTopic::is_malformed) {
+        if topic_is.is_err_and(BadTopic::is_malformed) {
             return self.protocol_error(index, Reason::TOPIC_NAME_INVALID);
         }
         let response_topic = publish.properties.response_topic.as_deref();
-        if response_topic.is_some_and(|topic| check_topic(topic, &self.limits).is_err()) {
+        if response_topic
+            .is_some_and(|topic| check_topic(topic, &self.limits).is_err_and(BadTopic::is_malformed))
+        {
             return self.protocol_error(index, Reason::PROTOCOL_ERROR); // [MQTT-3.3.2-14]
         }
         let refusal = if topic_is.is_err() {
@@ -204,7 +206,7 @@ impl Broker {
     fn pubrel(&mut self, index: SessionIndex, id: PacketId, effects: &mut Vec<Effect>) {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let at = session.at(index);
-        let durable = session.has_row;
+        let durable = session.was_durable;
         match session.inbound.get(&id).copied() {
             None => {
                 let v5 = self.version(index) == Some(Version::V5);
@@ -337,8 +339,12 @@ impl Broker {
         }
         for (conn, number) in promise.waiters {
             if let Some((index, link)) = self.link_mut(conn) {
-                link.acks.settle(number, ok);
-                self.drain_acks(index, effects);
+                if link.acks.settle(number, ok, link.version) {
+                    self.drain_acks(index, effects);
+                } else {
+                    link.acks = Acks::default();
+                    self.doom(conn, Doom::NotStored);
+                }
             }
         }
     }
@@ -353,12 +359,11 @@ impl Broker {
 
     fn drain_acks(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
         let low = self.limits.v3_unacknowledged / 2;
-        let link_of = |broker: &mut Self| -> Option<(Option<Due>, ConnId)> {
+        let take = |broker: &mut Self| {
             let link = broker.sessions.get_mut(index)?.link.as_deref_mut()?;
-            let version = link.version;
-            Some((link.acks.take(version), link.conn))
+            link.acks.take(link.version)
         };
-        while let Some((Some(due), conn)) = link_of(self) {
+        while let Some(due) = take(self) {
             match due {
                 Due::Send(packet) => self.send_answer(index, packet, effects),
                 Due::Unsubscribe { packet, added } => {
@@ -366,13 +371,6 @@ impl Broker {
                         self.remove_subscription(index, &filter);
                     }
                     self.send_answer(index, packet, effects);
-                }
-                Due::Close => {
-                    // Nothing after it is answered either: the order would be broken.
-                    if let Some((_, link)) = self.link_mut(conn) {
-                        link.acks = Acks::default();
-                    }
-                    self.doom(conn, Doom::NotStored);
                 }
             }
         }

@@ -109,6 +109,9 @@ pub struct Link {
     pub acks: Acks,
     /// Exchanges the client began on this connection and has no end of.
     pub open: usize,
+    /// The disk knows of this connection, or nothing survives it. Before that no QoS 2 message is
+    /// sent: after a crash the broker must know which ids the client may hold.
+    pub known: bool,
     /// The transport was told to stop reading.
     pub paused: bool,
 }
@@ -138,6 +141,8 @@ pub struct Session {
     pub disconnected_at: i64,
     /// Its row is or may be on disk.
     pub has_row: bool,
+    /// It is or was one that survives: ids of it may be on disk.
+    pub was_durable: bool,
     /// Mark of the last message routed to it, and the place among the targets.
     pub routed: (u64, usize),
 }
@@ -162,6 +167,7 @@ impl Session {
             expires_at: None,
             disconnected_at: 0,
             has_row: false,
+            was_durable: expiry_secs > 0,
             routed: (0, 0),
         }
     }

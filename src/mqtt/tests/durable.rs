@@ -25,7 +25,8 @@ fn an_acknowledged_message_is_there_after_kill_9() {
         assert_eq!((loaded.sessions, loaded.queued, loaded.unreadable.len()), (1, 1, 0));
         assert!(bench.connect(3, kept("sleeper", 1000)).session_present);
         let got = bench.got(3);
-        assert_eq!((&*got[0].payload, got[0].qos, got[0].dup), ("m", qos.min(sub), false));
+        assert_eq!((&*got[0].payload, got[0].qos), ("m", qos.min(sub)));
+        assert_eq!(got[0].dup, qos.min(sub) == Q1, "QoS 2 is known not to have been sent");
     }
 }
 
@@ -328,7 +329,41 @@ fn the_will_of_a_kept_session_survives_the_broker() {
     bench.crash(Limits::default());
     bench.wait_secs(10);
     bench.connect(4, kept("watcher", 100));
-    assert_eq!(bench.got(4).iter().filter(|got| !got.dup).count(), 0, "once");
+    assert_eq!(bench.got(4).len(), 1, "once");
+}
+
+#[test]
+fn the_will_of_a_clean_session_too() {
+    for (version, says_goodbye) in [(Version::V3, false), (Version::V5, false), (Version::V5, true)] {
+        let mut bench = Bench::new();
+        bench.connect(1, Connect { will: Some(will("w", 30)), ..connect(version, "x") });
+        bench.subscribe(1, "#", Q2);
+        bench.connect(2, kept("watcher", 100));
+        bench.subscribe(2, "w", Q1);
+        assert_eq!(bench.keys("mqtt/session/"), 2);
+        if says_goodbye {
+            bench.packet(1, Packet::Disconnect { reason: Reason::SUCCESS, session_expiry_secs: None });
+            assert_eq!(bench.keys("mqtt/session/"), 1);
+        }
+        bench.crash(Limits::default());
+        assert_eq!((bench.broker.figures().sessions, bench.broker.figures().subscriptions), (1, 1));
+        assert_eq!(bench.keys("mqtt/session/"), 1);
+        bench.connect(3, kept("watcher", 100));
+        assert_eq!(bench.payloads(3).len(), usize::from(!says_goodbye));
+        assert!(!bench.connect(4, kept("x", 100)).session_present);
+    }
+}
+
+#[test]
+fn a_session_whose_time_is_up_is_not_resumed_before_the_timer() {
+    let mut bench = Bench::new();
+    bench.connect(1, Connect { will: Some(will("w", 50)), ..kept("x", 5) });
+    bench.connect(2, connect(Version::V5, "watcher"));
+    bench.subscribe(2, "w", Q0);
+    bench.input(Input::Gone { conn: 1 });
+    bench.now += 5_000;
+    assert!(!bench.connect(3, kept("x", 5)).session_present);
+    assert_eq!(bench.payloads(2), ["gone"]);
 }
 
 #[test]
