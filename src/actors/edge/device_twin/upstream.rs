@@ -22,7 +22,7 @@ struct WholeMembership {
 
 impl Twins {
     /// A message of group `twin`. `random` is uniform in 0.0..1.0.
-    pub fn from_cloud(&mut self, message: &Envelope, now: Now, random: f64) {
+    pub fn cloud_message(&mut self, message: &Envelope, now: Now, random: f64) {
         let route = &message.route;
         if let Some(parent) = message.header.parent_msg_id.as_deref().filter(|parent| !parent.is_empty()) {
             let refused = route.operation == operation::ERROR || matches!(message.body, Body::Error(_));
