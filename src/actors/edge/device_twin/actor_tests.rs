@@ -90,7 +90,7 @@ fn start(store: &Arc<MemoryStore>) -> World {
         broker_away,
         hub_away,
         objects,
-        twin: twin.start(),
+        twin: Supervisor::start(move |_| twin),
         _guard: guard,
     }
 }
@@ -264,6 +264,48 @@ async fn a_restart_has_what_was_acknowledged_and_reports_it() {
     assert!(resources.contains(&"device/default/s/state/update".to_owned()), "{resources:?}");
 }
 
+/// Ends the actor's context, as a panic would.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Fall;
+
+impl Handler<Fall> for DeviceTwin {
+    type Result = ();
+
+    fn handle(&mut self, _: Fall, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+#[actix::test]
+async fn a_supervised_restart_reads_what_the_write_under_way_left() {
+    let world = World::ready().await;
+    world.connect(1, true).await;
+    world.store.set_faults(Faults { write_delay: Duration::from_millis(50), ..Faults::default() });
+    let under_way = actix::spawn(world.send("21", Batch::new()));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.twin.send(Fall).await.unwrap();
+    let NotTaken(why) = under_way.await.unwrap().unwrap_err();
+    assert!(why.contains("restarted"), "{why}");
+    while world.send("22", Batch::new()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.row()["properties"]["t"]["actual_version"]["edge"], 2, "both are in the row");
+    let has_22 = |report: &Envelope| match &report.body {
+        Body::Object(content) => content["twin"]["t"]["actual"]["value"] == "22",
+        _ => false,
+    };
+    for _ in 0..200 {
+        let reports = world.reports();
+        if reports.iter().any(has_22) {
+            return;
+        }
+        world.confirm(reports.last().unwrap()).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never reported");
+}
+
 #[actix::test]
 async fn answers_wait_while_no_broker_takes_them() {
     let world = World::ready().await;
@@ -300,8 +342,9 @@ async fn nothing_is_taken_before_the_objects_are_known() {
     let store = Arc::new(MemoryStore::new());
     store.set_faults(Faults { fail_reads: true, ..Faults::default() });
     let world = start(&store);
-    let NotTaken(why) = world.send("1", Batch::new()).await.unwrap_err();
-    assert!(why.contains("injected"), "{why}");
+    while !world.send("1", Batch::new()).await.unwrap_err().0.contains("injected") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     *world.objects.lock() = Err(MetaError::Store("broken".into()));
     store.set_faults(Faults::default());
     world.twin.send(DeviceChanged(object("25", "3"))).await.unwrap();

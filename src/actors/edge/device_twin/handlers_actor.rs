@@ -18,7 +18,7 @@ impl Handler<FromCloud> for DeviceTwin {
     type Result = ();
 
     fn handle(&mut self, FromCloud(message): FromCloud, ctx: &mut Context<Self>) {
-        self.core.from_cloud(&message, now(), fastrand::f64());
+        self.core.cloud_message(&message, now(), fastrand::f64());
         self.write(false, ctx);
     }
 }

@@ -43,7 +43,7 @@ use crate::bus::event_bus::Publish;
 use crate::bus::{Link, LinkError};
 use crate::config::DeviceTwinConfig;
 use crate::model::{DeviceId, Envelope, NodeName};
-use crate::store::{Committer, Row, Store, StoreError, Table};
+use crate::store::{Batch, Committer, Row, Store, StoreError, Table};
 use crate::telemetry::device_twin::{Counts, DeviceTwinMetrics};
 
 /// The actor's name.
@@ -417,9 +417,16 @@ fn now() -> Now {
 impl Actor for DeviceTwin {
     type Context = Context<Self>;
 
+    /// A write of an earlier life may be under way: the store is read when it has ended.
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.load();
-        self.list_objects(ctx);
+        self.is_writing = true;
+        let committer = self.committer.clone();
+        let ended = async move { committer.commit(Batch::new()).await };
+        ctx.spawn(ended.into_actor(self).map(|_, twin, ctx| {
+            twin.is_writing = false;
+            twin.load();
+            twin.list_objects(ctx);
+        }));
         ctx.run_interval(TICK, Self::tick);
     }
 }

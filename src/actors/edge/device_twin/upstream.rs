@@ -22,7 +22,7 @@ struct WholeMembership {
 
 impl Twins {
     /// A message of group `twin`. `random` is uniform in 0.0..1.0.
-    pub fn from_cloud(&mut self, message: &Envelope, now: Now, random: f64) {
+    pub fn cloud_message(&mut self, message: &Envelope, now: Now, random: f64) {
         let route = &message.route;
         if let Some(parent) = message.header.parent_msg_id.as_deref().filter(|parent| !parent.is_empty()) {
             let refused = route.operation == operation::ERROR || matches!(message.body, Body::Error(_));
@@ -35,9 +35,9 @@ impl Twins {
             }
             Resource::Membership => self.membership(message, now),
             Resource::MembershipDetail => self.whole_membership(message, now),
-            Resource::Other(text) => {
-                let Some(id) = cloud_updated_of(text) else {
-                    return tracing::debug!(resource = %text, "nothing here handles this message");
+            resource => {
+                let Some(id) = resource.cloud_updated() else {
+                    return tracing::debug!(%resource, "nothing here handles this message");
                 };
                 let update = read::<UpdateIn>(&message.body);
                 match update.and_then(|update| update.twin) {
@@ -45,7 +45,6 @@ impl Twins {
                     None => tracing::warn!(device = %id, "twin/cloud_updated without a twin"),
                 }
             }
-            resource => tracing::debug!(%resource, "nothing here handles this message"),
         }
     }
 
@@ -203,15 +202,6 @@ fn read<T: serde::de::DeserializeOwned>(body: &Body) -> Option<T> {
     match body {
         Body::Object(value) => serde_json::from_value(value.clone()).ok(),
         Body::Text(text) => serde_json::from_str(text).ok(),
-        _ => None,
-    }
-}
-
-/// `device/{namespace}/{name}/twin/cloud_updated`.
-fn cloud_updated_of(resource: &str) -> Option<DeviceId> {
-    let parts: Vec<&str> = resource.split('/').take(6).collect();
-    match parts.as_slice() {
-        [_, namespace, name, "twin", "cloud_updated"] => DeviceId::parse(&format!("{namespace}/{name}")),
         _ => None,
     }
 }

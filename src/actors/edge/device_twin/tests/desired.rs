@@ -183,12 +183,12 @@ fn members_come_and_go_by_membership_and_by_object() {
     assert!(edge.commit().effects.contains(&Effect::Members(vec![id("c")])));
     let foreign = json!({"added_devices": [{"id": "default/x", "name": "x"}]});
     let mut message = Envelope::new("user", "twin", "update", Resource::Membership, Body::Object(foreign), 1);
-    edge.core.from_cloud(&message, edge.now(), 0.0);
+    edge.core.cloud_message(&message, edge.now(), 0.0);
     message.route.source = "edgemgr".into();
     message.route.resource = Resource::MembershipDetail;
     message.body =
         Body::Text(json!({"devices": [{"id": "default/d", "name": "d", "description": "hall"}]}).to_string());
-    edge.core.from_cloud(&message, edge.now(), 0.0);
+    edge.core.cloud_message(&message, edge.now(), 0.0);
     assert!(edge.commit().effects.contains(&Effect::Members(vec![id("d")])), "it replaces the set");
 
     // Gone while this edge was down: its object is not listed any more.

@@ -96,7 +96,7 @@ impl Edge {
     pub fn cloud(&mut self, resource: &str, body: Value) {
         let resource = Resource::parse(resource);
         let message = Envelope::new("devicecontroller", "twin", "update", resource, Body::Object(body), 1);
-        self.core.from_cloud(&message, self.now(), 0.0);
+        self.core.cloud_message(&message, self.now(), 0.0);
     }
 
     /// The cloud's answer to a report.
@@ -104,7 +104,7 @@ impl Edge {
         let body = Body::Text("OK".into());
         let mut message = Envelope::new("devicecontroller", "twin", operation, Resource::Twin, body, 1);
         message.header.parent_msg_id = Some(msg_id.to_owned());
-        self.core.from_cloud(&message, self.now(), 0.0);
+        self.core.cloud_message(&message, self.now(), 0.0);
     }
 
     pub fn mqtt(&mut self, topic: &str, payload: &str) {
