@@ -122,7 +122,7 @@ fn nearest(float: f64) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     let rounded = float.round();
     #[expect(clippy::cast_possible_truncation, reason = "in range")]
-    (rounded >= -LIMIT && rounded < LIMIT).then_some(rounded as i64)
+    (-LIMIT..LIMIT).contains(&rounded).then_some(rounded as i64)
 }
 
 impl fmt::Display for Kind {

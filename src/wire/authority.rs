@@ -335,7 +335,7 @@ mod tests {
             let code = first + u32::try_from(symbols.iter().position(|s| s == byte).unwrap()).unwrap();
             bits.push_str(&format!("{code:0width$b}", width = *length as usize));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let bytes: Vec<u8> = bits

@@ -68,12 +68,15 @@ impl Target {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Modbus;
 
+/// A visitor's `configData` and type, and what they came to.
+type Parsed = (Map<String, Json>, Kind, Result<Visitor, String>);
+
 /// An open device.
 pub struct ModbusDevice {
     context: Context,
     timeout: Duration,
     /// Parsed once; those in error say so at each read.
-    visitors: BTreeMap<String, (Map<String, Json>, Kind, Result<Visitor, String>)>,
+    visitors: BTreeMap<String, Parsed>,
 }
 
 impl Driver for Modbus {

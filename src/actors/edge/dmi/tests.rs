@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 
 use super::*;
 use crate::bus::Mail;
-use crate::bus::device_twin::ReportRejected;
-use crate::store::{CommitterGuard, CommitterSettings, MemoryStore};
+use crate::bus::device_twin::{DeviceObjects, ReportRejected};
+use crate::store::{CommitterGuard, CommitterSettings, MemoryStore, Table};
 use crate::wire::dmi::{
     self, DeviceMapper, DeviceMessage, DeviceStatus, DmiSocket, ManagerClient, MapperInfo,
     MapperRegisterRequest, MapperServer, ModelMessage, ObjectName, ReportDeviceStatesRequest,
