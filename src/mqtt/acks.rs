@@ -41,8 +41,6 @@ pub enum Due {
         packet: Packet,
         added: Vec<String>,
     },
-    /// There is no word for the failure: close.
-    Close,
 }
 
 #[derive(Debug, Default)]
@@ -74,11 +72,14 @@ impl Acks {
         self.list.push_back(Ack { id, answer, state: State::Ready });
     }
 
-    pub fn settle(&mut self, number: u64, ok: bool) {
+    /// What an answer waited for has come or failed. `false`: it failed, and this version has no
+    /// word for it; the connection must end now, before a later message is taken.
+    #[must_use]
+    pub fn settle(&mut self, number: u64, ok: bool, version: Version) -> bool {
         let place = number.checked_sub(self.base).and_then(|place| usize::try_from(place).ok());
-        if let Some(ack) = place.and_then(|place| self.list.get_mut(place)) {
-            ack.state = if ok { State::Ready } else { State::Failed };
-        }
+        let Some(ack) = place.and_then(|place| self.list.get_mut(place)) else { return true };
+        ack.state = if ok { State::Ready } else { State::Failed };
+        ok || ack.answer.can_fail(version)
     }
 
     /// Takes the first answer if it need not wait any longer.
@@ -105,21 +106,27 @@ impl Answer {
         }
     }
 
+    fn can_fail(&self, version: Version) -> bool {
+        match self {
+            Self::SubAck { .. } => true,
+            Self::PubAck(_) | Self::PubRec(_) | Self::UnsubAck(_) => version == Version::V5,
+            Self::PubComp(_) => false,
+        }
+    }
+
     fn failed(self, id: PacketId, version: Version) -> Due {
         let reason = Reason::IMPLEMENTATION_SPECIFIC;
-        match (self, version) {
-            (Self::PubAck(_), Version::V5) => Due::Send(Packet::PubAck { id, reason }),
-            (Self::PubRec(_), Version::V5) => Due::Send(Packet::PubRec { id, reason }),
-            (Self::SubAck { reasons, added }, _) => {
+        Due::Send(match self {
+            Self::PubAck(_) => Packet::PubAck { id, reason },
+            Self::PubRec(_) => Packet::PubRec { id, reason },
+            Self::PubComp(_) => Packet::PubComp { id, reason },
+            Self::UnsubAck(reasons) => Packet::UnsubAck { id, reasons: vec![reason; reasons.len()] },
+            Self::SubAck { reasons, added } => {
                 let reason = if version == Version::V5 { reason } else { Reason::UNSPECIFIED };
                 let reasons = reasons.into_iter().map(|was| if was.is_failure() { was } else { reason });
-                Due::Unsubscribe { packet: Packet::SubAck { id, reasons: reasons.collect() }, added }
+                return Due::Unsubscribe { packet: Packet::SubAck { id, reasons: reasons.collect() }, added };
             }
-            (Self::UnsubAck(reasons), Version::V5) => {
-                Due::Send(Packet::UnsubAck { id, reasons: vec![reason; reasons.len()] })
-            }
-            _ => Due::Close,
-        }
+        })
     }
 }
 

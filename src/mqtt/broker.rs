@@ -17,7 +17,7 @@ use super::retained::Retained;
 use super::session::{Link, Map, Session};
 use super::size::packet_bytes;
 use super::trie::{SessionIndex, Trie};
-use super::writes::Writes;
+use super::writes::{RowKey, Writes};
 use crate::store::Batch;
 
 /// Number of a connection, given by the transport and never used twice.
@@ -223,9 +223,13 @@ impl Broker {
             return;
         }
         let mut batch = Batch::new();
-        let changes = self.writes.take();
+        let mut changes = self.writes.take();
         self.count.rows += changes.len() as u64;
-        for (key, change) in &changes {
+        for (key, change) in &mut changes {
+            if let RowKey::Session(at) = key {
+                change.conn =
+                    self.session_of(*at).and_then(|session| session.link.as_ref()).map(|link| link.conn);
+            }
             self.encode(key, change, &mut batch);
         }
         let seq = self.writes.sent(changes);
@@ -324,6 +328,18 @@ impl Broker {
         if room && self.sessions.get(index).is_some_and(|s| s.sent < s.queue.len() || !s.scans.is_empty()) {
             self.pump(index, effects);
         }
+    }
+
+    /// Levels in the tree of filters.
+    #[cfg(test)]
+    pub(super) fn levels(&self) -> usize {
+        self.trie.nodes()
+    }
+
+    /// Answers that wait for something.
+    #[cfg(test)]
+    pub(super) fn open_promises(&self) -> usize {
+        self.promises.len()
     }
 
     /// State and counters.

@@ -56,7 +56,7 @@ impl Broker {
         let slower = v5 && keep_alive > self.limits.keep_alive_secs;
         let link = self.link(conn, &connect, access);
         let Some(session) = self.sessions.get_mut(index) else { return };
-        session.link = Some(Box::new(link));
+        session.link = Some(Box::new(Link { known: !session.is_durable(), ..link }));
         session.will = connect.will.take().map(Box::new);
         self.conns.insert(conn, index);
         self.clients_max = self.clients_max.max(self.conns.len());
@@ -94,6 +94,7 @@ impl Broker {
             stalled_since: self.now,
             acks: Acks::default(),
             open: 0,
+            known: false,
             paused: false,
         }
     }

@@ -337,8 +337,12 @@ impl Broker {
         }
         for (conn, number) in promise.waiters {
             if let Some((index, link)) = self.link_mut(conn) {
-                link.acks.settle(number, ok);
-                self.drain_acks(index, effects);
+                if link.acks.settle(number, ok, link.version) {
+                    self.drain_acks(index, effects);
+                } else {
+                    link.acks = Acks::default();
+                    self.doom(conn, Doom::NotStored);
+                }
             }
         }
     }
@@ -353,12 +357,11 @@ impl Broker {
 
     fn drain_acks(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
         let low = self.limits.v3_unacknowledged / 2;
-        let link_of = |broker: &mut Self| -> Option<(Option<Due>, ConnId)> {
+        let take = |broker: &mut Self| {
             let link = broker.sessions.get_mut(index)?.link.as_deref_mut()?;
-            let version = link.version;
-            Some((link.acks.take(version), link.conn))
+            link.acks.take(link.version)
         };
-        while let Some((Some(due), conn)) = link_of(self) {
+        while let Some(due) = take(self) {
             match due {
                 Due::Send(packet) => self.send_answer(index, packet, effects),
                 Due::Unsubscribe { packet, added } => {
@@ -366,13 +369,6 @@ impl Broker {
                         self.remove_subscription(index, &filter);
                     }
                     self.send_answer(index, packet, effects);
-                }
-                Due::Close => {
-                    // Nothing after it is answered either: the order would be broken.
-                    if let Some((_, link)) = self.link_mut(conn) {
-                        link.acks = Acks::default();
-                    }
-                    self.doom(conn, Doom::NotStored);
                 }
             }
         }

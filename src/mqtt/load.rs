@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::broker::{Broker, Timer};
 use super::message::Message;
-use super::packet::PacketId;
+use super::packet::{PacketId, QoS};
 use super::rows::{Content, QueuedRow, RowName, SessionRow, decode_message};
 use super::session::{Entry, Inbound, Map, Session, Step};
 use super::writes::RowKey;
@@ -181,7 +181,7 @@ impl Broker {
                 qos: row.qos,
                 retain: row.retain,
                 step,
-                dup: serial < sent_below,
+                dup: row.qos == QoS::AtLeastOnce || serial < sent_below,
                 durable: true,
                 ready: true,
             });

@@ -302,7 +302,8 @@ impl Broker {
                 }
                 continue;
             };
-            if !entry.ready || entry.step == Step::Releasing {
+            let unknown = entry.qos == QoS::ExactlyOnce && !entry.dup && !link.known;
+            if !entry.ready || entry.step == Step::Releasing || unknown {
                 return;
             }
             let id = entry.id();

@@ -64,6 +64,13 @@ impl Promises {
     }
 }
 
+#[cfg(test)]
+impl Promises {
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
 /// Opens `need` if it is not open, and adds one thing to wait for.
 pub fn need(promises: &mut Promises, need: &mut Option<PromiseId>) -> PromiseId {
     let id = *need.get_or_insert_with(|| promises.open());

@@ -54,9 +54,13 @@ impl RowName {
         (table, key.into_bytes())
     }
 
+    /// `None` for any key [`RowName::encode`] does not write.
     #[must_use]
     pub fn decode(key: &[u8]) -> Option<Self> {
-        let key = std::str::from_utf8(key).ok()?;
+        Self::parse(std::str::from_utf8(key).ok()?).filter(|name| name.encode().1 == key)
+    }
+
+    fn parse(key: &str) -> Option<Self> {
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
         if let Some(topic) = key.strip_prefix(RETAINED) {
             return Some(Self::Retained(topic.to_owned()));

@@ -109,6 +109,9 @@ pub struct Link {
     pub acks: Acks,
     /// Exchanges the client began on this connection and has no end of.
     pub open: usize,
+    /// The disk knows of this connection, or nothing survives it. Before that no QoS 2 message is
+    /// sent: after a crash the broker must know which ids the client may hold.
+    pub known: bool,
     /// The transport was told to stop reading.
     pub paused: bool,
 }

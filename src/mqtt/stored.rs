@@ -1,6 +1,6 @@
 //! The disk's answers, and the rows each change writes.
 
-use super::broker::{Broker, Effect};
+use super::broker::{Broker, ConnId, Effect};
 use super::packet::{Packet, Reason};
 use super::promise::{PromiseId, SessionRef};
 use super::rows::{self, QueuedRow, SessionRow};
@@ -66,9 +66,18 @@ impl Broker {
                         self.queued_stored(session, serial, effects);
                     }
                     RowKey::Local(row) => self.local_stored(row, true),
+                    RowKey::Session(at) if change.put => self.session_stored(at, change.conn, effects),
                     _ => {}
                 }
             }
+        }
+    }
+
+    fn session_stored(&mut self, at: SessionRef, conn: Option<ConnId>, effects: &mut Vec<Effect>) {
+        let link = self.session_of_mut(at).and_then(|session| session.link.as_deref_mut());
+        if let Some(link) = link.filter(|link| !link.known && Some(link.conn) == conn) {
+            link.known = true;
+            self.pump(at.index, effects);
         }
     }
 
@@ -93,8 +102,9 @@ impl Broker {
     }
 
     pub(super) fn not_stored(&mut self, seq: u64, effects: &mut Vec<Effect>) {
-        while let Some(changes) = self.writes.answered(seq) {
+        while let Some(mut changes) = self.writes.answered(seq) {
             self.count.failed_writes += 1;
+            changes.extend(self.writes.take_awaited());
             // Bodies last: whether they are still needed depends on the entries.
             let (bodies, others): (Vec<_>, Vec<_>) =
                 changes.into_iter().partition(|(key, _)| matches!(key, RowKey::Body(_)));

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::broker::ConnId;
 use super::message::Message;
 use super::packet::PacketId;
 use super::promise::{PromiseId, SessionRef};
@@ -41,6 +42,8 @@ pub struct Change {
     /// An earlier value may be on disk.
     pub on_disk: bool,
     pub promises: Vec<PromiseId>,
+    /// The connection a [`RowKey::Session`] was written with.
+    pub conn: Option<ConnId>,
     /// Of [`RowKey::Body`].
     pub message: Option<Arc<Message>>,
 }
@@ -135,6 +138,12 @@ impl Writes {
             return None;
         }
         self.under_way.pop_front().map(|(_, changes)| changes)
+    }
+
+    /// Takes out what answers wait for: it fails together with an earlier write, so that nobody's
+    /// later message arrives without the one before it.
+    pub fn take_awaited(&mut self) -> Vec<(RowKey, Change)> {
+        self.pending.extract_if(|_, change| !change.promises.is_empty()).collect()
     }
 
     /// Puts back a change that failed, under anything newer.
