@@ -136,7 +136,7 @@ impl Broker {
         text: &str,
         effects: &mut Vec<Effect>,
     ) {
-        let packet = Packet::ConnAck(Box::new(ConnAck {
+        let mut connack = ConnAck {
             session_present: false,
             reason,
             assigned_client_id: None,
@@ -145,8 +145,14 @@ impl Broker {
             maximum_packet_bytes: None,
             topic_alias_maximum: None,
             server_keep_alive_secs: None,
-            reason_text: connect.request_problem_information.then(|| text.to_owned()),
-        }));
+            reason_text: None,
+        };
+        // [MQTT-3.2.2-19]
+        let most = connect.maximum_packet_bytes.unwrap_or(u32::MAX);
+        if connect.request_problem_information && most > 100 {
+            connack.reason_text = Some(text.to_owned());
+        }
+        let packet = Packet::ConnAck(Box::new(connack));
         let bytes = packet_bytes(&packet, connect.version);
         effects.push(Effect::Send { conn, packet, bytes });
         effects.push(Effect::Close { conn, reason: Reason::SUCCESS });

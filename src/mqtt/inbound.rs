@@ -10,7 +10,7 @@ use super::packet::{Packet, PacketId, Publish, QoS, Reason, Version};
 use super::promise::{Fate, PromiseId, need};
 use super::session::Inbound;
 use super::size::publish_bytes;
-use super::topic::{check_topic, is_sys};
+use super::topic::{BadTopic, check_topic, is_sys};
 use super::trie::SessionIndex;
 use super::writes::RowKey;
 
@@ -68,11 +68,13 @@ impl Broker {
             return self.protocol_error(index, Reason::PROTOCOL_ERROR); // [MQTT-2.2.1-2], [MQTT-3.3.4-6]
         }
         let topic_is = check_topic(&publish.topic, &self.limits);
-        if topic_is.is_err_and(super::topic::BadTopic::is_malformed) {
+        if topic_is.is_err_and(BadTopic::is_malformed) {
             return self.protocol_error(index, Reason::TOPIC_NAME_INVALID);
         }
         let response_topic = publish.properties.response_topic.as_deref();
-        if response_topic.is_some_and(|topic| check_topic(topic, &self.limits).is_err()) {
+        if response_topic
+            .is_some_and(|topic| check_topic(topic, &self.limits).is_err_and(BadTopic::is_malformed))
+        {
             return self.protocol_error(index, Reason::PROTOCOL_ERROR); // [MQTT-3.3.2-14]
         }
         let refusal = if topic_is.is_err() {

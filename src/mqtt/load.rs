@@ -22,7 +22,8 @@ pub struct Loaded {
     pub local: usize,
     /// Keys of rows that are damaged or of another version. They stay where they are.
     pub unreadable: Vec<Vec<u8>>,
-    /// Rows nobody refers to; the next flush deletes them.
+    /// Rows nobody refers to. The next flush deletes them, unless something is unreadable: it may be
+    /// what refers to them.
     pub orphans: usize,
 }
 
@@ -33,6 +34,7 @@ struct Found {
     inbound: Vec<(u64, PacketId)>,
     queued: BTreeMap<(u64, u64), QueuedRow>,
     local: BTreeMap<u64, Message>,
+    orphans: Vec<RowName>,
 }
 
 impl Broker {
@@ -49,26 +51,36 @@ impl Broker {
         }
         let mut places = Map::default();
         for (number, row) in std::mem::take(&mut found.sessions) {
-            self.restore_session(number, row, &mut places, &mut loaded);
+            if self.restore_session(number, row, &mut places).is_some() {
+                loaded.sessions += 1;
+            } else {
+                found.orphans.push(RowName::Session(number));
+            }
         }
         self.restore_queues(&mut found, &places, &mut loaded);
-        for (session, id) in found.inbound {
+        for (session, id) in std::mem::take(&mut found.inbound) {
             match places.get(&session).and_then(|(index, _)| self.sessions.get_mut(*index)) {
                 Some(session) => {
                     session.inbound.insert(id, Inbound::Held);
                 }
-                None => self.orphan(&RowName::Inbound { session, id }, &mut loaded),
+                None => found.orphans.push(RowName::Inbound { session, id }),
             }
         }
-        for (number, _) in found.bodies {
+        for (number, _) in std::mem::take(&mut found.bodies) {
             if !self.bodies.contains_key(&number) {
-                self.orphan(&RowName::Body(number), &mut loaded);
+                found.orphans.push(RowName::Body(number));
             }
-            self.next_body = self.next_body.max(number.get() + 1);
+            self.next_body = self.next_body.max(number.get().saturating_add(1));
         }
         loaded.local = found.local.len();
         for (row, message) in found.local {
             self.local.restore(row, Arc::new(message));
+        }
+        loaded.orphans = found.orphans.len();
+        if loaded.unreadable.is_empty() {
+            for name in found.orphans {
+                self.writes.delete(RowKey::Orphan(name), None);
+            }
         }
         loaded
     }
@@ -76,7 +88,7 @@ impl Broker {
     fn sort(&mut self, key: &[u8], value: &[u8], found: &mut Found, loaded: &mut Loaded) -> Option<()> {
         match RowName::decode(key)? {
             RowName::Session(number) => {
-                self.next_session = self.next_session.max(number + 1);
+                self.next_session = self.next_session.max(number.saturating_add(1));
                 found.sessions.insert(number, SessionRow::decode(value)?);
             }
             RowName::Retained(topic) => {
@@ -85,26 +97,25 @@ impl Broker {
                     self.retained.insert(Arc::new(message), self.now);
                     loaded.retained += 1;
                 } else {
-                    self.orphan(&RowName::Retained(topic), loaded);
+                    found.orphans.push(RowName::Retained(topic));
                 }
             }
             RowName::Body(number) => {
                 found.bodies.insert(number, Arc::new(decode_message(value)?));
             }
-            RowName::Inbound { session, id } => found.inbound.push((session, id)),
+            RowName::Inbound { session, id } => {
+                self.next_session = self.next_session.max(session.saturating_add(1));
+                found.inbound.push((session, id));
+            }
             RowName::Local(row) => {
                 found.local.insert(row, decode_message(value)?);
             }
             RowName::Queued { session, serial } => {
+                self.next_session = self.next_session.max(session.saturating_add(1));
                 found.queued.insert((session, serial), QueuedRow::decode(value)?);
             }
         }
         Some(())
-    }
-
-    fn orphan(&mut self, name: &RowName, loaded: &mut Loaded) {
-        loaded.orphans += 1;
-        self.writes.delete_named(name.clone());
     }
 
     fn restore_session(
@@ -112,17 +123,16 @@ impl Broker {
         number: u64,
         row: SessionRow,
         places: &mut Map<u64, (usize, u64)>,
-        loaded: &mut Loaded,
-    ) {
+    ) -> Option<()> {
         let client_id: Arc<str> = row.client_id.as_str().into();
         if row.expiry_secs == 0 || self.clients.contains_key(&client_id) {
-            return self.orphan(&RowName::Session(number), loaded);
+            return None;
         }
         let index = self.sessions.insert(Session::new(number, client_id.clone(), row.expiry_secs));
         self.clients.insert(client_id, index);
         places.insert(number, (index, if row.connected { u64::MAX } else { row.sent_below }));
         let since = if row.connected { self.now } else { row.disconnected_at.min(self.now) };
-        let Some(session) = self.sessions.get_mut(index) else { return };
+        let session = self.sessions.get_mut(index)?;
         session.has_row = true;
         session.disconnected_at = since;
         session.will = row.will.map(Box::new);
@@ -141,18 +151,18 @@ impl Broker {
             self.trie.insert(&filter, index, options);
             session.subscriptions.insert(filter, options);
         }
-        loaded.sessions += 1;
         if row.connected {
             // Its life without connection runs from now on, also after a second restart.
             self.save_session(index, None);
         }
+        Some(())
     }
 
     fn restore_queues(&mut self, found: &mut Found, places: &Map<u64, (usize, u64)>, loaded: &mut Loaded) {
         for ((number, serial), row) in std::mem::take(&mut found.queued) {
             let name = RowName::Queued { session: number, serial };
             let Some((index, sent_below)) = places.get(&number).copied() else {
-                self.orphan(&name, loaded);
+                found.orphans.push(name);
                 continue;
             };
             let (message, body, step) = match row.content {
@@ -171,7 +181,7 @@ impl Broker {
             }
             let Some(session) = self.sessions.get_mut(index) else { continue };
             let was = session.queued_bytes;
-            session.next_serial = serial + 1;
+            session.next_serial = serial.saturating_add(1);
             session.push(Entry {
                 serial,
                 message,
@@ -189,12 +199,5 @@ impl Broker {
             self.used.queued_bytes += session.queued_bytes - was;
             loaded.queued += 1;
         }
-    }
-}
-
-impl super::writes::Writes {
-    /// Deletes a row whose owner is not there.
-    fn delete_named(&mut self, name: RowName) {
-        self.delete(RowKey::Orphan(name), None);
     }
 }

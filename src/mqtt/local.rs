@@ -71,7 +71,7 @@ impl Local {
 
     /// A row found at start.
     pub fn restore(&mut self, row: u64, message: Arc<Message>) {
-        self.next_row = self.next_row.max(row + 1);
+        self.next_row = self.next_row.max(row.saturating_add(1));
         self.waiting.push_back(Offer { message, promise: None, row: Some(row), tries: 0 });
     }
 }

@@ -61,7 +61,8 @@ impl RowName {
     }
 
     fn parse(key: &str) -> Option<Self> {
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        // No program counts further; arithmetic on what is read stays in bounds.
+        let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|number| *number < 1 << 62);
         if let Some(topic) = key.strip_prefix(RETAINED) {
             return Some(Self::Retained(topic.to_owned()));
         }

@@ -90,7 +90,7 @@ impl Broker {
             RetainHandling::Never => !v5,
         };
         session.scans.retain(|scan| scan.filter != filter);
-        let scan = (asks && parts.group.is_none()).then(|| Scan { filter, after: None, options });
+        let scan = (asks && parts.group.is_none()).then_some(Scan { filter, after: None, options });
         (Reason(wish.qos as u8), new, scan)
     }
 

@@ -154,7 +154,7 @@ fn maximum_packet_size() {
         let packet_id = if qos == Q0 { 0 } else { 1 + overhead as u16 + qos as u16 };
         let fits = "x".repeat(30 - overhead);
         bench.publish(1, message("t", &fits, qos, packet_id));
-        assert_eq!(bench.payloads(2), [fits.clone()], "{qos:?}");
+        assert_eq!(bench.payloads(2), std::slice::from_ref(&fits), "{qos:?}");
         bench.packet(1, pubrel(packet_id.max(1)));
         bench.publish(1, message("t", &format!("{fits}x"), qos, packet_id));
         assert!(bench.got(2).is_empty(), "[MQTT-3.1.2-24] {qos:?}");

@@ -294,10 +294,10 @@ impl World {
                 client.done(id);
             }
             Packet::PubRec { id, .. } => {
-                if let Some(out) = client.out.get_mut(&id.get()) {
-                    if let Out::Publish(publish) = std::mem::replace(out, Out::Released) {
-                        self.acknowledged.push(String::from_utf8_lossy(&publish.payload).into_owned());
-                    }
+                if let Some(out) = client.out.get_mut(&id.get())
+                    && let Out::Publish(publish) = std::mem::replace(out, Out::Released)
+                {
+                    self.acknowledged.push(String::from_utf8_lossy(&publish.payload).into_owned());
                 }
                 self.packet(at, pubrel(id.get()));
             }
