@@ -78,13 +78,11 @@ impl EventBusMetrics {
     }
 
     /// Messages dropped for `reason`, one of a few fixed words.
-    #[must_use]
     pub fn dropped(&self, reason: &'static str) -> Counter {
         counter!("kubeedge_eventbus_dropped_total", "reason" => reason)
     }
 
     /// Connections refused or ended for `reason`, one of a few fixed words.
-    #[must_use]
     pub fn refused(&self, reason: &'static str) -> Counter {
         counter!("kubeedge_eventbus_refused_total", "reason" => reason)
     }

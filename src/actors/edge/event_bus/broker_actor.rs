@@ -169,7 +169,8 @@ impl EventBus {
 
     fn run_effects(&mut self) {
         let mut encoded = Encoded::default();
-        for effect in std::mem::take(&mut self.effects) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Deliver { .. } => self.send_message(&effect, &mut encoded),
                 Effect::Send { conn, packet, .. } => self.send(conn, &packet),
@@ -197,6 +198,8 @@ impl EventBus {
                 }),
             }
         }
+        // Its memory serves the next input.
+        self.effects = effects;
     }
 
     fn touch(&mut self, conn: Conn) {
@@ -252,7 +255,9 @@ impl EventBus {
         };
         let shared = encoded.of(message, *expiry_left_secs, connection.version);
         shared.write(&header, &message.payload, &mut connection.wire.out.borrow_mut());
-        self.touch(*conn);
+        if !std::mem::replace(&mut connection.is_touched, true) {
+            self.touched.push(*conn);
+        }
     }
 
     pub(super) fn open(&mut self, newcomer: Newcomer) {

@@ -31,6 +31,8 @@ pub struct Pump<S> {
     pub needs_flush: bool,
     /// Nothing more can be read: a broken protocol.
     pub deaf: bool,
+    /// Nothing more will be written, and the peer knows it.
+    pub shut: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
@@ -98,6 +100,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+    /// Ends the way out, then listens until the peer ends its own: closing at once would make the
+    /// system throw away what the peer has not read yet, our last words with it. The actor cuts a
+    /// peer that does not hear.
+    fn leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.shut {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        for _ in 0..TURNS {
+            let mut scratch = self.gate.scratch.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Pump<S> {
     type Output = ();
 
@@ -117,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Pump<S> {
                 if !is_written {
                     return Poll::Pending;
                 }
-                return Pin::new(&mut me.io).poll_shutdown(cx).map(|_| ());
+                return me.leave(cx);
             }
             let is_slow = !is_written && me.wire.out.borrow().len() > UNWRITTEN_BYTES;
             if me.deaf || is_slow || !me.wire.may_read.get() {

@@ -68,6 +68,7 @@ where
         gate: Rc::clone(gate),
         needs_flush: false,
         deaf: false,
+        shut: false,
     };
     actix::spawn(pump);
     (conn, wire)

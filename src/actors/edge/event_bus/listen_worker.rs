@@ -290,7 +290,7 @@ where
     }
     let gate = Rc::clone(gate);
     let deaf = broken.is_some();
-    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf });
+    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false });
 }
 
 async fn identify(

@@ -59,6 +59,8 @@ use crate::telemetry::event_bus::EventBusMetrics;
 
 /// Housekeeping: keep-alives, retries, figures.
 const TICK: Duration = Duration::from_secs(1);
+/// A deadline that has passed waits so long all the same: no turn follows at once on another.
+const MIN_WAIT_MS: u64 = 5;
 /// Topics of this node (protocol section 7.6).
 const LOCAL_FILTERS: [&str; 6] = [
     "$hw/events/upload/#",
@@ -101,7 +103,7 @@ pub struct EventBus {
     tasks: Vec<JoinHandle<()>>,
     /// `None`: no broker inside, or the store could not be read.
     broker: Option<Broker>,
-    connections: HashMap<Conn, Connection>,
+    connections: HashMap<Conn, Connection, foldhash::fast::RandomState>,
     touched: Vec<Conn>,
     effects: Vec<Effect>,
     writes: StoreQueue,
@@ -142,7 +144,7 @@ impl EventBus {
             gate,
             tasks: Vec::new(),
             broker: None,
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             touched: Vec::new(),
             effects: Vec::new(),
             writes: StoreQueue::default(),
@@ -272,7 +274,7 @@ impl ActorFuture<EventBus> for Turns {
         let next = bus.broker.as_ref().and_then(Broker::next_deadline);
         if self.timer.as_ref().map(|(at, _)| *at) != next {
             self.timer = next.map(|at| {
-                let wait = u64::try_from(at.saturating_sub(unix_ms())).unwrap_or_default();
+                let wait = u64::try_from(at.saturating_sub(unix_ms())).unwrap_or_default().max(MIN_WAIT_MS);
                 (at, Box::pin(sleep_until(Instant::now() + Duration::from_millis(wait))))
             });
             if let Some((_, timer)) = &mut self.timer

@@ -118,9 +118,18 @@ impl Inbox {
         }
     }
 
+    /// Ends the connections that nobody has looked at, too: they came while the actor was down.
     pub fn close(&self) {
         self.closed.set(true);
-        self.events.borrow_mut().clear();
+        for event in self.take() {
+            let wire = match event {
+                Event::Open(newcomer) => newcomer.wire,
+                Event::Dialled(Ok((_, wire))) => wire,
+                _ => continue,
+            };
+            wire.cut.set(true);
+            wire.wake();
+        }
         self.actor.borrow_mut().take();
     }
 
