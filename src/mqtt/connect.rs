@@ -186,7 +186,12 @@ impl Broker {
             effects.push(Effect::Close { conn: old, reason: Reason::SESSION_TAKEN_OVER });
             self.unlink(index, WillIs::Due, effects);
         }
-        // It may have ended with its connection.
+        // It may have ended with its connection, or its time is up and the timer is late.
+        if let Some(index) = self.clients.get(client_id).copied()
+            && self.sessions.get(index).and_then(|s| s.expires_at).is_some_and(|at| at <= self.now)
+        {
+            self.end_session(index, effects);
+        }
         if let Some(index) = self.clients.get(client_id).copied() {
             if connect.clean_start {
                 self.end_session(index, effects);
@@ -194,6 +199,7 @@ impl Broker {
                 self.cancel_timers(index);
                 if let Some(session) = self.sessions.get_mut(index) {
                     session.expiry_secs = expiry_secs;
+                    session.was_durable |= expiry_secs > 0;
                     session.will = None; // Its delay has not passed [MQTT-3.1.3-9].
                 }
                 return true;
@@ -332,12 +338,12 @@ impl Broker {
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let inbound = std::mem::take(&mut session.inbound);
         let client_id = session.client_id.clone();
-        let has_row = session.has_row;
+        let (has_row, was_durable) = (session.has_row, session.was_durable);
         for filter in subscriptions.keys() {
             self.trie.remove(filter, index);
         }
         for (id, state) in inbound {
-            if has_row {
+            if was_durable {
                 match state {
                     Inbound::Writing(_) => self.forget_row(RowKey::Inbound { session: at, id }, effects),
                     Inbound::Held => self.writes.delete(RowKey::Inbound { session: at, id }, None),

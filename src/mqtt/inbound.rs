@@ -206,7 +206,7 @@ impl Broker {
     fn pubrel(&mut self, index: SessionIndex, id: PacketId, effects: &mut Vec<Effect>) {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let at = session.at(index);
-        let durable = session.has_row;
+        let durable = session.was_durable;
         match session.inbound.get(&id).copied() {
             None => {
                 let v5 = self.version(index) == Some(Version::V5);

@@ -125,7 +125,9 @@ impl Broker {
         places: &mut Map<u64, (usize, u64)>,
     ) -> Option<()> {
         let client_id: Arc<str> = row.client_id.as_str().into();
-        if row.expiry_secs == 0 || self.clients.contains_key(&client_id) {
+        // A session that ended with its connection comes back only to publish its will.
+        let has_ended = row.expiry_secs == 0 && (!row.connected || row.will.is_none());
+        if has_ended || self.clients.contains_key(&client_id) {
             return None;
         }
         let index = self.sessions.insert(Session::new(number, client_id.clone(), row.expiry_secs));
@@ -133,7 +135,7 @@ impl Broker {
         places.insert(number, (index, if row.connected { u64::MAX } else { row.sent_below }));
         let since = if row.connected { self.now } else { row.disconnected_at.min(self.now) };
         let session = self.sessions.get_mut(index)?;
-        session.has_row = true;
+        (session.has_row, session.was_durable) = (true, true);
         session.disconnected_at = since;
         session.will = row.will.map(Box::new);
         if let Some(will) = &session.will {
@@ -151,7 +153,7 @@ impl Broker {
             self.trie.insert(&filter, index, options);
             session.subscriptions.insert(filter, options);
         }
-        if row.connected {
+        if row.connected && row.expiry_secs > 0 {
             // Its life without connection runs from now on, also after a second restart.
             self.save_session(index, None);
         }

@@ -141,6 +141,8 @@ pub struct Session {
     pub disconnected_at: i64,
     /// Its row is or may be on disk.
     pub has_row: bool,
+    /// It is or was one that survives: ids of it may be on disk.
+    pub was_durable: bool,
     /// Mark of the last message routed to it, and the place among the targets.
     pub routed: (u64, usize),
 }
@@ -165,6 +167,7 @@ impl Session {
             expires_at: None,
             disconnected_at: 0,
             has_row: false,
+            was_durable: expiry_secs > 0,
             routed: (0, 0),
         }
     }

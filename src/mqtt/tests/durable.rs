@@ -333,6 +333,40 @@ fn the_will_of_a_kept_session_survives_the_broker() {
 }
 
 #[test]
+fn the_will_of_a_clean_session_too() {
+    for (version, says_goodbye) in [(Version::V3, false), (Version::V5, false), (Version::V5, true)] {
+        let mut bench = Bench::new();
+        bench.connect(1, Connect { will: Some(will("w", 30)), ..connect(version, "x") });
+        bench.subscribe(1, "#", Q2);
+        bench.connect(2, kept("watcher", 100));
+        bench.subscribe(2, "w", Q1);
+        assert_eq!(bench.keys("mqtt/session/"), 2);
+        if says_goodbye {
+            bench.packet(1, Packet::Disconnect { reason: Reason::SUCCESS, session_expiry_secs: None });
+            assert_eq!(bench.keys("mqtt/session/"), 1);
+        }
+        bench.crash(Limits::default());
+        assert_eq!((bench.broker.figures().sessions, bench.broker.figures().subscriptions), (1, 1));
+        assert_eq!(bench.keys("mqtt/session/"), 1);
+        bench.connect(3, kept("watcher", 100));
+        assert_eq!(bench.payloads(3).len(), usize::from(!says_goodbye));
+        assert!(!bench.connect(4, kept("x", 100)).session_present);
+    }
+}
+
+#[test]
+fn a_session_whose_time_is_up_is_not_resumed_before_the_timer() {
+    let mut bench = Bench::new();
+    bench.connect(1, Connect { will: Some(will("w", 50)), ..kept("x", 5) });
+    bench.connect(2, connect(Version::V5, "watcher"));
+    bench.subscribe(2, "w", Q0);
+    bench.input(Input::Gone { conn: 1 });
+    bench.now += 5_000;
+    assert!(!bench.connect(3, kept("x", 5)).session_present);
+    assert_eq!(bench.payloads(2), ["gone"]);
+}
+
+#[test]
 fn a_session_that_ends_leaves_nothing() {
     let mut bench = Bench::new();
     bench.connect(1, kept("x", 100));

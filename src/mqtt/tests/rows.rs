@@ -153,7 +153,7 @@ fn damaged_rows_do_not_hide_the_others() {
         bench.disk.insert(name.encode(), value);
     }
     let loaded = bench.crash(Limits::default());
-    assert_eq!(loaded.unreadable, [at.1.clone()]);
+    assert_eq!(loaded.unreadable, std::slice::from_ref(&at.1));
     assert_eq!((loaded.sessions, loaded.queued, loaded.orphans), (1, 1, 2));
     bench.connect(2, kept("a", 1000));
     assert_eq!(bench.payloads(2), ["n"]);

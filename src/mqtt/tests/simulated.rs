@@ -504,7 +504,7 @@ impl Client {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_acknowledged_is_lost_and_qos_2_comes_once(
@@ -517,9 +517,4 @@ proptest! {
         world.finish();
         world.check();
     }
-}
-
-/// More for a night run: `MQTT_CASES=100000`.
-fn cases() -> u32 {
-    std::env::var("MQTT_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
 }
