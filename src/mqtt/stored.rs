@@ -58,6 +58,7 @@ impl Broker {
 
     pub(super) fn stored(&mut self, seq: u64, effects: &mut Vec<Effect>) {
         while let Some(changes) = self.writes.answered(seq) {
+            let mut local = Vec::new();
             for (key, change) in changes {
                 for promise in change.promises {
                     self.settle(promise, true, effects);
@@ -66,10 +67,14 @@ impl Broker {
                     RowKey::Queued { session, serial } if change.put => {
                         self.queued_stored(session, serial, effects);
                     }
-                    RowKey::Local(row) => self.local_stored(row, true),
+                    RowKey::Local(row) => local.push(row),
                     RowKey::Session(at) if change.put => self.session_stored(at, change.conn, effects),
                     _ => {}
                 }
+            }
+            local.sort_unstable(); // As they came.
+            for row in local {
+                self.local_stored(row, true);
             }
         }
     }
@@ -109,8 +114,12 @@ impl Broker {
             // Bodies last: whether they are still needed depends on the entries.
             let (bodies, others): (Vec<_>, Vec<_>) =
                 changes.into_iter().partition(|(key, _)| matches!(key, RowKey::Body(_)));
+            let mut touched = Vec::new();
             for (key, mut change) in others {
                 let waited = std::mem::take(&mut change.promises);
+                if let RowKey::Queued { session, .. } = &key {
+                    touched.push(*session);
+                }
                 self.undo(key, change, waited.is_empty(), effects);
                 for promise in waited {
                     self.settle(promise, false, effects);
@@ -120,6 +129,12 @@ impl Broker {
                 let RowKey::Body(number) = key else { continue };
                 if self.bodies.contains_key(&number) || !change.put {
                     self.writes.again(key, change, self.now);
+                }
+            }
+            // Only now: an entry that is about to be taken back must not be sent.
+            for at in touched {
+                if self.session_of(at).is_some() {
+                    self.pump(at.index, effects);
                 }
             }
         }
@@ -143,7 +158,6 @@ impl Broker {
                     self.drop_entry(index, place, effects);
                 }
                 self.release_body(body, effects);
-                self.pump(index, effects);
             }
             RowKey::Inbound { .. } if change.put || !nobody_waited => {}
             RowKey::Local(row) if change.put => self.local_stored(*row, false),
