@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Group and version of Device, DeviceModel and DeviceStatus (protocol section 7.1).
+pub const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
+
 /// A device: its namespace and name. On the wire `{namespace}/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId {
