@@ -14,11 +14,10 @@ use crate::mqtt::codec::{CodecError, PublishHeader, SharedPublish, encode};
 use crate::mqtt::{
     Access, Broker, Effect, Input, Limits, Message, PREFIXES, Packet, QoS, Reason, TopicAlias, Version,
 };
-use crate::store::{Row, StoreError};
+use crate::store::{Row, StoreError, scan_all};
 
 /// A connection that was told to end may still read what waits for it so long.
 const ENDING_MS: u64 = 5_000;
-const PAGE: usize = 500;
 
 /// A client of the broker inside.
 pub struct Connection {
@@ -129,16 +128,7 @@ impl EventBus {
     fn broker_rows(&self) -> Result<Vec<Row>, StoreError> {
         let mut all: Vec<Row> = Vec::new();
         for (table, prefix) in PREFIXES {
-            let mut after: Option<Vec<u8>> = None;
-            loop {
-                let rows = self.store.scan(table, prefix.as_bytes(), after.as_deref(), PAGE)?;
-                after = rows.last().map(|(key, _)| key.clone());
-                let is_last = rows.len() < PAGE;
-                all.extend(rows);
-                if is_last {
-                    break;
-                }
-            }
+            scan_all(&*self.store, table, prefix, |rows| all.extend(rows))?;
         }
         Ok(all)
     }
@@ -382,14 +372,14 @@ impl EventBus {
     pub(super) fn publish(&mut self, publication: Publication) {
         let Publication { topic, payload, retain } = publication;
         let retain = retain || self.config.mqtt_retain;
-        if self.external.is_some() {
-            self.external_publish(&topic, payload.clone(), retain);
-        }
         let qos = match self.config.mqtt_qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             _ => QoS::ExactlyOnce,
         };
+        if self.external.is_some() {
+            self.external_publish(&topic, payload.clone(), qos, retain);
+        }
         self.input(Input::Publish { topic: topic.into(), payload, qos, retain });
     }
 
