@@ -2,13 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test lint bench clean
+.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: build ## cloudcore, an edge node on a private containerd, a pod; says what to try next
 	@deploy/tools.sh run
@@ -34,6 +34,16 @@ bench: ## what the main job costs, as the table of BENCHMARKS.md (about 7 minute
 	@deploy/tools.sh build
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench main_job
+
+bench-mqtt: ## the internal broker beside Debian's Mosquitto (about 20 minutes, quiet machine); ARGS='--help'
+	@deploy/tools.sh build
+	@deploy/tools.sh bench
+	@$(ROCKSDB) cargo bench --locked --bench broker -- $(ARGS)
+
+bench-devices: ## from MQTT to DeviceStatus and back, and 1,000 devices (about 5 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) cargo bench --locked --bench devices
 
 clean: ## build output
 	@cargo clean

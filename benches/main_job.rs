@@ -17,9 +17,13 @@
 mod bare;
 #[path = "../tests/it/harness/mod.rs"]
 mod harness;
-#[path = "main_job/machine.rs"]
+#[path = "world/machine.rs"]
 mod machine;
-#[path = "main_job/world.rs"]
+#[path = "world/pods.rs"]
+mod pods;
+#[path = "world/report.rs"]
+mod report;
+#[path = "world/kubernetes.rs"]
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -31,11 +35,12 @@ use harness::process::PATIENCE;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
-use machine::{Cost, costs, megabytes, quantile};
+use machine::{costs, megabytes, quantile};
+use pods::{create, delete, is_running, sleeper};
+use report::{memory, row, seconds};
 use serde_json::json;
-use world::Watch;
+use world::{EDGE_SETTINGS, Watch};
 
-pub const IMAGE: &str = "registry.local/hello:1";
 const NODE: &str = "edge-1";
 /// Pods one by one, pods at once, starts of each program.
 const PODS: usize = 20;
@@ -49,37 +54,6 @@ const OUTAGE: Duration = Duration::from_secs(20);
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(run());
-}
-
-/// A pod without volumes whose container ends as soon as it is told to.
-pub fn sleeper(name: &str) -> Pod {
-    let script = "trap 'exit 0' TERM; while true; do sleep 3600 & wait $!; done";
-    let pod = json!({
-        "metadata": {"name": name},
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "automountServiceAccountToken": false,
-            "containers": [{
-                "name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
-                "command": ["/bin/sh", "-c", script],
-            }],
-        },
-    });
-    serde_json::from_value(pod).unwrap()
-}
-
-fn row(what: &str, ours: &str, peer: &str) {
-    println!("| {what} | {ours} | {peer} |");
-}
-
-fn seconds(samples: &[f64]) -> String {
-    let at = |q| quantile(samples, q);
-    format!("{:.3} s, p90 {:.3}, p99 {:.3}, n {}", at(0.5), at(0.9), at(0.99), samples.len())
-}
-
-fn memory(cost: &Cost) -> String {
-    let Cost { rss, pss, private, anonymous, threads, .. } = cost;
-    format!("{rss:.1} / {pss:.1} / {private:.1} / {anonymous:.1} MiB, {threads} threads")
 }
 
 async fn run() {
@@ -122,13 +96,15 @@ async fn edge_starts(cloud: &Cloud, client: &Client, dir: &Path, containerd: &Co
     for n in 0..STARTS {
         let name = format!("join-{n}");
         let (edge, took) =
-            world::first_join(cloud, client, &dir.join(&name), &name, containerd.socket()).await;
+            world::first_join(cloud, client, &dir.join(&name), &name, containerd.socket(), EDGE_SETTINGS)
+                .await;
         joins.push(took);
         drop(edge);
         nodes.delete(&name, &DeleteParams::default()).await.unwrap();
     }
     row("edgecore start to node Ready, first join", &seconds(&joins), "1.9 s, n 1");
-    let (mut edge, _) = world::first_join(cloud, client, &dir.join("e"), NODE, containerd.socket()).await;
+    let (mut edge, _) =
+        world::first_join(cloud, client, &dir.join("e"), NODE, containerd.socket(), EDGE_SETTINGS).await;
     let mut restarts = Vec::new();
     for _ in 0..STARTS {
         restarts.push(world::warm_restart(client, &mut edge, NODE).await);
@@ -145,28 +121,6 @@ fn idle(cloud: &Cloud, edge: &Edge, pods: &str, cloud_peer: &str, edge_peer: &st
     row(&format!("cloudcore with its API idle, 1 node, {pods}: {what}"), &memory(&cloud), cloud_peer);
     row(&format!("edgecore idle CPU, {pods}"), &format!("{:.2} % of a core", edge.cpu), edge_cpu);
     row(&format!("cloudcore idle CPU, {pods}"), &format!("{:.2} % of a core", cloud.cpu), "-");
-}
-
-fn is_running(pod: &Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-}
-
-/// Posts a pod: seconds from the answer to Running in the watch.
-async fn create(pods: &Api<Pod>, name: &str) -> f64 {
-    let mut watch = Watch::open(pods).await;
-    pods.create(&PostParams::default(), &sleeper(name)).await.unwrap();
-    let begun = Instant::now();
-    watch.until(|pod, _| pod.name_any() == name && is_running(pod)).await;
-    begun.elapsed().as_secs_f64()
-}
-
-/// Deletes a pod: seconds from the request until it is gone.
-async fn delete(pods: &Api<Pod>, name: &str) -> f64 {
-    let mut watch = Watch::open(pods).await;
-    let begun = Instant::now();
-    pods.delete(name, &DeleteParams::default()).await.unwrap();
-    watch.until(|pod, deleted| pod.name_any() == name && deleted).await;
-    begun.elapsed().as_secs_f64()
 }
 
 async fn one_by_one(client: &Client, containerd: &Containerd) {

@@ -2,10 +2,11 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
-#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto, paho-mqtt
+#   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto and its clients, Python packages
+#   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
-# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. Python packages of the tests
-# go to $KUBEEDGE_CACHE/venv, whose python is printed by: deploy/tools.sh python
+# of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
+# deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
@@ -35,20 +36,25 @@ for_run() {
   want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
   want curl command -v curl
 }
-for_test() {
-  want openssl command -v openssl
-  want prometheus command -v promtool
+for_bench() { # The broker to compare with. Debian starts it when it is installed; we start our own.
   want mosquitto test -x /usr/sbin/mosquitto
   want mosquitto-clients command -v mosquitto_pub
+}
+for_test() {
+  for_bench
+  want openssl command -v openssl
+  want prometheus command -v promtool
   want python3-venv python3 -c 'import ensurepip'
 }
-# Clients that are not ours, in a folder of their own.
-install_python() {
-  "$cache/venv/bin/python" -c 'import paho.mqtt; assert paho.mqtt.__version__ == "2.1.0"' 2>/dev/null && return
-  echo "fetching paho-mqtt" >&2
+# Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
+python_venv() {
+  local wanted=$(dirname "$0")/test-requirements.txt have=$cache/venv/test-requirements.txt
+  cmp -s "$wanted" "$have" && "$cache/venv/bin/python" -c pass 2>/dev/null && return
+  echo "fetching the Python packages of $wanted" >&2
   mkdir -p "$cache"
   python3 -m venv "$cache/venv"
-  "$cache/venv/bin/pip" install -q paho-mqtt==2.1.0
+  "$cache/venv/bin/pip" install -q -r "$wanted"
+  cp "$wanted" "$have"
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -89,8 +95,9 @@ install_kubectl() {
 case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; install_python ;;
+  bench) for_bench; install_packages ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|kubectl|python" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python" >&2; exit 64 ;;
 esac

@@ -22,7 +22,7 @@ pub struct Bare {
 impl Bare {
     pub async fn new(containerd: &Containerd) -> Self {
         let runtime = CriClient::new(&containerd.endpoint(), Duration::from_secs(60)).unwrap();
-        let image = runtime.image_status(super::IMAGE.to_owned()).await.unwrap().unwrap().id;
+        let image = runtime.image_status(super::pods::IMAGE.to_owned()).await.unwrap().unwrap().id;
         let files = containerd.dir().join("bare");
         std::fs::create_dir_all(&files).unwrap();
         let host = HostContext {
@@ -45,7 +45,7 @@ impl Bare {
     /// Seconds of RunPodSandbox + CreateContainer + StartContainer, then of StopContainer +
     /// StopPodSandbox + RemovePodSandbox.
     pub async fn pod(&self, name: &str) -> (f64, f64) {
-        let mut pod: Pod = super::sleeper(name);
+        let mut pod: Pod = super::pods::sleeper(name);
         pod.metadata.namespace = Some("bare".into());
         pod.metadata.uid = Some(uuid::Uuid::new_v4().to_string());
         let sandbox = spec::sandbox_config(&pod, &self.host, 0).unwrap();

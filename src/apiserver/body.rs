@@ -8,6 +8,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::custom;
 use super::errors::ApiError;
 use super::kinds::Kind;
 use super::query::{FieldValidation, content_type};
@@ -189,16 +190,20 @@ pub fn check_fields(
     object: &mut Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, ApiError> {
-    strip_nulls(object);
-    let Some(report) = (kind.hooks.check)(&kind.api_version(), kind.kind, object) else {
-        return Ok(Vec::new());
+    let schema = custom::of(kind)?;
+    let report = if let Some(crd) = schema {
+        custom::tidy(crd, object)
+    } else {
+        strip_nulls(object);
+        match (kind.hooks.check)(&kind.api_version(), kind.kind, object) {
+            Some(report) => report,
+            None => return Ok(Vec::new()),
+        }
     };
     let cannot = |why: String| {
         ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {why}",
-            kind.kind,
-            kind.api_version(),
-            kind.kind
+            kind.kind, kind.version, kind.kind
         ))
     };
     if let Some((path, why)) = report.wrong_type {
@@ -212,15 +217,17 @@ pub fn check_fields(
     if validation == FieldValidation::Strict {
         return Err(cannot(format!("strict decoding error: {}", warnings.join(", "))));
     }
-    // Back to front, so that positions in arrays stay true.
-    for path in report.unknown_fields.iter().rev() {
-        prune(object, path);
+    if schema.is_none() {
+        // Back to front, so that positions in arrays stay true.
+        for path in report.unknown_fields.iter().rev() {
+            prune(object, path);
+        }
     }
     Ok(if validation == FieldValidation::Warn { warnings } else { Vec::new() })
 }
 
 /// Typed decoding takes null for absent.
-fn strip_nulls(value: &mut Value) {
+pub(super) fn strip_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, member| !member.is_null());
@@ -232,20 +239,19 @@ fn strip_nulls(value: &mut Value) {
 }
 
 /// Removes the member that `spec.containers[0].imagee` names; does nothing if it is not there.
-fn prune(object: &mut Value, path: &str) {
-    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut at = object;
-    for part in parents.split('.').filter(|part| !part.is_empty()) {
-        let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
-        let Some(next) = at.get_mut(name) else { return };
-        at = next;
-        for index in indexes.split('[').filter_map(|text| text.trim_end_matches(']').parse::<usize>().ok()) {
-            let Some(next) = at.get_mut(index) else { return };
-            at = next;
-        }
+pub(super) fn prune(object: &mut Value, path: &str) {
+    // A name may have dots itself; known fields have none.
+    if object.as_object_mut().is_some_and(|map| map.remove(path).is_some()) {
+        return;
     }
-    if let Some(map) = at.as_object_mut() {
-        map.remove(last);
+    let Some((part, rest)) = path.split_once('.') else { return };
+    let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
+    let mut at = object.get_mut(name);
+    for index in indexes.split('[').filter_map(|text| text.trim_end_matches(']').parse::<usize>().ok()) {
+        at = at.and_then(|list| list.get_mut(index));
+    }
+    if let Some(next) = at {
+        prune(next, rest);
     }
 }
 
@@ -264,6 +270,9 @@ mod tests {
             prune(&mut value, path);
         }
         assert_eq!(value, json!({"spec": {"containers": [{"a": 1}, {"c": {}}]}}));
+        let mut dotted = json!({"metadata": {"labels": {"app": "a"}, "labels.app": "b"}});
+        prune(&mut dotted, "metadata.labels.app");
+        assert_eq!(dotted, json!({"metadata": {"labels": {"app": "a"}}}));
     }
 
     #[test]

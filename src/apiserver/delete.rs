@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::errors::ApiError;
-use super::kinds::{Kind, NAMESPACES, PODS};
+use super::kinds::{self, DEVICES, DEVICESTATUSES, Kind, NAMESPACES, PODS};
 use super::namespaces;
 use super::object::{self, Stored};
 use super::tx::Tx;
@@ -79,7 +79,7 @@ pub fn delete(
     let grace = grace_secs(kind, &value, options);
     let waits = grace > 0 || object::has_finalizers(&value) || kind.id == NAMESPACES;
     if !waits {
-        return Ok(Deleted::Gone(tx.remove(kind, found)?));
+        return Ok(Deleted::Gone(remove(tx, kind, found)?));
     }
     if object::is_deleting(&value) {
         let current = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
@@ -122,11 +122,32 @@ pub fn finish_if_due(tx: &mut Tx<'_>, kind: &'static Kind, stored: &Arc<Stored>)
     if grace.unwrap_or(0) > 0 {
         return Ok(false);
     }
-    tx.remove(kind, stored)?;
+    remove(tx, kind, stored)?;
     if kind.namespaced {
         namespaces::settle(tx, &stored.namespace)?;
     }
     Ok(true)
+}
+
+/// Removes an object, and a Device's DeviceStatus with it: in a cluster the garbage collector does
+/// that, because the one owns the other. (There it also takes one whose Device of that name was an
+/// earlier one; so the uid does not count.)
+fn remove(tx: &mut Tx<'_>, kind: &'static Kind, found: &Arc<Stored>) -> Result<Arc<Stored>, ApiError> {
+    let gone = tx.remove(kind, found)?;
+    let statuses = kinds::at(DEVICESTATUSES);
+    if kind.id == DEVICES
+        && let Some(status) = tx.get(statuses, &found.namespace, &found.name)
+        && is_owned(&status.value()?, kind, &found.name)
+    {
+        delete(tx, statuses, &status, &Options::default())?;
+    }
+    Ok(gone)
+}
+
+fn is_owned(value: &Value, kind: &Kind, name: &str) -> bool {
+    let is = |owner: &Value, field: &str, want: &str| owner.get(field).and_then(Value::as_str) == Some(want);
+    let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|owner| is(owner, "kind", kind.kind) && is(owner, "name", name))
 }
 
 fn preconditions(kind: &Kind, value: &Value, options: &Options) -> Result<(), ApiError> {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::custom;
 use crate::kube::patch::PatchError;
 use crate::kube::schema::Report;
 use crate::kube::validate::FieldError;
@@ -26,7 +27,8 @@ pub struct Kind {
     pub nature: Nature,
     /// A PUT on a name that does not exist creates it (leases, events).
     pub create_on_update: bool,
-    /// `metadata.generation` counts changes of everything but metadata and status.
+    /// `metadata.generation` counts changes of everything but metadata, and but status where that
+    /// is a subresource.
     pub generation: bool,
     /// Deleting answers with the object instead of a `Status`.
     pub returns_deleted: bool,
@@ -74,7 +76,7 @@ pub struct Field {
     pub absent: &'static str,
 }
 
-/// What is known about the content of a kind. Custom resources bring their own later.
+/// What is known about the content of a kind.
 #[derive(Debug)]
 pub struct Hooks {
     pub check: fn(&str, &str, &Value) -> Option<Report>,
@@ -86,6 +88,8 @@ pub struct Hooks {
     pub strategic: Option<StrategicPatch>,
     /// A write to `/status` leaves labels, annotations and finalizers alone (custom resources).
     pub status_keeps_metadata: bool,
+    /// A PUT need not say which version it replaces.
+    pub unconditional_update: bool,
 }
 
 /// [`patch::strategic`].
@@ -99,6 +103,7 @@ static BUILT_IN: Hooks = Hooks {
     name: validate::name,
     strategic: Some(patch::strategic),
     status_keeps_metadata: false,
+    unconditional_update: true,
 };
 
 static SCHEMALESS: Hooks = Hooks {
@@ -109,6 +114,19 @@ static SCHEMALESS: Hooks = Hooks {
     name: validate::name,
     strategic: None,
     status_keeps_metadata: true,
+    unconditional_update: true,
+};
+
+/// Kinds whose rules stand in `config/crds/`. Their fields are checked by [`custom::tidy`].
+static CUSTOM: Hooks = Hooks {
+    check: |_, _, _| None,
+    defaults: custom::set_defaults,
+    create: custom::create,
+    update: custom::update,
+    name: validate::name,
+    strategic: None,
+    status_keeps_metadata: true,
+    unconditional_update: false,
 };
 
 const BASE: Kind = Kind {
@@ -150,9 +168,13 @@ pub const SERVICEACCOUNTS: usize = 5;
 pub const EVENTS: usize = 6;
 /// Position of leases in [`KINDS`].
 pub const LEASES: usize = 7;
+/// Position of devices in [`KINDS`].
+pub const DEVICES: usize = 14;
+/// Position of devicestatuses in [`KINDS`].
+pub const DEVICESTATUSES: usize = 16;
 
 /// Every kind. Positions are only used inside one run: the store knows kinds by group and plural.
-pub static KINDS: [Kind; 14] = [
+pub static KINDS: [Kind; 17] = [
     Kind {
         kind: "Namespace",
         plural: "namespaces",
@@ -296,7 +318,25 @@ pub static KINDS: [Kind; 14] = [
         "selfsubjectrulesreview",
         13,
     ),
+    Kind {
+        fields: &[field("spec.nodeName", &["/spec/nodeName"])],
+        ..device("Device", "devices", "device", &["dev"], DEVICES)
+    },
+    device("DeviceModel", "devicemodels", "devicemodel", &["devmodel"], 15),
+    device("DeviceStatus", "devicestatuses", "devicestatus", &["devstatus"], DEVICESTATUSES),
 ];
+
+/// A kind of `config/crds/`. A test compares the two.
+const fn device(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short_names: &'static [&'static str],
+    id: usize,
+) -> Kind {
+    let (group, version) = ("devices.kubeedge.io", "v1beta1");
+    Kind { group, version, kind, plural, singular, short_names, hooks: &CUSTOM, generation: true, id, ..BASE }
+}
 
 const fn review(
     group: &'static str,
@@ -396,6 +436,8 @@ mod tests {
             (SERVICEACCOUNTS, "serviceaccounts"),
             (EVENTS, "events"),
             (LEASES, "leases"),
+            (DEVICES, "devices"),
+            (DEVICESTATUSES, "devicestatuses"),
         ] {
             assert_eq!(at(id).plural, plural);
         }

@@ -5,7 +5,9 @@
 //! [`registry`] holds what is and what is being committed, [`core`] commits. What is served is the
 //! table in [`kinds`]: a new kind is one entry there.
 //!
-//! Not served yet: server-side apply, custom resource definitions, schemas for `kubectl explain`,
+//! [`custom`] serves the kinds of `config/crds/` by what those files say.
+//!
+//! Not served yet: server-side apply, custom resource definitions of others, schemas for `kubectl explain`,
 //! RBAC, `pods/log` and `pods/exec`.
 
 mod admission;
@@ -13,6 +15,7 @@ pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod core;
+pub mod custom;
 pub mod delete;
 pub mod discovery;
 pub mod errors;

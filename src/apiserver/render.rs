@@ -6,10 +6,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::custom;
 use super::errors::ApiError;
 use super::kinds::Kind;
 use super::object::Stored;
 use super::query::{Encoding, Shape, Wanted};
+use crate::kube::crd::PrinterColumn;
 use crate::kube::table;
 
 /// `metadata` of a list.
@@ -157,7 +159,10 @@ impl Renderer {
     }
 
     fn row(&self, object: &Value) -> Value {
-        let cells = table::cells(self.kind.kind, object, self.now);
+        let cells = match custom::of(self.kind) {
+            Ok(Some(crd)) => crd.cells(object, self.now),
+            _ => table::cells(self.kind.kind, object, self.now),
+        };
         match self.include_object.as_deref() {
             Some("None") => json!({"cells": cells}),
             Some("Object") => json!({"cells": cells, "object": object}),
@@ -166,21 +171,32 @@ impl Renderer {
     }
 
     fn table(&self, meta: Value, rows: Vec<Value>, columns: bool) -> Value {
-        let columns: Vec<Value> = if columns {
-            let column = |column: &table::Column| {
-                json!({
-                    "name": column.name, "type": column.kind, "format": column.format,
-                    "description": column.description, "priority": column.priority,
-                })
-            };
-            table::columns(self.kind.kind).iter().map(column).collect()
-        } else {
-            Vec::new()
-        };
+        let columns = if columns { self.columns() } else { Vec::new() };
         json!({
             "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta,
             "columnDefinitions": columns, "rows": rows,
         })
+    }
+
+    fn columns(&self) -> Vec<Value> {
+        let column = |column: &table::Column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority,
+            })
+        };
+        let printed = |column: &PrinterColumn| {
+            json!({
+                "name": column.name, "type": column.kind.word(), "format": column.format,
+                "description": column.description, "priority": column.priority,
+            })
+        };
+        match custom::of(self.kind) {
+            Ok(Some(crd)) => {
+                std::iter::once(column(&table::NAME)).chain(crd.columns.iter().map(printed)).collect()
+            }
+            _ => table::columns(self.kind.kind).iter().map(column).collect(),
+        }
     }
 
     /// A tree in the encoding asked for.

@@ -156,6 +156,10 @@ pub fn update(
         }
         return Err(ApiError::not_found(kind, name));
     };
+    if !kind.hooks.unconditional_update && object::text(&new, "resourceVersion").is_empty() {
+        let message = "Invalid value: 0x0: must be specified for an update";
+        return Err(ApiError::invalid_field(kind, name, "metadata.resourceVersion", message));
+    }
     let old = found.value()?;
     Ok((replace(tx, kind, &old, sub, new)?, false))
 }
@@ -203,7 +207,7 @@ fn replace(
     if !errors.is_empty() {
         return Err(ApiError::invalid(kind, &name, &errors));
     }
-    if kind.generation && sub.is_none() && wanted_differs(old, &new) {
+    if kind.generation && sub.is_none() && wanted_differs(kind, old, &new) {
         delete::bump_generation(&mut new);
     }
     let stored = tx.put(kind, new)?;
@@ -230,15 +234,12 @@ fn keep_member(old: &Value, new: &mut Value, member: &str) {
     object::set_or_remove(object::map(new), member, value);
 }
 
-/// Does anything but metadata and status differ?
-fn wanted_differs(old: &Value, new: &Value) -> bool {
-    let wanted = |value: &Value| {
-        let mut map = value.as_object().cloned().unwrap_or_default();
-        map.remove("metadata");
-        map.remove("status");
-        map
-    };
-    wanted(old) != wanted(new)
+/// Does anything but metadata differ, and but status where that has its own writers?
+fn wanted_differs(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let apart = |member: &str| member == "metadata" || member == "status" && kind.has(Sub::Status);
+    let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let (before, after) = (members(old), members(new));
+    before.keys().chain(after.keys()).any(|name| !apart(name) && before.get(name) != after.get(name))
 }
 
 fn check_finalizers(kind: &Kind, name: &str, old: &Value, new: &Value) -> Result<(), ApiError> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
-use crate::actors::cloud::edge_controller::{EdgeController, EdgeControllerParts};
+use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
+use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
-use crate::actors::cloud::sync_controller::SyncController;
+use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use crate::config::{CloudCoreConfig, Loaded, host};
@@ -25,6 +26,9 @@ use crate::telemetry::scheduler::SchedulerMetrics;
 const HUB_THREAD: &str = "cloudhub";
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
+
+/// Thread of DeviceController: a flood of reports delays no pod.
+const DEVICE_THREAD: &str = "devices";
 
 /// Runs cloudcore until it is told to end; the exit code.
 #[must_use]
@@ -62,7 +66,28 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         cloudcore: names.first().cloned().unwrap_or_default(),
     };
     let sync_client = client.clone();
-    let (desired, send, close) = (controller.link(), controller.link(), hub.link());
+    let close = hub.link();
+    let mut owners = vec![Owner {
+        kinds: &edge_controller::KINDS,
+        desired: controller.link(),
+        send: controller.link(),
+        always: false,
+    }];
+    let mut twin = None;
+    let mut devices = None;
+    if config.modules.device_controller.enable {
+        let slot = tree.slot::<DeviceController>(device_controller::NAME, 16_384);
+        twin = Some(slot.link());
+        owners.push(Owner {
+            kinds: &device_controller::KINDS,
+            desired: slot.link(),
+            send: slot.link(),
+            always: true,
+        });
+        let parts =
+            DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
+        devices = Some((slot, parts));
+    }
     let pair = hub_pair(config, &ca, &names)?;
     if let Some(der) = identity::cert_der_from_pem(&pair.cert_pem) {
         IdentityMetrics::cloud().set_end(identity::validity(&der)?.not_after);
@@ -80,6 +105,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         client: client.clone(),
         tree: tree.handle(),
         upstream: controller.link(),
+        twin,
         node_connected: sync.link(),
         node_gone: sync.link(),
         held: sync.link(),
@@ -90,8 +116,11 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
 
     tree.add(controller, CONTROL_THREAD, Policy::default(), move || EdgeController::new(parts));
     tree.add(sync, CONTROL_THREAD, Policy::default(), move || {
-        SyncController::new(sync_client, desired, send, close)
+        SyncController::new(sync_client, owners, close)
     });
+    if let Some((slot, parts)) = devices {
+        tree.add(slot, DEVICE_THREAD, Policy::default(), move || DeviceController::new(parts));
+    }
     tree.add(hub, HUB_THREAD, Policy::default(), move || CloudHub::new(hub_parts));
     Ok(keep)
 }

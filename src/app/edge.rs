@@ -6,17 +6,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
+use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
-use crate::actors::edge::meta_manager::{MetaLinks, MetaManager, MetaMetrics, MetaSettings};
+use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
+use crate::bus::event_bus::NotPublished;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::device_twin::DeviceTwinMetrics;
+use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
@@ -25,6 +30,8 @@ use crate::telemetry::event_bus::EventBusMetrics;
 const PODS_THREAD: &str = "edged";
 /// Thread of EventBus and its connections: a flood of messages delays nobody else.
 const BUS_THREAD: &str = "eventbus";
+/// Thread of DeviceTwin and Dmi: a flood of device data delays neither leases nor pods.
+const DEVICES_THREAD: &str = "devices";
 
 /// Runs edgecore until it is told to end; the exit code.
 #[must_use]
@@ -57,7 +64,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let tree = &mut stage.tree;
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
+    let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);
+    let dmi = tree.slot::<Dmi>(dmi::NAME, 4_096);
     let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
+    let bus = modules.event_bus.enable.then(|| tree.slot::<EventBus>("EventBus", 1_024));
 
     let pod_links = edged::MetaLinks {
         list_pods: meta.link(),
@@ -78,19 +88,40 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         config_changed: pods.link(),
         node_changed: pods.link(),
         cloud_reachable: pods.link(),
+        twin_link_changed: twin.link(),
+        twin: DeviceLinks {
+            device_changed: twin.link(),
+            device_removed: twin.link(),
+            model_changed: twin.link(),
+            model_removed: twin.link(),
+        },
+        dmi: DeviceLinks {
+            device_changed: dmi.link(),
+            device_removed: dmi.link(),
+            model_changed: dmi.link(),
+            model_removed: dmi.link(),
+        },
     };
-    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link() };
-
-    if modules.event_bus.enable {
-        let bus = tree.slot::<EventBus>("EventBus", 1_024);
-        let bus_links =
-            EventBusLinks { device: Link::from_fn(|_| Ok(())), send: hub.link(), request: hub.link() };
-        let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
-        let (store, committer) = (Arc::clone(&store), committer.clone());
-        tree.add(bus, BUS_THREAD, Policy::default(), move || {
-            EventBus::new(bus_settings, sockets, store, committer, bus_links, EventBusMetrics::new())
-        });
-    }
+    let (publish, members_changed) = match &bus {
+        Some(bus) => (bus.link(), bus.link()),
+        None => (Link::from_fn(|_| Err(NotPublished("it is turned off".to_owned()))), Link::from_fn(|_| ())),
+    };
+    let twin_links = TwinLinks {
+        list_devices: meta.link(),
+        send: hub.link(),
+        publish,
+        members_changed,
+        desired_changed: dmi.link(),
+    };
+    let dmi_links = DmiLinks {
+        list_devices: meta.link(),
+        list_desired: twin.link(),
+        report_twins: twin.link(),
+        report_state: twin.link(),
+        report_event: meta.link(),
+    };
+    let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
+    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
 
     let edged_settings = EdgedSettings {
         node: node.clone(),
@@ -104,6 +135,27 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
         Edged::new(edged_settings, pod_links, runtime, handle, EdgedMetrics::new())
     });
+    let twin_settings = TwinSettings { node: node.clone(), config: modules.device_twin.clone() };
+    let (twin_store, twin_committer) = (Arc::clone(&store), committer.clone());
+    tree.add(twin, DEVICES_THREAD, Policy::default(), move || {
+        DeviceTwin::new(twin_settings, twin_store, twin_committer, twin_links, DeviceTwinMetrics::new())
+    });
+    let dmi_settings = DmiSettings {
+        node: node.clone(),
+        socket: dmi::socket_path(&modules.device_twin.dmi_sock_path),
+        allowed_uids: modules.device_twin.dmi_allowed_uids.clone(),
+    };
+    let (dmi_store, dmi_committer) = (Arc::clone(&store), committer.clone());
+    tree.add(dmi, DEVICES_THREAD, Policy::default(), move || {
+        Dmi::new(dmi_settings, dmi_store, dmi_committer, dmi_links, DmiMetrics::new())
+    });
+    if let Some(bus) = bus {
+        let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
+        let (bus_store, bus_committer) = (Arc::clone(&store), committer.clone());
+        tree.add(bus, BUS_THREAD, Policy::default(), move || {
+            EventBus::new(bus_settings, sockets, bus_store, bus_committer, bus_links, EventBusMetrics::new())
+        });
+    }
     let meta_settings = MetaSettings { node: node.clone(), config: modules.meta_manager.clone() };
     tree.add(meta, MAIN_THREAD, Policy::default(), move || {
         MetaManager::new(meta_settings, store, committer, meta_links, metrics)

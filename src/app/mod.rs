@@ -3,4 +3,5 @@
 pub mod cloud;
 pub mod edge;
 pub mod keadm;
+pub mod mapper;
 mod program;

@@ -17,6 +17,8 @@ pub struct Outgoing {
     pub header: Header,
     pub route: Route,
     content: Content,
+    /// A delete of an object that may live on, only not on this node: it may come back.
+    leaves: bool,
     frame: OnceLock<Result<Bytes, WireError>>,
 }
 
@@ -31,14 +33,34 @@ impl Outgoing {
     #[must_use]
     pub fn new(envelope: Envelope) -> Arc<Self> {
         let Envelope { header, route, body } = envelope;
-        Arc::new(Self { header, route, content: Content::Own(body), frame: OnceLock::new() })
+        Arc::new(Self { header, route, content: Content::Own(body), leaves: false, frame: OnceLock::new() })
     }
 
     /// A message about `object`. The body of `envelope` is not used.
     #[must_use]
     pub fn shared(envelope: Envelope, object: Arc<Value>) -> Arc<Self> {
         let Envelope { header, route, .. } = envelope;
-        Arc::new(Self { header, route, content: Content::Shared(object), frame: OnceLock::new() })
+        Arc::new(Self {
+            header,
+            route,
+            content: Content::Shared(object),
+            leaves: false,
+            frame: OnceLock::new(),
+        })
+    }
+
+    /// A delete of an object that leaves the node and may live on elsewhere. The same object may be
+    /// sent again later; after any other delete it may not.
+    #[must_use]
+    pub fn leaving(envelope: Envelope) -> Arc<Self> {
+        let Envelope { header, route, body } = envelope;
+        Arc::new(Self { header, route, content: Content::Own(body), leaves: true, frame: OnceLock::new() })
+    }
+
+    /// May the object of this delete come back?
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.leaves
     }
 
     /// The message with its content, copied.

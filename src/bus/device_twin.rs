@@ -116,6 +116,11 @@ pub struct DesiredChanged {
     pub desired: BTreeMap<String, String>,
 }
 
+/// Asks DeviceTwin for the desired values in force of every device. Dmi asks when it starts.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<DesiredChanged>, NotTaken>")]
+pub struct ListDesired;
+
 /// Told to EventBus: the devices of this node, for access rules per device. Complete each time.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]

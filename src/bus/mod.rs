@@ -2,6 +2,7 @@
 //! messages per module. An actor never holds another actor's `Addr` or imports its folder.
 
 pub mod cloud_hub;
+pub mod device_controller;
 pub mod device_twin;
 pub mod edge_controller;
 pub mod edge_hub;

@@ -147,6 +147,7 @@ pub struct CloudModules {
     pub api_server: ApiServerConfig,
     pub cloud_hub: CloudHubConfig,
     pub edge_controller: EdgeControllerConfig,
+    pub device_controller: DeviceControllerConfig,
     pub sync_controller: SyncControllerConfig,
     pub node_monitor: NodeMonitorConfig,
     pub scheduler: SchedulerConfig,
@@ -281,6 +282,19 @@ pub struct EdgeControllerConfig {
 }
 
 impl Default for EdgeControllerConfig {
+    fn default() -> Self {
+        Self { enable: true }
+    }
+}
+
+/// Devices of `devices.kubeedge.io`. Without it nodes get none, and what they report is not taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DeviceControllerConfig {
+    pub enable: bool,
+}
+
+impl Default for DeviceControllerConfig {
     fn default() -> Self {
         Self { enable: true }
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::invalid::{
     Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
 };
-use super::{CommonConfig, ConfigFile, EventBusConfig, Host, IdentityConfig, Invalid, foreign_keys};
+use super::{
+    CommonConfig, ConfigFile, DeviceTwinConfig, EventBusConfig, Host, IdentityConfig, Invalid, foreign_keys,
+};
 use crate::model::NodeName;
 
 /// The whole file. `apiVersion: edgecore.config.kubeedge.io/v1alpha2`, `kind: EdgeCore`.
@@ -61,6 +63,7 @@ impl ConfigFile for EdgeCoreConfig {
         folder("dataDir", &self.data_dir)?;
         self.identity.validate()?;
         self.modules.edge_hub.validate()?;
+        self.modules.device_twin.validate()?;
         self.modules.meta_manager.validate()?;
         self.modules.event_bus.validate()?;
         self.modules.edged.validate()
@@ -88,6 +91,7 @@ impl ConfigFile for EdgeCoreConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeModules {
+    pub device_twin: DeviceTwinConfig,
     pub edge_hub: EdgeHubConfig,
     pub meta_manager: MetaManagerConfig,
     pub event_bus: EventBusConfig,
@@ -101,7 +105,9 @@ pub struct EdgeHubConfig {
     pub enable: bool,
     /// Seconds between keepalives; a link is given up after two without any traffic from the cloud.
     pub heartbeat: u64,
-    /// Messages a second and burst of each traffic class.
+    /// Messages a second and burst of events, and of device data to a cloud without our extensions:
+    /// ours takes what it can, and confirmations bound what is under way. Leases, statuses and queries
+    /// are never limited.
     #[serde(rename = "messageQPS")]
     pub message_qps: u32,
     pub message_burst: u32,

@@ -3,6 +3,7 @@
 
 mod cli;
 mod cloud;
+mod device_twin;
 mod difference;
 mod duration;
 mod edge;
@@ -14,6 +15,7 @@ mod place;
 mod spelling;
 
 pub use cli::{CoreArgs, RunMode, host, run_mode};
+pub use device_twin::DeviceTwinConfig;
 pub use difference::differing_keys;
 pub use duration::parse_go_duration;
 pub use invalid::Invalid;

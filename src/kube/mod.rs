@@ -1,5 +1,6 @@
 //! L1: what Kubernetes objects mean: selectors, patches, quantities, tables, validation. Pure.
 
+pub mod crd;
 pub mod defaults;
 pub mod names;
 pub mod patch;
@@ -8,6 +9,7 @@ pub mod quantity;
 pub mod references;
 pub mod schema;
 pub mod selector;
+pub mod structural;
 pub mod table;
 pub mod time;
 pub mod validate;

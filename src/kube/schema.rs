@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     Binding, ConfigMap, Event, Namespace, Node, Pod, PodTemplate, Secret, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::Value;
@@ -40,6 +41,17 @@ pub fn check(api_version: &str, kind: &str, object: &Value) -> Option<Report> {
         _ => return None,
     };
     Some(check_as(object))
+}
+
+/// Checks the `metadata` of an object of any kind.
+#[must_use]
+pub fn check_metadata(metadata: &Value) -> Report {
+    let report = report::<ObjectMeta>(metadata);
+    let below = |path: String| format!("metadata.{path}");
+    Report {
+        unknown_fields: report.unknown_fields.into_iter().map(below).collect(),
+        wrong_type: report.wrong_type.map(|(path, why)| (below(path), why)),
+    }
 }
 
 fn report<T: DeserializeOwned>(object: &Value) -> Report {

@@ -35,7 +35,8 @@ const fn wide(name: &'static str, description: &'static str) -> Column {
     column(name, "string", 1, description)
 }
 
-const NAME: Column =
+/// The first column of nearly every table.
+pub const NAME: Column =
     Column { name: "Name", kind: "string", format: "name", description: "Name of the object.", priority: 0 };
 const AGE: Column = text("Age", "Time since the object was created.");
 

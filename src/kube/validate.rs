@@ -5,6 +5,7 @@
 mod change;
 mod container;
 mod data;
+mod device;
 mod meta;
 mod node;
 mod pod;
@@ -40,6 +41,7 @@ pub fn create(kind: &str, object: &Value) -> Vec<FieldError> {
         "Node" => node::node(&mut errors, object),
         "Lease" => node::lease(&mut errors, object),
         "Event" => node::event(&mut errors, object),
+        "DeviceModel" => device::model(&mut errors, object),
         _ => {}
     }
     errors.0

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::DeviceId;
+
 /// Names one Kubernetes object on the wire: `{namespace|null}/{kind}[/{name}]`.
 ///
 /// `kind` is KubeEdge's lower-case singular word (`pod`, `configmap`, `podpatch`, `nodepatch`,
@@ -120,6 +122,15 @@ impl Resource {
         }
     }
 
+    /// The device of `device/{namespace}/{name}/twin/cloud_updated` (protocol section 7.2), whatever
+    /// the first word is.
+    #[must_use]
+    pub fn cloud_updated(&self) -> Option<DeviceId> {
+        let Self::Other(text) = self else { return None };
+        let id = text.strip_suffix("/twin/cloud_updated")?.split_once('/')?.1;
+        DeviceId::parse(id)
+    }
+
     /// The object key, if this is one.
     #[must_use]
     pub fn object(&self) -> Option<&ObjectKey> {
@@ -231,6 +242,21 @@ mod tests {
             let got = Resource::parse(text);
             assert_eq!(got, want, "{text}");
             assert_eq!(got.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn cloud_updated_names_a_device() {
+        let of = |text: &str| Resource::parse(text).cloud_updated().map(|id| id.to_string());
+        assert_eq!(of("device/default/s/twin/cloud_updated").as_deref(), Some("default/s"));
+        assert_eq!(of("x/default/s/twin/cloud_updated").as_deref(), Some("default/s"));
+        for text in [
+            "device/s/twin/cloud_updated",
+            "default/s/twin/cloud_updated",
+            "device/a/b/c/twin/cloud_updated",
+            "twin/cloud_updated",
+        ] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 

@@ -1,3 +1,5 @@
 //! L1: frames to and from the words of `model`. Nothing above this layer sees wire text.
 
+pub mod authority;
+pub mod dmi;
 pub mod frame;

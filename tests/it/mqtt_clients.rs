@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::mqtt::{Broker, messages, python};
+use super::harness::edge_broker::{Broker, messages, python};
 use super::harness::process::{PATIENCE, eventually, until};
 
 fn wait_for(what: &str, process: &super::harness::process::Process, want: &[&str]) {

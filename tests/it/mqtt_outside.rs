@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::mqtt::{Broker, mosquitto_pub};
+use super::harness::edge_broker::{Broker, mosquitto_pub};
 use super::harness::process::{PATIENCE, Process, eventually, free_port, until};
 
 struct Mosquitto {

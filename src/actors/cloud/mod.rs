@@ -2,6 +2,8 @@
 
 pub mod api_server;
 pub mod cloud_hub;
+pub mod device_controller;
+mod downlink_worker;
 pub mod edge_controller;
 #[cfg(test)]
 mod fake_api_worker;

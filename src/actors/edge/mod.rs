@@ -1,5 +1,7 @@
 //! The modules of edgecore.
 
+pub mod device_twin;
+pub mod dmi;
 pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;

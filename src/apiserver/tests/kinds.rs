@@ -29,6 +29,9 @@ fn sample(kind: &Kind, name: &str) -> Value {
     match kind.kind {
         "Pod" => object["spec"] = pod(name)["spec"].clone(),
         "Event" => object["involvedObject"] = json!({"kind": "Pod", "namespace": "default", "name": "p"}),
+        "Device" => object["spec"] = json!({"nodeName": "n1", "properties": [{"name": "power"}]}),
+        "DeviceModel" => object["spec"] = json!({"properties": [{"name": "power", "type": "BOOLEAN"}]}),
+        "DeviceStatus" => object["status"] = json!({"twins": [{"propertyName": "power"}]}),
         _ => {}
     }
     object

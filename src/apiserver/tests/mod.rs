@@ -1,6 +1,7 @@
 //! The API through [`ApiCore::call`], over a store in memory.
 
 mod access;
+mod devices;
 mod kinds;
 mod lifecycle;
 mod model;

@@ -61,6 +61,7 @@ impl Places {
             &mut hub.tls_cert_file,
             &mut hub.tls_private_key_file,
             &mut hub.bootstrap_file,
+            &mut config.modules.device_twin.dmi_sock_path,
             &mut edged.root_directory,
             &mut edged.tailored_kubelet_config.pod_logs_dir,
         ]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::mqtt::Broker;
 use super::process::{PATIENCE, Process, free_port, http, until};
 
 /// cloudcore with its embedded API.
@@ -164,6 +165,22 @@ impl Kubectl {
         self.try_run(&[verb, "-f", file.to_str().unwrap()])
     }
 
+    /// Writes a file into its home and returns the path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let file = self.home.join(name);
+        fs::create_dir_all(&self.home).unwrap();
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    /// `kubectl edit` with a sed script for an editor.
+    pub fn edit(&self, object: &str, script: &str) -> String {
+        let mut command = self.command(&["edit", object]);
+        let out = command.env("KUBE_EDITOR", format!("sed -i {script}")).output().unwrap();
+        assert!(out.status.success(), "kubectl edit {object}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
     /// Waits until a jsonpath of an object has this value.
     pub fn wait_for(&self, object: &str, jsonpath: &str, want: &str, patience: Duration) {
         let path = format!("jsonpath={jsonpath}");
@@ -198,9 +215,9 @@ pub struct Edge {
     pub dir: PathBuf,
     pub process: Process,
     pub monitor: String,
-    /// Of its broker.
-    #[allow(dead_code, reason = "not every test that shares this harness speaks MQTT")]
-    pub mqtt_port: u16,
+    /// The broker inside.
+    pub broker: Broker,
+    pub dmi_socket: PathBuf,
 }
 
 impl Edge {
@@ -222,8 +239,8 @@ impl Edge {
     ) -> Self {
         fs::create_dir_all(dir).unwrap();
         let monitor = format!("127.0.0.1:{}", free_port());
-        let (d, socket, mqtt_port) = (dir.display(), runtime_socket.display(), free_port());
-        let (hub, join) = (cloud.hub_port, cloud.join_port);
+        let (d, socket) = (dir.display(), runtime_socket.display());
+        let (hub, join, mqtt) = (cloud.hub_port, cloud.join_port, free_port());
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2
 kind: EdgeCore
@@ -239,8 +256,8 @@ modules:
     bootstrapFile: {d}/bootstrap-edgecore.conf
     httpServer: https://127.0.0.1:{join}
     websocket: {{ server: '127.0.0.1:{hub}' }}
-  eventBus:
-    mqttServerInternal: tcp://127.0.0.1:{mqtt_port}
+  eventBus: {{ mqttServerInternal: 'tcp://127.0.0.1:{mqtt}' }}
+  deviceTwin: {{ dmiSockPath: {d}/dmi.sock }}
   edged:
     hostnameOverride: {name}
     nodeIP: 127.0.0.1
@@ -255,7 +272,8 @@ modules:
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
         let process = Self::spawn(dir, settings);
-        Self { dir: dir.to_owned(), process, monitor, mqtt_port }
+        let dmi_socket = dir.join("dmi.sock");
+        Self { dir: dir.to_owned(), process, monitor, broker: Broker(mqtt), dmi_socket }
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {

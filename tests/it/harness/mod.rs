@@ -3,6 +3,9 @@
 pub mod api;
 pub mod cluster;
 pub mod containerd;
+pub mod dmi;
+pub mod edge_broker;
 pub mod mqtt;
+pub mod peer;
 pub mod process;
 pub mod proxy;

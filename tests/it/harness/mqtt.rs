@@ -1,130 +1,129 @@
-//! edgecore as an MQTT broker, without a cloud or a container runtime, and clients that are not ours.
-#![allow(dead_code, reason = "the benchmark shares this harness")]
+//! The field's own MQTT clients: mosquitto_pub and mosquitto_sub, and Mosquitto itself.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::process::{PATIENCE, Process, free_port, http, until};
+use super::process::{PATIENCE, Process, free_port, until};
 
-/// edgecore with its broker; nothing else of it finds what it looks for.
-pub struct Broker {
-    pub dir: PathBuf,
-    pub process: Process,
-    pub port: u16,
-    pub monitor: String,
-}
+/// A broker on loopback, ours or Mosquitto's.
+#[derive(Debug, Clone, Copy)]
+pub struct Broker(pub u16);
 
 impl Broker {
-    /// Starts edgecore under `dir` and waits until its broker takes connections, if it has one.
-    /// `event_bus` is the section `modules.eventBus` in YAML, indented by four.
-    pub fn start(dir: &Path, event_bus: &str) -> Self {
-        fs::create_dir_all(dir).unwrap();
-        let (port, d) = (free_port(), dir.display());
-        let monitor = format!("127.0.0.1:{}", free_port());
-        let config = format!(
-            "apiVersion: edgecore.config.kubeedge.io/v1alpha2
-kind: EdgeCore
-dataDir: {d}/edge
-commonConfig:
-  monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
-modules:
-  edgeHub:
-    tlsCaFile: {d}/ca/rootCA.crt
-    tlsCertFile: {d}/certs/server.crt
-    tlsPrivateKeyFile: {d}/certs/server.key
-    bootstrapFile: {d}/bootstrap-edgecore.conf
-    httpServer: https://127.0.0.1:1
-    websocket: {{ server: '127.0.0.1:1' }}
-  eventBus:
-    mqttServerInternal: tcp://127.0.0.1:{port}
-{event_bus}
-  edged:
-    hostnameOverride: edge-1
-    nodeIP: 127.0.0.1
-    rootDirectory: {d}/kubelet
-    tailoredKubeletConfig:
-      containerRuntimeEndpoint: unix://{d}/none.sock
-      podLogsDir: {d}/pods-logs
-"
-        );
-        fs::write(dir.join("edgecore.yaml"), config).unwrap();
-        let process = Self::spawn(dir);
-        let mut broker = Self { dir: dir.to_owned(), process, port, monitor };
-        broker.wait();
-        broker
+    fn client(self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-h", "127.0.0.1", "-p", &self.0.to_string()]);
+        command
     }
 
-    fn spawn(dir: &Path) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
-        command.arg("--config").arg(dir.join("edgecore.yaml"));
-        Process::start("edgecore", dir, &mut command)
+    /// `mosquitto_pub` with further arguments.
+    pub fn try_publish(self, args: &[&str]) -> Output {
+        let out = self.client("mosquitto_pub").args(args).output();
+        out.unwrap_or_else(|e| panic!("cannot run mosquitto_pub: {e} (deploy/tools.sh test installs it)"))
+    }
+
+    /// Publishes with QoS 1 and waits for the acknowledgement.
+    pub fn publish(self, topic: &str, payload: &str) {
+        let out = self.try_publish(&["-q", "1", "-t", topic, "-m", payload]);
+        assert!(out.status.success(), "mosquitto_pub {topic}: {out:?}");
+    }
+
+    /// Publishes every line as a message with QoS 1 over one connection.
+    pub fn publish_lines(self, topic: &str, lines: &[String]) {
+        let mut command = self.client("mosquitto_pub");
+        command.args(["-q", "1", "-l", "-t", topic]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "mosquitto_pub -l {topic}: {status}");
+    }
+
+    /// A running `mosquitto_sub`, once its subscription is acknowledged.
+    pub fn subscribe(self, dir: &Path, topics: &[&str]) -> Listener {
+        let name = format!("mosquitto_sub-{}", uuid::Uuid::new_v4());
+        fs::create_dir_all(dir).unwrap();
+        let mut command = self.client("mosquitto_sub");
+        command.args(["-d", "-q", "1", "-F", "%t %p"]);
+        topics.iter().for_each(|topic| {
+            command.args(["-t", topic]);
+        });
+        let listener = Listener { process: Process::start(&name, dir, &mut command) };
+        until("the subscription is acknowledged", PATIENCE, || {
+            let log = listener.process.log();
+            if log.contains("Subscribed (mid") { Ok(()) } else { Err(log) }
+        });
+        listener
+    }
+}
+
+/// What a `mosquitto_sub` has received.
+pub struct Listener {
+    process: Process,
+}
+
+impl Listener {
+    /// (topic, payload) of every message so far.
+    pub fn messages(&self) -> Vec<(String, String)> {
+        let log = self.process.log();
+        let lines = log.lines().filter(|l| !l.starts_with("Client ") && !l.starts_with("Subscribed "));
+        lines.filter_map(|line| line.split_once(' ')).map(|(t, p)| (t.to_owned(), p.to_owned())).collect()
+    }
+
+    /// Waits for a message whose topic ends so and whose payload has all these parts.
+    pub fn wait_for(&self, topic_end: &str, parts: &[&str]) -> String {
+        until(&format!("a message on ..{topic_end} with {parts:?}"), PATIENCE, || {
+            let fits = |(topic, payload): &(String, String)| {
+                topic.ends_with(topic_end) && parts.iter().all(|part| payload.contains(part))
+            };
+            let messages = self.messages();
+            messages.iter().find(|message| fits(message)).map(|(_, payload)| payload.clone()).ok_or_else(
+                || {
+                    let last: Vec<_> = messages.iter().rev().take(5).collect();
+                    format!("{} messages, the last {last:?}", messages.len())
+                },
+            )
+        })
+    }
+}
+
+/// Debian's Mosquitto on a free port.
+pub struct Mosquitto {
+    process: Process,
+    dir: PathBuf,
+    pub broker: Broker,
+}
+
+impl Mosquitto {
+    /// Starts it with a persistent store in `dir`.
+    pub fn start(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let port = free_port();
+        let d = dir.display();
+        let config = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
+             persistence_location {d}/\nautosave_on_changes true\nautosave_interval 1\n"
+        );
+        fs::write(dir.join("mosquitto.conf"), config).unwrap();
+        Self { process: Self::run(dir, port), dir: dir.to_owned(), broker: Broker(port) }
+    }
+
+    fn run(dir: &Path, port: u16) -> Process {
+        let mut command = Command::new("/usr/sbin/mosquitto");
+        command.arg("-c").arg(dir.join("mosquitto.conf"));
+        let process = Process::start("mosquitto", dir, &mut command);
+        until("mosquitto listens", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|e| e.to_string())
+        });
+        process
+    }
+
+    pub fn stop(&mut self) {
+        self.process.terminate(PATIENCE);
     }
 
     pub fn restart(&mut self) {
-        self.process = Self::spawn(&self.dir.clone());
-        self.wait();
+        self.process = Self::run(&self.dir, self.broker.0);
     }
-
-    fn wait(&mut self) {
-        let (monitor, process) = (self.monitor.clone(), &mut self.process);
-        until("edgecore runs", PATIENCE, || {
-            assert!(process.is_running(), "edgecore ended\n{}", process.tail());
-            http("GET", &monitor, "/healthz", &[]).map(|_| ())
-        });
-    }
-
-    /// A figure of `/metrics`; 0 while it is not there.
-    pub fn metric(&self, name: &str) -> f64 {
-        let (_, text) = http("GET", &self.monitor, "/metrics", &[]).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_default()
-    }
-
-    pub fn publish(&self, args: &[&str]) -> Output {
-        mosquitto_pub(self.port, args)
-    }
-
-    /// Starts `mosquitto_sub -v`; its log is what it got. Comes back when it is subscribed.
-    pub fn subscribe(&self, name: &str, args: &[&str]) -> Process {
-        mosquitto_sub(&self.dir, name, self.port, args)
-    }
-}
-
-pub fn mosquitto_pub(port: u16, args: &[&str]) -> Output {
-    let mut command = Command::new("mosquitto_pub");
-    command.args(["-p", &port.to_string()]).args(args).stdin(Stdio::null());
-    command.output().unwrap_or_else(|e| panic!("mosquitto_pub: {e} (deploy/tools.sh test installs it)"))
-}
-
-/// `-d` tells when it is subscribed.
-pub fn mosquitto_sub(dir: &Path, name: &str, port: u16, args: &[&str]) -> Process {
-    // Its output is a file: it would keep lines to itself.
-    let mut command = Command::new("stdbuf");
-    command.args(["-oL", "mosquitto_sub", "-d", "-v", "-p", &port.to_string()]).args(args);
-    let process = Process::start(name, dir, &mut command);
-    until("mosquitto_sub is subscribed", PATIENCE, || {
-        let log = process.log();
-        if log.contains("Subscribed (mid") { Ok(()) } else { Err(log) }
-    });
-    process
-}
-
-/// Lines of a `mosquitto_sub` log that are messages.
-pub fn messages(process: &Process) -> Vec<String> {
-    let own = ["Client ", "Subscribed (", "Warning:", "Error:", "Connection "];
-    let log = process.log();
-    log.lines().filter(|line| !own.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
-}
-
-/// Runs a Python script with paho-mqtt.
-pub fn python(dir: &Path, script: &str, args: &[&str]) -> Output {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/tools.sh");
-    let python = Command::new(tools).arg("python").output().unwrap();
-    let python = String::from_utf8(python.stdout).unwrap();
-    let file = dir.join("script.py");
-    fs::write(&file, script).unwrap();
-    let mut command = Command::new(python.trim());
-    command.arg(&file).args(args);
-    command.output().unwrap_or_else(|e| panic!("{python}: {e} (deploy/tools.sh test installs it)"))
 }

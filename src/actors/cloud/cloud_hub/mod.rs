@@ -19,6 +19,7 @@ use self::session_worker::{
     Broken, Down, FromEdge, Pipe, PipeMoved, SessionEnded, SessionLinks, SessionWorker,
 };
 use crate::bus::cloud_hub::{CloseNode, ConnectedNodes, EndReason, SendDown};
+use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
 use crate::bus::{ActorStats, Link};
@@ -108,6 +109,8 @@ pub struct CloudHubParts {
     pub client: ::kube::Client,
     pub tree: TreeHandle,
     pub upstream: Link<Upstream>,
+    /// `None` where no DeviceController runs.
+    pub twin: Option<Link<FromTwin>>,
     pub node_connected: Link<NodeConnected>,
     pub node_gone: Link<NodeGone>,
     pub held: Link<Held>,
@@ -259,6 +262,7 @@ impl CloudHub {
             connection: Arc::clone(&connection),
             links: SessionLinks {
                 upstream: self.parts.upstream.clone(),
+                twin: self.parts.twin.clone(),
                 connected: self.parts.node_connected.clone(),
                 gone: self.parts.node_gone.clone(),
                 held: self.parts.held.clone(),

@@ -83,6 +83,8 @@ struct Item {
     uid: Option<String>,
     version: Option<u64>,
     delete: bool,
+    /// A delete after which the object never comes back.
+    last: bool,
     /// The object carries a deletionTimestamp, which never goes away again.
     terminating: bool,
 }
@@ -163,6 +165,7 @@ impl Queue {
             uid: class::uid(&message).map(str::to_owned),
             version: class::version(&message),
             delete: class::is_delete(&message),
+            last: class::is_delete(&message) && !message.leaves(),
             terminating: class::is_terminating(&message),
             message,
             frame,
@@ -175,7 +178,7 @@ impl Queue {
             return Pushed::Full; // the session ends now: what was dropped above is compared again
         }
         self.count_in(&item.frame);
-        if item.delete
+        if item.last
             && let Some(uid) = &item.uid
         {
             self.bury(uid.clone());
@@ -287,13 +290,21 @@ impl Queue {
         let sent = self.in_flight.iter().find(|sent| sent.lane == lane).map(|sent| (&sent.item, true));
         let waiting =
             self.lanes.get(lane).into_iter().flat_map(|lane| &lane.unsent).map(|item| (item, false));
-        sent.into_iter().chain(waiting).any(|(old, in_flight)| {
-            if old.uid != new.uid {
-                return false;
+        let same = sent.into_iter().chain(waiting).filter(|(old, _)| old.uid == new.uid);
+        let mut since_leaving = Vec::new();
+        let mut gone = false;
+        for (old, in_flight) in same {
+            gone = old.delete && (old.last || !new.last);
+            if old.delete && !old.last {
+                since_leaving.clear();
+            } else {
+                since_leaving.push((old, in_flight));
             }
-            if new.delete {
-                return old.delete;
-            }
+        }
+        if new.delete {
+            return gone;
+        }
+        since_leaving.into_iter().any(|(old, in_flight)| {
             if new.uid.is_some() && (old.delete || (old.terminating && !new.terminating)) {
                 return true;
             }

@@ -21,6 +21,36 @@ fn change(op: &str, name: &str, uid: &str, version: u64) -> (Arc<Outgoing>, Byte
     (Outgoing::new(envelope), frame)
 }
 
+/// A delete of an object that only leaves the node.
+fn leave(name: &str, uid: &str) -> (Arc<Outgoing>, Bytes) {
+    let (message, frame) = change("delete", name, uid, 0);
+    (Outgoing::leaving(message.envelope()), frame)
+}
+
+#[test]
+fn what_left_may_come_back() {
+    let now = Instant::now();
+    let mut queue = Queue::new(LIMITS);
+    let push = |queue: &mut Queue, (message, frame)| queue.push(message, frame);
+    assert_eq!(push(&mut queue, change("insert", "a", "1", 5)), Pushed::Queued);
+    assert!(queue.next(now).is_some(), "in flight");
+    assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Queued);
+    assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Outdated, "once is enough");
+    assert_eq!(push(&mut queue, change("insert", "a", "1", 5)), Pushed::Queued, "back, unchanged");
+    assert!(queue.ack("insert a 1 5", now).is_some());
+    assert_eq!(drain(&mut queue, now), ["delete a 1 0", "insert a 1 5"]);
+
+    assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Queued);
+    assert_eq!(push(&mut queue, change("insert", "a", "1", 5)), Pushed::Queued);
+    assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Queued, "gone again");
+    let written = drain(&mut queue, now);
+    assert_eq!(written.last().map(String::as_str), Some("delete a 1 0"));
+
+    assert_eq!(push(&mut queue, leave("a", "1")), Pushed::Queued);
+    assert_eq!(push(&mut queue, change("delete", "a", "1", 0)), Pushed::Queued, "now for good");
+    assert_eq!(push(&mut queue, change("update", "a", "1", 6)), Pushed::Outdated);
+}
+
 fn reply(text: &'static str) -> (Arc<Outgoing>, Bytes) {
     let resource = Resource::parse("default/configmap/c");
     let envelope =

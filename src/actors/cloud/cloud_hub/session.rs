@@ -45,6 +45,8 @@ pub enum Effect {
     Write(Bytes),
     /// Tell EdgeController.
     Upstream(Envelope),
+    /// Tell DeviceController.
+    Twin(Envelope),
     /// Tell SyncController: a part of the edge's listing.
     Listing(Envelope),
     /// Tell SyncController: the edge has it.
@@ -244,6 +246,14 @@ impl Session {
             source::CLOUD_HUB.clone_into(&mut answer.route.source);
             group::RESOURCE.clone_into(&mut answer.route.group);
             return self.push(Outgoing::new(answer), effects);
+        }
+        if route.source == source::TWIN
+            && matches!(
+                route.resource,
+                Resource::DeviceTwin { .. } | Resource::DeviceState { .. } | Resource::MembershipDetail
+            )
+        {
+            return effects.push(Effect::Twin(envelope));
         }
         let handled = match route.source.as_str() {
             // No edge may speak with the cloud's own voice.

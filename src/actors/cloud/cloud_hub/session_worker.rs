@@ -12,6 +12,7 @@ use super::connection_worker::Connection;
 use super::session::{Effect, Session};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{EndReason, Outgoing};
+use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
 use crate::model::{Envelope, NodeName, operation};
@@ -58,6 +59,8 @@ pub struct Pipe {
 #[derive(Clone)]
 pub struct SessionLinks {
     pub upstream: Link<Upstream>,
+    /// `None` where no DeviceController runs.
+    pub twin: Option<Link<FromTwin>>,
     pub connected: Link<NodeConnected>,
     pub gone: Link<NodeGone>,
     pub held: Link<Held>,
@@ -131,6 +134,17 @@ impl SessionWorker {
                 Effect::Upstream(envelope) => {
                     let told = self.links.upstream.tell(Upstream { node: self.node.clone(), envelope });
                     if let Err(err) = told {
+                        self.metrics.dropped.increment(1);
+                        tracing::warn!(node = %self.node, error = %err, "message of the edge dropped");
+                    }
+                }
+                Effect::Twin(envelope) => {
+                    let Some(twin) = &self.links.twin else {
+                        self.metrics.unhandled.increment(1);
+                        continue;
+                    };
+                    // The edge sends it again until it is answered.
+                    if let Err(err) = twin.tell(FromTwin { node: self.node.clone(), envelope }) {
                         self.metrics.dropped.increment(1);
                         tracing::warn!(node = %self.node, error = %err, "message of the edge dropped");
                     }

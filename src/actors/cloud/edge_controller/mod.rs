@@ -1,9 +1,8 @@
 //! EdgeController: tells nodes about their pods and what those reference, and talks to the
 //! Kubernetes API for them (protocol section 6).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::kube::api::{Api, ApiResource, DynamicObject};
 use ::kube::runtime::{WatchStreamExt, watcher};
@@ -16,8 +15,9 @@ use self::index::{Change, Content, Event, Index};
 use self::lanes::Lanes;
 use self::object::Kind;
 use self::plan::{NoPlan, Plan, Subject};
+use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
 use crate::bus::Link;
-use crate::bus::cloud_hub::{CloseNode, EndReason, Outgoing, SendDown};
+use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences, Upstream};
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
@@ -32,14 +32,11 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-/// Messages for CloudHub in one go.
-const BATCH: usize = 256;
-/// Messages waiting for CloudHub. Beyond it all sessions end: comparing costs less than keeping.
-const OUTBOX: usize = 200_000;
-const HUB_DEADLINE: Duration = Duration::from_secs(10);
-const HUB_RETRY: Duration = Duration::from_millis(250);
 /// Nodes of KubeEdge carry this label (protocol section 6.1).
 const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
+
+/// Kinds whose objects at nodes it owns.
+pub const KINDS: [&str; 4] = ["pod", "configmap", "secret", "node"];
 
 /// What EdgeController is built from.
 #[derive(Clone)]
@@ -56,11 +53,7 @@ pub struct EdgeController {
     parts: EdgeControllerParts,
     index: Index,
     lanes: Lanes<Job>,
-    outbox: VecDeque<(NodeName, Arc<Outgoing>)>,
-    /// A batch is with CloudHub.
-    sending: bool,
-    /// Sessions must end before anything else is sent: they missed something.
-    heal: bool,
+    downlink: Downlink,
     metrics: EdgeControllerMetrics,
 }
 
@@ -78,12 +71,10 @@ impl EdgeController {
     #[must_use]
     pub fn new(parts: EdgeControllerParts) -> Self {
         Self {
+            downlink: Downlink::new(parts.send_down.clone(), parts.close_node.clone()),
             parts,
             index: Index::default(),
             lanes: Lanes::default(),
-            outbox: VecDeque::new(),
-            sending: false,
-            heal: false,
             metrics: EdgeControllerMetrics::new(),
         }
     }
@@ -110,70 +101,9 @@ impl EdgeController {
         for change in changes {
             let message = object::message(change, now_ms);
             self.metrics.downstream.increment(change.nodes.len() as u64);
-            self.outbox.extend(change.nodes.iter().map(|node| (node.clone(), Arc::clone(&message))));
+            self.downlink.extend(change.nodes.iter().map(|node| (node.clone(), Arc::clone(&message))));
         }
-        self.flush(ctx);
-    }
-
-    /// Gives CloudHub the next batch. One at a time: the order is kept, and a busy CloudHub is
-    /// waited for.
-    fn flush(&mut self, ctx: &mut Context<Self>) {
-        if self.outbox.len() > OUTBOX {
-            tracing::warn!(messages = self.outbox.len(), "queue to cloudhub is full, all sessions end");
-            self.outbox.clear();
-            self.heal = true;
-        }
-        if self.sending || (self.heal && !self.index.is_complete()) {
-            return;
-        }
-        if self.heal {
-            let close = CloseNode { node: None, reason: EndReason::Restarted };
-            let link = self.parts.close_node.clone();
-            self.sending = true;
-            let asked = async move { link.ask(close, HUB_DEADLINE).await };
-            let done = asked.into_actor(self).map(|result, actor, ctx| {
-                actor.sending = false;
-                match result {
-                    Ok(()) => {
-                        actor.heal = false;
-                        actor.flush(ctx);
-                    }
-                    Err(err) => actor.retry(&err, ctx),
-                }
-            });
-            ctx.spawn(done);
-            return;
-        }
-        if self.outbox.is_empty() {
-            return;
-        }
-        let count = self.outbox.len().min(BATCH);
-        let batch = SendDown { messages: self.outbox.drain(..count).collect() };
-        let (link, sent) = (self.parts.send_down.clone(), batch.clone());
-        self.sending = true;
-        let asked = async move { link.ask(sent, HUB_DEADLINE).await };
-        let done = asked.into_actor(self).map(move |result, actor, ctx| {
-            actor.sending = false;
-            match result {
-                Ok(()) => actor.flush(ctx),
-                Err(err) => {
-                    // It may have been sent: sessions drop what they have already.
-                    batch.messages.into_iter().rev().for_each(|message| actor.outbox.push_front(message));
-                    actor.retry(&err, ctx);
-                }
-            }
-        });
-        ctx.spawn(done);
-    }
-
-    fn retry(&mut self, err: &crate::bus::LinkError, ctx: &mut Context<Self>) {
-        tracing::warn!(error = %err, waiting = self.outbox.len(), "cloudhub does not take messages");
-        let jitter = fastrand::u64(..HUB_RETRY.as_millis() as u64);
-        self.sending = true;
-        ctx.run_later(HUB_RETRY + Duration::from_millis(jitter), |actor, ctx| {
-            actor.sending = false;
-            actor.flush(ctx);
-        });
+        flush(self, ctx);
     }
 
     fn serve(&mut self, node: NodeName, request: Envelope, ctx: &mut Context<Self>) {
@@ -245,8 +175,8 @@ impl EdgeController {
     }
 
     fn answer(&mut self, node: &NodeName, answers: Vec<Envelope>, ctx: &mut Context<Self>) {
-        self.outbox.extend(answers.into_iter().map(|envelope| (node.clone(), Outgoing::new(envelope))));
-        self.flush(ctx);
+        self.downlink.extend(answers.into_iter().map(|envelope| (node.clone(), Outgoing::new(envelope))));
+        flush(self, ctx);
     }
 
     /// What a comparison found, checked against what is desired now.
@@ -293,13 +223,24 @@ impl Actor for EdgeController {
     }
 }
 
+impl SendsDown for EdgeController {
+    fn downlink(&mut self) -> &mut Downlink {
+        &mut self.downlink
+    }
+
+    fn is_complete(&self) -> bool {
+        self.index.is_complete()
+    }
+}
+
 impl Supervised for EdgeController {
     /// Everything here can be listed again. What sessions missed meanwhile is found by their
     /// comparison, so they must end once.
     fn restarting(&mut self, _: &mut Self::Context) {
         let parts = self.parts.clone();
         *self = Self::new(parts);
-        self.heal = true;
+        let parts = &self.parts;
+        self.downlink = Downlink::new(parts.send_down.clone(), parts.close_node.clone()).healing();
     }
 }
 

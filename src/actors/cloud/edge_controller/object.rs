@@ -143,7 +143,7 @@ pub fn message(change: &Change, now_ms: i64) -> Arc<Outgoing> {
             if let (Some(meta), Some(namespace)) = (meta.as_object_mut(), &change.key.namespace) {
                 meta.insert("namespace".to_owned(), Value::from(namespace.as_str()));
             }
-            Outgoing::new(blank(Body::Object(json!({ "metadata": meta }))))
+            Outgoing::leaving(blank(Body::Object(json!({ "metadata": meta }))))
         }
     }
 }

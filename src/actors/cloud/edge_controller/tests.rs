@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
+use crate::bus::cloud_hub::EndReason;
 use crate::identity::ServiceAccountKeys;
 use crate::model::{Body, ErrStatus, ObjectResp};
 use crate::store::MemoryStore;

@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crate::bus::edge_controller::ObjectVersion;
 use crate::model::Resource;
 
-/// Kinds whose objects the comparison owns. Others at the edge (leases, tokens, devices) have
-/// other senders.
-const KINDS: [&str; 4] = ["pod", "configmap", "secret", "node"];
+/// Kinds whose objects the comparison owns. Others at the edge (leases, tokens) have other senders.
+const KINDS: [&str; 6] = ["pod", "configmap", "secret", "node", "devicemodel", "device"];
 /// Edges fetch these themselves for every namespace where they run a pod; nobody references them.
 const TRUST_BUNDLES: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 

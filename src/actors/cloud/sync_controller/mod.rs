@@ -22,18 +22,31 @@ mod object_sync_worker;
 mod tests;
 
 const ASK: Duration = Duration::from_secs(10);
-/// Before another try, plus jitter of the same size.
+/// Before another try, plus jitter of the same size; doubled each time.
 const RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 /// An edge lists right after connecting; if it does not, it gets everything.
 const LISTING_DEADLINE: Duration = Duration::from_secs(30);
 /// Deliveries of one node not yet written down. Beyond it they are forgotten: sent once more.
 const MAX_DELIVERIES: usize = 4_096;
 
+/// Who knows what a node should have of some kinds, and sends it.
+#[derive(Clone)]
+pub struct Owner {
+    /// Wire kinds, such as `pod`.
+    pub kinds: &'static [&'static str],
+    pub desired: Link<ListDesired>,
+    pub send: Link<SendDifferences>,
+    /// Nodes that do not list get everything, whatever the API remembers of them: what their store
+    /// lost is not known there.
+    pub always: bool,
+}
+
 /// The actor.
 pub struct SyncController {
     client: ::kube::Client,
-    desired: Link<ListDesired>,
-    send: Link<SendDifferences>,
+    /// The first one also sends the answer to a listing.
+    owners: Vec<Owner>,
     close: Link<CloseNode>,
     /// Comparisons were lost with the memory: sessions must end once.
     heal: bool,
@@ -46,39 +59,34 @@ struct Node {
     session: u64,
     since: Instant,
     listing: Listing,
-    compared: bool,
+    /// The listing is whole.
+    listed: bool,
+    /// Owners whose kinds are compared.
+    compared: usize,
     /// Are ObjectSyncs kept for this node? Not for our edges, not where the kinds are not served.
     recorded: bool,
     deliveries: VecDeque<Delivered>,
     recording: bool,
 }
 
-/// One comparison to be done.
+/// One comparison to be done: the objects of one owner.
 #[derive(Clone)]
 struct Task {
     node: NodeName,
     session: u64,
-    held: Source,
+    owner: usize,
+    held: Vec<ObjectVersion>,
+    /// `held` is what the API remembers, not what the node says.
+    recorded: bool,
     answer: Option<Envelope>,
-}
-
-#[derive(Clone)]
-enum Source {
-    Listed(Vec<ObjectVersion>),
-    /// Ask the API; send everything as update.
-    Recorded,
+    tries: u32,
 }
 
 impl SyncController {
     #[must_use]
-    pub fn new(
-        client: ::kube::Client,
-        desired: Link<ListDesired>,
-        send: Link<SendDifferences>,
-        close: Link<CloseNode>,
-    ) -> Self {
+    pub fn new(client: ::kube::Client, owners: Vec<Owner>, close: Link<CloseNode>) -> Self {
         let metrics = SyncMetrics::new();
-        Self { client, desired, send, close, heal: false, nodes: HashMap::new(), metrics }
+        Self { client, owners, close, heal: false, nodes: HashMap::new(), metrics }
     }
 
     /// Ends all sessions; their edges reconnect and list again.
@@ -95,34 +103,77 @@ impl SyncController {
         }));
     }
 
+    /// Compares with what the API remembers of the node; tries again until it is known.
+    fn recall(&mut self, node: NodeName, session: u64, tries: u32, ctx: &mut Context<Self>) {
+        if self.nodes.get(&node).is_none_or(|known| known.session != session) {
+            return;
+        }
+        let (client, asked) = (self.client.clone(), node.clone());
+        let work = async move { object_sync_worker::load(&client, &asked).await };
+        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(held) => {
+                if let Some(known) = actor.nodes.get_mut(&node) {
+                    known.recorded = held.is_some() && known.session == session;
+                }
+                actor.compare(node, session, &held.unwrap_or_default(), true, None, ctx);
+            }
+            Err(err) => {
+                tracing::debug!(%node, error = %err, "what the node has is not known yet");
+                ctx.run_later(pause(tries), move |actor, ctx| {
+                    actor.recall(node, session, tries.saturating_add(1), ctx);
+                });
+            }
+        }));
+    }
+
+    /// Each owner compares on its own: one whose kinds are not listed yet keeps nobody waiting.
+    fn compare(
+        &mut self,
+        node: NodeName,
+        session: u64,
+        held: &[ObjectVersion],
+        recorded: bool,
+        answer: Option<Envelope>,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut answer = answer;
+        for (owner, kinds) in self.owners.iter().map(|it| it.kinds).enumerate().collect::<Vec<_>>() {
+            let own = |it: &&ObjectVersion| {
+                it.resource.object().is_some_and(|key| kinds.contains(&key.kind.as_str()))
+            };
+            let held = held.iter().filter(own).cloned().collect();
+            let (node, answer) = (node.clone(), answer.take());
+            self.run(Task { node, session, owner, held, recorded, answer, tries: 0 }, ctx);
+        }
+    }
+
     /// Compares and sends; tries again until it is done or the session is over.
     fn run(&mut self, task: Task, ctx: &mut Context<Self>) {
         let current = self.nodes.get(&task.node).is_some_and(|node| node.session == task.session);
-        if !current {
-            return;
-        }
-        let (client, desired, send) = (self.client.clone(), self.desired.clone(), self.send.clone());
-        let work = task.clone();
-        let done = async move { resync(client, desired, send, work).await };
+        let Some(owner) = self.owners.get(task.owner).filter(|_| current) else { return };
+        let (owner, work) = (owner.clone(), task.clone());
+        let done = async move { resync(owner, work).await };
         ctx.spawn(done.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(done) => actor.finish(&task, &done),
             Err(why) => {
                 tracing::debug!(node = %task.node, why, "comparison not possible yet");
-                let pause = RETRY + RETRY.mul_f64(fastrand::f64());
-                ctx.run_later(pause, move |actor, ctx| actor.run(task, ctx));
+                let (pause, tries) = (pause(task.tries), task.tries.saturating_add(1));
+                ctx.run_later(pause, move |actor, ctx| actor.run(Task { tries, ..task }, ctx));
             }
         }));
     }
 
     fn finish(&mut self, task: &Task, done: &Done) {
+        let owners = self.owners.len();
         let Some(node) = self.nodes.get_mut(&task.node) else { return };
         if node.session != task.session {
             return;
         }
-        node.compared = true;
-        node.recorded = done.recorded;
+        node.compared += 1;
         let seconds = node.since.elapsed().as_secs_f64();
-        self.metrics.resync_seconds.record(seconds);
+        if node.compared == owners {
+            self.metrics.resync_seconds.record(seconds);
+        }
         tracing::info!(node = %task.node, missing = done.missing, changed = done.changed,
             surplus = done.surplus, seconds, "node compared");
     }
@@ -154,34 +205,28 @@ struct Done {
     missing: usize,
     changed: usize,
     surplus: usize,
-    recorded: bool,
 }
 
-async fn resync(
-    client: ::kube::Client,
-    desired: Link<ListDesired>,
-    send: Link<SendDifferences>,
-    task: Task,
-) -> Result<Done, String> {
-    let Task { node, held, answer, .. } = task;
-    let (held, as_update, recorded) = match held {
-        Source::Listed(held) => (held, false, false),
-        Source::Recorded => match object_sync_worker::load(&client, &node).await {
-            Ok(Some(held)) => (held, true, true),
-            Ok(None) => (Vec::new(), true, false),
-            Err(err) => return Err(err.to_string()),
-        },
-    };
-    let asked = desired.ask(ListDesired { node: node.clone() }, ASK).await;
+fn pause(tries: u32) -> Duration {
+    let pause = RETRY.saturating_mul(1 << tries.min(10)).min(LAST_RETRY);
+    pause + pause.mul_f64(fastrand::f64())
+}
+
+async fn resync(owner: Owner, task: Task) -> Result<Done, String> {
+    let Task { node, held, recorded, answer, .. } = task;
+    let asked = owner.desired.ask(ListDesired { node: node.clone() }, ASK).await;
     let wanted = asked.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
     let Differences { mut missing, mut changed, surplus } = compare(&wanted, &held);
-    if as_update {
+    if recorded {
         // SyncController of KubeEdge never inserts; edges take updates as either.
         missing.append(&mut changed);
         std::mem::swap(&mut missing, &mut changed);
+        if owner.always {
+            changed = wanted.into_iter().map(|it| it.resource).collect();
+        }
     }
-    let done = Done { missing: missing.len(), changed: changed.len(), surplus: surplus.len(), recorded };
-    let sent = send.ask(SendDifferences { node, missing, changed, surplus, answer }, ASK).await;
+    let done = Done { missing: missing.len(), changed: changed.len(), surplus: surplus.len() };
+    let sent = owner.send.ask(SendDifferences { node, missing, changed, surplus, answer }, ASK).await;
     sent.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
     Ok(done)
 }
@@ -213,15 +258,14 @@ impl Handler<NodeConnected> for SyncController {
             return;
         }
         self.nodes.insert(node.clone(), Node::new(session));
-        let task = Task { node, session, held: Source::Recorded, answer: None };
         if !extensions.resync {
-            return self.run(task, ctx);
+            return self.recall(node, session, 0, ctx);
         }
         ctx.run_later(LISTING_DEADLINE, move |actor, ctx| {
-            let waiting = actor.nodes.get(&task.node).is_some_and(|node| node.is_waiting(task.session));
+            let waiting = actor.nodes.get(&node).is_some_and(|known| known.is_waiting(session));
             if waiting {
-                tracing::warn!(node = %task.node, "the edge did not list what it holds, it gets everything");
-                actor.run(Task { held: Source::Listed(Vec::new()), ..task }, ctx);
+                tracing::warn!(%node, "the edge did not list what it holds, it gets everything");
+                actor.compare(node, session, &[], false, None, ctx);
             }
         });
     }
@@ -233,7 +277,8 @@ impl Node {
             session,
             since: Instant::now(),
             listing: Listing::default(),
-            compared: false,
+            listed: false,
+            compared: 0,
             recorded: false,
             deliveries: VecDeque::new(),
             recording: false,
@@ -241,7 +286,7 @@ impl Node {
     }
 
     fn is_waiting(&self, session: u64) -> bool {
-        self.session == session && !self.compared
+        self.session == session && !self.listed
     }
 }
 
@@ -267,8 +312,8 @@ impl Handler<Held> for SyncController {
         match node.listing.add(&envelope.body) {
             Ok(None) => {}
             Ok(Some(held)) => {
-                let answer = Some(answer(&envelope));
-                self.run(Task { node: name, session, held: Source::Listed(held), answer }, ctx);
+                (node.listed, node.compared) = (true, 0);
+                self.compare(name, session, &held, false, Some(answer(&envelope)), ctx);
             }
             Err(err) => {
                 self.metrics.bad_listings.increment(1);

@@ -26,6 +26,13 @@ fn version(name: &str, uid: &str, rv: &str) -> ObjectVersion {
     ObjectVersion { resource, uid: uid.into(), resource_version: rv.into() }
 }
 
+/// A DeviceModel (`model`) or a Device.
+fn device(kind: &str, uid: &str, rv: &str) -> ObjectVersion {
+    let kind = if kind == "model" { "devicemodel" } else { "device" };
+    let resource = Resource::parse(&format!("default/{kind}/{uid}"));
+    ObjectVersion { resource, uid: uid.into(), resource_version: rv.into() }
+}
+
 fn node() -> NodeName {
     NodeName::parse("edge-1").unwrap()
 }
@@ -33,6 +40,11 @@ fn node() -> NodeName {
 impl World {
     /// EdgeController is not ready at the first question.
     fn start() -> Self {
+        Self::start_with(true)
+    }
+
+    /// Without devices DeviceController stays as one whose kinds are not served.
+    fn start_with(devices: bool) -> Self {
         let (send, sent) = mpsc::channel(100);
         let (close, closed) = mpsc::channel(100);
         let asked = Arc::new(AtomicUsize::new(0));
@@ -40,10 +52,30 @@ impl World {
             0 => Err(NotReady),
             _ => Ok(vec![version("same", "1", "5"), version("changed", "2", "9"), version("new", "3", "1")]),
         });
-        let send = Link::from_fn(move |it: SendDifferences| {
-            send.try_send(it).unwrap();
-            Ok(())
-        });
+        let (tell, tell_devices) = (send.clone(), send);
+        let owners = vec![
+            Owner {
+                kinds: &["pod"],
+                desired,
+                send: Link::from_fn(move |it: SendDifferences| {
+                    tell.try_send(it).unwrap();
+                    Ok(())
+                }),
+                always: false,
+            },
+            Owner {
+                kinds: &["devicemodel", "device"],
+                desired: Link::from_fn(move |_: ListDesired| match devices {
+                    true => Ok(vec![device("model", "m", "5"), device("device", "d", "6")]),
+                    false => Err(NotReady),
+                }),
+                send: Link::from_fn(move |it: SendDifferences| {
+                    tell_devices.try_send(it).unwrap();
+                    Ok(())
+                }),
+                always: true,
+            },
+        ];
         let close = Link::from_fn(move |it: CloseNode| close.try_send(it).unwrap());
         // Nothing is served: as the embedded API answers for kinds it does not have.
         let service = tower::service_fn(|_: http::Request<::kube::client::Body>| async {
@@ -57,7 +89,7 @@ impl World {
         let slot = tree.slot::<SyncController>("SyncController", 100);
         let (connected, held) = (slot.link(), slot.link());
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
-        tree.add(slot, MAIN_THREAD, quick, move || SyncController::new(client, desired, send, close));
+        tree.add(slot, MAIN_THREAD, quick, move || SyncController::new(client, owners, close));
         let handle = tree.handle();
         Self { connected, held, sent, closed, tree: handle, _running: tree.start().unwrap() }
     }
@@ -74,8 +106,24 @@ impl World {
         envelope
     }
 
-    async fn sent(&mut self) -> SendDifferences {
+    async fn any_sent(&mut self) -> SendDifferences {
         tokio::time::timeout(Duration::from_secs(20), self.sent.recv()).await.unwrap().unwrap()
+    }
+
+    /// The next differences of pods, or of devices.
+    async fn sent_of(&mut self, devices: bool) -> SendDifferences {
+        loop {
+            let sent = self.any_sent().await;
+            let all = sent.missing.iter().chain(&sent.changed);
+            let mut all = all.chain(sent.surplus.iter().map(|it| &it.resource));
+            if all.any(|it| it.to_string().contains("/device") == devices) {
+                return sent;
+            }
+        }
+    }
+
+    async fn sent(&mut self) -> SendDifferences {
+        self.sent_of(false).await
     }
 }
 
@@ -126,4 +174,33 @@ async fn after_a_panic_every_session_compares_again() {
     world.connect(3, true);
     world.list(3, 0, true, json!([]));
     assert_eq!(world.sent().await.missing.len(), 3);
+}
+
+#[actix::test]
+async fn devices_are_compared_by_their_own_owner() {
+    let mut world = World::start();
+    world.connect(1, true);
+    world.list(1, 0, true, json!([["default/device/d", "old", "9"], ["default/device/x", "x", "1"]]));
+    let sent = world.sent_of(true).await;
+    assert_eq!(texts(&sent.missing), ["default/devicemodel/m", "default/device/d"]);
+    assert_eq!(sent.surplus.iter().map(|it| it.uid.as_str()).collect::<Vec<_>>(), ["old", "x"]);
+    assert_eq!(sent.answer, None, "one answer is enough");
+}
+
+#[actix::test]
+async fn an_edge_that_does_not_list_gets_all_devices() {
+    let mut world = World::start();
+    world.connect(1, false);
+    let sent = world.sent_of(true).await;
+    assert_eq!(texts(&sent.changed), ["default/devicemodel/m", "default/device/d"]);
+    assert_eq!(sent.missing.len(), 0);
+}
+
+#[actix::test]
+async fn pods_do_not_wait_for_devices() {
+    let mut world = World::start_with(false);
+    world.connect(1, true);
+    world.list(1, 0, true, json!([]));
+    let sent = world.any_sent().await;
+    assert_eq!((sent.missing.len(), sent.answer.is_some()), (3, true));
 }

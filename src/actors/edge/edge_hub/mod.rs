@@ -26,6 +26,7 @@ use self::queues::{Outgoing, Purpose};
 use self::routing::Route;
 use self::session::{Effect, Hub};
 use crate::bus::Link;
+use crate::bus::device_twin::FromCloud;
 use crate::bus::edge_hub::{CertificateRotated, Class, CloudLinkChanged, Request, SendError, SendUpstream};
 use crate::bus::meta::{ApplyDownstream, NotStored};
 use crate::config::EdgeHubConfig;
@@ -52,6 +53,7 @@ pub struct HubSettings {
 pub struct HubLinks {
     pub apply: Link<ApplyDownstream>,
     pub link_changed: Link<CloudLinkChanged>,
+    pub twin: Link<FromCloud>,
 }
 
 /// The link as readiness sees it.
@@ -416,6 +418,13 @@ impl Handler<Received> for EdgeHub {
                     && let Ok(effects) = self.hub.send(answer, now())
                 {
                     self.run(effects, ctx);
+                }
+            }
+            Route::Twin => {
+                // Lost confirmations come again with the report, memberships with the Device object.
+                if let Err(err) = self.links.twin.tell(FromCloud(envelope)) {
+                    self.metrics.unrouted.increment(1);
+                    tracing::warn!(error = %err, "a message about devices was dropped");
                 }
             }
             Route::Nobody => {

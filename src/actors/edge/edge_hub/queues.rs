@@ -42,6 +42,8 @@ pub struct Queues {
     device: VecDeque<Outgoing>,
     event_limit: Bucket,
     device_limit: Bucket,
+    /// Whether `device_limit` counts.
+    limits_device_data: bool,
     bytes: usize,
 }
 
@@ -61,8 +63,15 @@ impl Queues {
             device: VecDeque::new(),
             event_limit: Bucket::new(qps, burst, now),
             device_limit: Bucket::new(qps, burst, now),
+            limits_device_data: true,
             bytes: 0,
         }
+    }
+
+    /// Device data is limited towards a cloud that may not bear it. One with our extensions tells by
+    /// its confirmations how much it takes, and control still goes first.
+    pub fn limit_device_data(&mut self, is_limited: bool) {
+        self.limits_device_data = is_limited;
     }
 
     /// # Errors
@@ -99,8 +108,9 @@ impl Queues {
     pub fn take(&mut self, now: Instant, most: usize, most_bytes: usize) -> Vec<Outgoing> {
         let mut taken = Vec::new();
         let mut bytes = 0;
-        let Self { control, event, device, event_limit, device_limit, .. } = self;
-        let classes = [(control, None), (event, Some(event_limit)), (device, Some(device_limit))];
+        let Self { control, event, device, event_limit, device_limit, limits_device_data, .. } = self;
+        let device_limit = limits_device_data.then_some(device_limit);
+        let classes = [(control, None), (event, Some(event_limit)), (device, device_limit)];
         for (queue, mut limit) in classes {
             while taken.len() < most && bytes < most_bytes && !queue.is_empty() {
                 if limit.as_mut().is_some_and(|limit| !limit.take(now)) {
@@ -120,6 +130,9 @@ impl Queues {
     #[must_use]
     pub fn ready_at(&self, now: Instant) -> Option<Instant> {
         if !self.control.is_empty() {
+            return Some(now);
+        }
+        if !self.limits_device_data && !self.device.is_empty() {
             return Some(now);
         }
         let waits =
@@ -213,6 +226,26 @@ mod tests {
         let ready = queues.ready_at(now).unwrap();
         assert!(ready > now && ready <= now + Duration::from_millis(1002));
         assert_eq!(ids(&queues.take(ready, 100, 1000)), ["11", "1"]);
+    }
+
+    #[test]
+    fn device_data_is_not_limited_towards_our_own_cloud() {
+        let now = Instant::now();
+        let mut queues = Queues::new(1, 1, now);
+        queues.limit_device_data(false);
+        for id in 0..4 {
+            queues.push(message(Class::Device, id)).unwrap();
+            queues.push(message(Class::Event, 10 + id)).unwrap();
+        }
+        queues.push(message(Class::Control, 20)).unwrap();
+        assert_eq!(ids(&queues.take(now, 4, 1000)), ["20", "10", "0", "1"]);
+        assert_eq!(queues.ready_at(now), Some(now));
+        assert_eq!(ids(&queues.take(now, 100, 1000)), ["2", "3"]);
+        queues.limit_device_data(true);
+        queues.push(message(Class::Device, 5)).unwrap();
+        assert_eq!(ids(&queues.take(now, 100, 1000)), ["5"]);
+        queues.push(message(Class::Device, 6)).unwrap();
+        assert!(queues.take(now, 100, 1000).is_empty() && queues.ready_at(now).unwrap() > now);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Route {
     Store,
     /// Answer `ack` at once (protocol 1.4).
     Probe,
+    /// Give it to DeviceTwin, which confirms nothing: the cloud does not track this group.
+    Twin,
     /// For a module that this edge does not run.
     Nobody,
 }
@@ -42,6 +44,7 @@ pub fn route(envelope: &Envelope) -> Route {
     match (route.group.as_str(), has_parent) {
         (group::RESOURCE | "func", true) => Route::Reply { store: is_tracked_reply(envelope) },
         (group::RESOURCE | "func", false) => Route::Store,
+        (group::TWIN, _) => Route::Twin,
         // `meta` is what this edge asks with: a cloud may answer the resync listing in kind.
         (group::USER | group::META, true) => Route::Reply { store: false },
         _ => Route::Nobody,
@@ -145,7 +148,8 @@ mod tests {
             ("user reply", "user", "response", "x", Some("m"), Body::Null, reply(false)),
             ("resync reply", "meta", "response", "null", Some("m"), object(), reply(false)),
             ("user push", "user", "publish", "x", None, Body::Null, Route::Nobody),
-            ("twin", "twin", "update", "membership", None, object(), Route::Nobody),
+            ("twin", "twin", "update", "membership", None, object(), Route::Twin),
+            ("confirmation", "twin", "response", "twin", Some("t1"), Body::Null, Route::Twin),
             ("task", "taskmanager", "upgrade", "x", None, object(), Route::Nobody),
             ("unknown", "", "", "", None, Body::Null, Route::Nobody),
             ("ping", "resource", "ping", "x", None, Body::Null, Route::Probe),

@@ -106,6 +106,7 @@ impl<T> Hub<T> {
     /// The connection is open and the handshake done.
     pub fn opened(&mut self, resync: bool, now: Instant) -> Vec<Effect<T>> {
         self.session += 1;
+        self.queues.limit_device_data(!resync);
         self.phase = Phase::Up { since: now };
         self.again_at_once = false;
         let mut effects = vec![Effect::Announce { connected: true, session: self.session, resync }];

@@ -175,6 +175,7 @@ struct Edge {
 
 fn edge(cloud: &Cloud) -> Edge {
     let (stored, news, states) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default(), Arc::default());
+    let for_twin = Arc::clone(&stored);
     let (for_apply, for_news, for_states) = (Arc::clone(&stored), Arc::clone(&news), Arc::clone(&states));
     let links = HubLinks {
         apply: Link::from_fn(move |ApplyDownstream(message)| {
@@ -188,6 +189,9 @@ fn edge(cloud: &Cloud) -> Edge {
         link_changed: Link::from_fn(move |change: CloudLinkChanged| {
             let news: &Arc<Mutex<Vec<CloudLinkChanged>>> = &for_news;
             news.lock().push(change);
+        }),
+        twin: Link::from_fn(move |FromCloud(message)| {
+            for_twin.lock().push(format!("twin {}", message.route.resource));
         }),
     };
     let settings = HubSettings { node: NodeName::parse("edge-1").unwrap(), config: cloud.config.clone() };

@@ -7,6 +7,7 @@
 //! (telling edged, answering) happens when it is on disk.
 
 mod cloud_worker;
+mod devices_actor;
 mod node;
 mod node_actor;
 mod objects;
@@ -25,9 +26,12 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::cloud_worker::Cloud;
+pub use self::devices_actor::DeviceLinks;
+use self::devices_actor::Listener;
 use self::objects::{Change, Index, Notice, store_key};
 use self::outbox::Outbox;
 use self::reports::{PodId, Reports};
+use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::meta::{
@@ -65,6 +69,10 @@ pub struct MetaLinks {
     pub config_changed: Link<ConfigChanged>,
     pub node_changed: Link<NodeChanged>,
     pub cloud_reachable: Link<CloudReachable>,
+    /// DeviceTwin hears every change of the link.
+    pub twin_link_changed: Link<CloudLinkChanged>,
+    pub twin: DeviceLinks,
+    pub dmi: DeviceLinks,
 }
 
 /// Its metrics and the outbox's.
@@ -99,6 +107,9 @@ pub struct MetaManager {
     is_draining: bool,
     untold: VecDeque<Notice>,
     reachable_untold: bool,
+    /// DeviceTwin and Dmi.
+    listeners: [Listener; 2],
+    twin_link_untold: bool,
     /// After a restart: what was told before is unknown.
     retell: bool,
     next_batch: Batch,
@@ -132,8 +143,10 @@ impl MetaManager {
             config,
             store,
             committer,
+            listeners: [Listener::new(links.twin.clone()), Listener::new(links.dmi.clone())],
             links,
             cloud,
+            twin_link_untold: false,
             metrics,
             broken: Some("the store was not read yet".to_owned()),
             index: Index::default(),
@@ -254,7 +267,7 @@ impl MetaManager {
         let notices = change.notices;
         self.commit(change.batch, ctx, move |meta, ctx, outcome| {
             if outcome.is_ok() {
-                meta.untold.extend(notices);
+                meta.keep_notices(notices);
                 meta.tell_notices();
                 meta.count_objects();
             }
@@ -278,6 +291,11 @@ impl MetaManager {
             self.reachable_untold =
                 matches!(self.links.cloud_reachable.tell(news), Err(LinkError::Full { .. }));
         }
+        if self.twin_link_untold {
+            let told = self.links.twin_link_changed.tell(self.link);
+            self.twin_link_untold = matches!(told, Err(LinkError::Full { .. }));
+        }
+        self.listeners.iter_mut().for_each(Listener::tell);
         while let Some(notice) = self.untold.front() {
             let told = match notice.clone() {
                 Notice::PodChanged(pod) => self.links.pod_changed.tell(PodChanged(pod)),
@@ -288,6 +306,8 @@ impl MetaManager {
                     self.links.config_changed.tell(ConfigChanged { kind, namespace, name })
                 }
                 Notice::NodeChanged(node) => self.links.node_changed.tell(NodeChanged(node)),
+                // Those have queues of their own: see `keep_notices`.
+                Notice::Device(_) => Ok(()),
             };
             if matches!(told, Err(LinkError::Full { .. })) {
                 return;
@@ -299,10 +319,11 @@ impl MetaManager {
     /// Tells everything that is stored once more.
     fn retell_all(&mut self) {
         self.untold.clear();
+        self.listeners.iter_mut().for_each(Listener::clear);
         let keys: Vec<ObjectKey> = self.index.keys().cloned().collect();
         for key in keys {
             if let Ok(Some(object)) = self.read(&key) {
-                self.untold.extend(objects::changed(&key, object));
+                self.keep_notices(objects::changed(&key, object));
             }
         }
         self.tell_notices();
@@ -409,13 +430,14 @@ impl Supervised for MetaManager {
         self.lease = None;
         self.outbox = Outbox::new(self.config.outbox_max_messages);
         self.reachable_untold = true;
+        self.twin_link_untold = true;
         self.retell = true;
     }
 }
 
 crate::handles!(
     MetaManager: ApplyDownstream, CloudLinkChanged, ListPods, GetObject, GetToken, ReportPodStatus,
-    ConfirmPodDeleted, RegisterNode, PatchNodeStatus, RenewLease, ReportEvent,
+    ConfirmPodDeleted, RegisterNode, PatchNodeStatus, RenewLease, ReportEvent, ListDevices,
 );
 
 impl Handler<ApplyDownstream> for MetaManager {
@@ -454,6 +476,7 @@ impl Handler<CloudLinkChanged> for MetaManager {
         }
         self.link = msg;
         self.reachable_untold = true;
+        self.twin_link_untold = true;
         self.tell_notices();
         if msg.connected {
             self.reports.wake(now());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::model::{Body, Envelope, ObjectKey, Resource, operation};
+use crate::model::{Body, DeviceId, Envelope, ObjectKey, Resource, operation};
 use crate::store::{Batch, Row, Table};
 
 /// Key prefix of stored objects.
@@ -23,6 +23,16 @@ pub enum Notice {
     PodRemoved { namespace: String, name: String, uid: String },
     ConfigChanged { kind: String, namespace: String, name: String },
     NodeChanged(Arc<Value>),
+    Device(DeviceNotice),
+}
+
+/// What DeviceTwin and Dmi are told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceNotice {
+    DeviceChanged(Arc<Value>),
+    DeviceRemoved(DeviceId),
+    ModelChanged(Arc<Value>),
+    ModelRemoved { namespace: String, name: String },
 }
 
 /// Writes, and what to tell when they are on disk.
@@ -136,10 +146,13 @@ impl Index {
         name_kind(key, &mut object);
         if verdict == Verdict::Newer {
             if let Some(old) = stored
-                && key.kind == "pod"
                 && old.uid != new.uid
             {
-                change.notices.push(pod_removed(key, &old.uid));
+                match key.kind.as_str() {
+                    "pod" => change.notices.push(pod_removed(key, &old.uid)),
+                    "device" => change.notices.extend(device_removed(key)),
+                    _ => {}
+                }
             }
             change.batch = change.batch.put(Table::Objects, store_key(key), object.to_string());
             self.objects.insert(key.clone(), new);
@@ -183,6 +196,7 @@ impl Index {
             self.objects.remove(key);
             change.batch = change.batch.delete(Table::Objects, store_key(key));
             change.notices.extend(config_changed(key));
+            change.notices.extend(device_removed(key));
         }
         change
     }
@@ -190,7 +204,8 @@ impl Index {
     /// The listing of the resync extension: everything the cloud may compare, in frames.
     #[must_use]
     pub fn listing(&self) -> Vec<Value> {
-        let is_listed = |kind: &str| matches!(kind, "pod" | "configmap" | "secret" | "node");
+        let listed = ["pod", "configmap", "secret", "node", "device", "devicemodel"];
+        let is_listed = |kind: &str| listed.contains(&kind);
         let rows: Vec<Value> = self
             .objects
             .iter()
@@ -262,15 +277,17 @@ fn compare(stored: Option<&Version>, new: &Version) -> Verdict {
 
 /// Typed clients leave these out of replies (protocol 17.1).
 fn name_kind(key: &ObjectKey, object: &mut Value) {
-    let kind = match key.kind.as_str() {
-        "pod" => "Pod",
-        "node" => "Node",
-        "configmap" => "ConfigMap",
-        "secret" => "Secret",
+    let (version, kind) = match key.kind.as_str() {
+        "pod" => ("v1", "Pod"),
+        "node" => ("v1", "Node"),
+        "configmap" => ("v1", "ConfigMap"),
+        "secret" => ("v1", "Secret"),
+        "device" => ("devices.kubeedge.io/v1beta1", "Device"),
+        "devicemodel" => ("devices.kubeedge.io/v1beta1", "DeviceModel"),
         _ => return,
     };
     if let Some(fields) = object.as_object_mut() {
-        fields.entry("apiVersion").or_insert_with(|| json!("v1"));
+        fields.entry("apiVersion").or_insert_with(|| json!(version));
         fields.entry("kind").or_insert_with(|| json!(kind));
     }
 }
@@ -299,11 +316,22 @@ fn config_changed(key: &ObjectKey) -> Option<Notice> {
     })
 }
 
+fn device_removed(key: &ObjectKey) -> Option<Notice> {
+    let (namespace, name) = (key.namespace().to_owned(), key.name().to_owned());
+    match key.kind.as_str() {
+        "device" => Some(Notice::Device(DeviceNotice::DeviceRemoved(DeviceId::new(namespace, name)))),
+        "devicemodel" => Some(Notice::Device(DeviceNotice::ModelRemoved { namespace, name })),
+        _ => None,
+    }
+}
+
 /// What a stored object means for the others.
 pub fn changed(key: &ObjectKey, object: Value) -> Option<Notice> {
     match key.kind.as_str() {
         "pod" => Some(Notice::PodChanged(Arc::new(object))),
         "node" => Some(Notice::NodeChanged(Arc::new(object))),
+        "device" => Some(Notice::Device(DeviceNotice::DeviceChanged(Arc::new(object)))),
+        "devicemodel" => Some(Notice::Device(DeviceNotice::ModelChanged(Arc::new(object)))),
         _ => config_changed(key),
     }
 }

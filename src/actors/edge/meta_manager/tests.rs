@@ -2,6 +2,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
+use crate::bus::device_twin::{DeviceChanged, DeviceRemoved, ListDevices, ModelChanged, ModelRemoved};
 use crate::bus::edge_hub::SendError;
 use crate::model::{Body, Envelope, ObjectResp, Reason, Resource, Status};
 use crate::store::{CommitterGuard, CommitterSettings, Faults, MemoryStore};
@@ -18,6 +19,23 @@ struct World {
     cloud: Cloudlike,
     meta: Addr<MetaManager>,
     guard: CommitterGuard,
+}
+
+fn device_links(who: &'static str, told: &Log) -> DeviceLinks {
+    let (t1, t2, t3, t4) = (told.clone(), told.clone(), told.clone(), told.clone());
+    DeviceLinks {
+        device_changed: Link::from_fn(move |DeviceChanged(device)| {
+            let version = objects::text(&device, "/metadata/resourceVersion").to_owned();
+            t1.lock().push(format!("{who}: device {version}"));
+        }),
+        device_removed: Link::from_fn(move |DeviceRemoved(id)| t2.lock().push(format!("{who}: no {id}"))),
+        model_changed: Link::from_fn(move |ModelChanged(model)| {
+            t3.lock().push(format!("{who}: model {}", objects::text(&model, "/metadata/name")));
+        }),
+        model_removed: Link::from_fn(move |model: ModelRemoved| {
+            t4.lock().push(format!("{who}: no model {}", model.name))
+        }),
+    }
 }
 
 fn start(store: &Arc<MemoryStore>) -> World {
@@ -54,6 +72,9 @@ fn start(store: &Arc<MemoryStore>) -> World {
         }),
         node_changed: Link::from_fn(move |_: NodeChanged| tell(&t4, "node".into())),
         cloud_reachable: Link::from_fn(move |CloudReachable(up)| tell(&t5, format!("cloud {up}"))),
+        twin_link_changed: Link::from_fn(|_: CloudLinkChanged| ()),
+        twin: device_links("twin", &told),
+        dmi: device_links("dmi", &told),
     };
     let (committer, guard) =
         Committer::start(Arc::clone(store) as Arc<dyn Store>, CommitterSettings::default()).unwrap();
@@ -381,4 +402,29 @@ async fn a_new_session_gets_the_listing_until_it_is_answered() {
     let listing = r#"resync null {"last":true,"objects":[["default/pod/web","u","5"]],"part":0}"#;
     world.eventually("listed", |world| world.sent.lock().iter().any(|line| line == listing)).await;
     assert_eq!(*world.told.lock(), ["pod 5", "cloud true"]);
+}
+
+#[actix::test]
+async fn devices_and_models_reach_both_who_act_on_them() {
+    let store = Arc::new(MemoryStore::new());
+    let world = start(&store);
+    let object = |uid: &str, version: &str| json!({"metadata": {"name": "s-1", "namespace": "default", "uid": uid, "resourceVersion": version}});
+    world.deliver("insert", "default/devicemodel/s-1", object("m", "4")).await.unwrap();
+    world.deliver("insert", "default/device/s-1", object("u", "5")).await.unwrap();
+    world.deliver("update", "default/device/s-1", object("u", "4")).await.unwrap();
+    let listed = world.meta.send(ListDevices).await.unwrap().unwrap();
+    assert_eq!(listed.devices[0]["kind"], "Device");
+    assert_eq!(listed.models[0]["apiVersion"], "devices.kubeedge.io/v1beta1");
+    world.deliver("insert", "default/device/s-1", object("u2", "7")).await.unwrap();
+    world.deliver("delete", "default/device/s-1", object("u", "6")).await.unwrap();
+    world.deliver("delete", "default/device/s-1", object("u2", "8")).await.unwrap();
+    world.deliver("delete", "default/devicemodel/s-1", object("m", "9")).await.unwrap();
+    let told = |who: &str| -> Vec<String> {
+        let prefix = format!("{who}: ");
+        world.told.lock().iter().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
+    };
+    let want = ["model s-1", "device 5", "no default/s-1", "device 7", "no default/s-1", "no model s-1"];
+    assert_eq!(told("twin"), want);
+    assert_eq!(told("dmi"), want);
+    assert_eq!(world.meta.send(ListDevices).await.unwrap().unwrap().devices.len(), 0);
 }

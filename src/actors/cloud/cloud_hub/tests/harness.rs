@@ -29,6 +29,7 @@ pub enum Told {
     Connected(NodeConnected),
     Gone(NodeGone),
     Upstream(Upstream),
+    Twin(FromTwin),
     Held { last: bool },
     Delivered(Delivered),
 }
@@ -95,6 +96,7 @@ impl World {
             client: fake_api(Arc::clone(&api)),
             tree: tree.handle(),
             upstream: told!(Upstream),
+            twin: Some(told!(Twin)),
             node_connected: told!(Connected),
             node_gone: told!(Gone),
             held: {

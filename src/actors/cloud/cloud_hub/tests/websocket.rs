@@ -81,6 +81,19 @@ async fn a_session_both_ways() {
 }
 
 #[actix::test]
+async fn what_devices_say_goes_to_their_controller() {
+    let mut world = World::start(|_| {});
+    let mut edge = world.connect("edge-1").await;
+    assert!(matches!(world.next_told().await, Told::Connected(_)));
+    let resource = Resource::parse("device/default/sensor-1/twin/edge_updated");
+    say(&mut edge, &Envelope::new("twin", "resource", "update", resource.clone(), Body::Null, 1)).await;
+    match world.next_told().await {
+        Told::Twin(it) => assert_eq!((it.node, it.envelope.route.resource), (node("edge-1"), resource)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[actix::test]
 async fn identity_is_the_certificate() {
     let world = World::start(|_| {});
     let pair = world.certificate("edge-1");

@@ -21,6 +21,7 @@ fn names(change: &Change) -> Vec<String> {
         Notice::PodRemoved { uid, .. } => format!("gone {uid}"),
         Notice::ConfigChanged { kind, namespace, name } => format!("{kind} {namespace}/{name}"),
         Notice::NodeChanged(node) => format!("node {}", text(node, "/metadata/name")),
+        Notice::Device(notice) => format!("{notice:?}"),
     };
     change.notices.iter().map(name).collect()
 }
@@ -105,15 +106,17 @@ fn listing_comes_in_bounded_frames_and_survives_a_reload() {
         rows.push((format!("meta/default/secret/s{n:04}").into_bytes(), object.to_string().into_bytes()));
     }
     rows.push((b"meta/default/device/d".to_vec(), b"{}".to_vec()));
+    rows.push((b"meta/default/rule/r".to_vec(), b"{}".to_vec()));
     rows.push((b"meta/default/pod/broken".to_vec(), b"{".to_vec()));
     assert_eq!(index.load(&rows), 1);
-    assert_eq!(index.counts(), [0, 0, 4500, 0, 1]);
+    assert_eq!(index.counts(), [0, 0, 4500, 0, 2]);
     let frames = index.listing();
     let sizes: Vec<usize> = frames.iter().map(|frame| frame["objects"].as_array().unwrap().len()).collect();
-    assert_eq!(sizes, [2000, 2000, 500]);
+    assert_eq!(sizes, [2000, 2000, 501]);
     assert_eq!(frames[2]["last"], true);
     assert_eq!(frames[1]["last"], false);
-    assert_eq!(frames[0]["objects"][0], json!(["default/secret/s0000", "u0", "7"]));
+    assert_eq!(frames[0]["objects"][0], json!(["default/device/d", "", "0"]));
+    assert_eq!(frames[0]["objects"][1], json!(["default/secret/s0000", "u0", "7"]));
 }
 
 proptest! {

@@ -43,8 +43,13 @@ pub fn costs(pids: &[u32], window: Duration) -> Vec<Cost> {
     pids.iter().zip(&rows).zip(&ticks).map(one).collect()
 }
 
+/// Is there such a process?
+pub fn is_alive(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false)
+}
+
 /// RSS, PSS, private, anonymous in MiB.
-fn memory(pid: u32) -> [f64; 4] {
+pub fn memory(pid: u32) -> [f64; 4] {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let field = |name: &str| {
         let line = text.lines().find(|line| line.split(':').next() == Some(name)).unwrap();
@@ -54,14 +59,37 @@ fn memory(pid: u32) -> [f64; 4] {
 }
 
 /// utime + stime.
-fn cpu_seconds(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+pub fn cpu_seconds(pid: u32) -> f64 {
+    stat_seconds(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap())
+}
+
+/// The same of the threads of this process that have a name.
+pub fn thread_seconds(name: &str) -> f64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
+    let named = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|is| is.trim() == name));
+    named.filter_map(|task| fs::read_to_string(task.join("stat")).ok()).map(|text| stat_seconds(&text)).sum()
+}
+
+/// What all processes and the kernel have used since the machine started.
+pub fn machine_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap();
+    let fields: Vec<f64> =
+        text.lines().next().unwrap().split_whitespace().skip(1).map(|field| field.parse().unwrap()).collect();
+    // user nice system idle iowait irq softirq steal
+    let busy: f64 = [0, 1, 2, 5, 6, 7].iter().map(|at| fields[*at]).sum();
+    busy / hertz()
+}
+
+fn stat_seconds(text: &str) -> f64 {
     // The name may hold blanks; it ends with the last parenthesis.
     let rest = text.rsplit_once(')').unwrap().1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
     let ticks: i64 = fields[11..13].iter().map(|field| field.parse::<i64>().unwrap()).sum();
-    ticks as f64 / hertz as f64
+    ticks as f64 / hertz()
+}
+
+fn hertz() -> f64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap() as f64
 }
 
 /// Value below which a share `q` of the samples lies (nearest rank).

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use kube::Client;
 use kube::api::{Api, WatchEvent, WatchParams};
-use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::harness::cluster::{Cloud, Edge};
@@ -33,8 +33,7 @@ pub struct Watch<K> {
 
 impl<K> Watch<K>
 where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + 'static,
-    K::DynamicType: Default,
+    K: Clone + std::fmt::Debug + DeserializeOwned + 'static,
 {
     pub async fn open(api: &Api<K>) -> Self {
         let version = api.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
@@ -99,11 +98,12 @@ pub async fn first_join(
     dir: &Path,
     name: &str,
     socket: &Path,
+    settings: &[&str],
 ) -> (Edge, f64) {
     let token = cloud.token();
     let mut nodes = Watch::open(&Api::<Node>::all(client.clone())).await;
     let begun = Instant::now();
-    let edge = Edge::start(cloud, dir, name, socket, &token, EDGE_SETTINGS);
+    let edge = Edge::start(cloud, dir, name, socket, &token, settings);
     nodes.until(|node, _| node.metadata.name.as_deref() == Some(name) && is_ready(node)).await;
     (edge, begun.elapsed().as_secs_f64())
 }

@@ -1,0 +1,98 @@
+//! MetaManager and the two who act on devices: DeviceTwin and Dmi. Each is told on its own, so that
+//! one with a full mailbox delays neither the other nor the pods.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use serde_json::Value;
+
+use super::MetaManager;
+use super::objects::{DeviceNotice, Notice};
+use crate::bus::device_twin::{
+    DeviceChanged, DeviceObjects, DeviceRemoved, ListDevices, ModelChanged, ModelRemoved,
+};
+use crate::bus::meta::MetaError;
+use crate::bus::{Link, LinkError};
+
+/// The way to one who acts on devices.
+#[derive(Clone)]
+pub struct DeviceLinks {
+    pub device_changed: Link<DeviceChanged>,
+    pub device_removed: Link<DeviceRemoved>,
+    pub model_changed: Link<ModelChanged>,
+    pub model_removed: Link<ModelRemoved>,
+}
+
+impl DeviceLinks {
+    fn tell(&self, notice: DeviceNotice) -> Result<(), LinkError> {
+        match notice {
+            DeviceNotice::DeviceChanged(device) => self.device_changed.tell(DeviceChanged(device)),
+            DeviceNotice::DeviceRemoved(device) => self.device_removed.tell(DeviceRemoved(device)),
+            DeviceNotice::ModelChanged(model) => self.model_changed.tell(ModelChanged(model)),
+            DeviceNotice::ModelRemoved { namespace, name } => {
+                self.model_removed.tell(ModelRemoved { namespace, name })
+            }
+        }
+    }
+}
+
+/// One of them, and what it was not told yet.
+pub struct Listener {
+    links: DeviceLinks,
+    untold: VecDeque<DeviceNotice>,
+}
+
+impl Listener {
+    pub fn new(links: DeviceLinks) -> Self {
+        Self { links, untold: VecDeque::new() }
+    }
+
+    /// In order; what finds a full mailbox is told again later.
+    pub fn tell(&mut self) {
+        while let Some(notice) = self.untold.front() {
+            if let Err(LinkError::Full { .. }) = self.links.tell(notice.clone()) {
+                return;
+            }
+            self.untold.pop_front();
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.untold.clear();
+    }
+}
+
+impl MetaManager {
+    /// Puts notices where they wait to be told.
+    pub(super) fn keep_notices(&mut self, notices: impl IntoIterator<Item = Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Device(notice) => {
+                    for listener in &mut self.listeners {
+                        listener.untold.push_back(notice.clone());
+                    }
+                }
+                notice => self.untold.push_back(notice),
+            }
+        }
+    }
+
+    fn stored(&self, kind: &str) -> Result<Vec<Arc<Value>>, MetaError> {
+        let mut objects = Vec::new();
+        for key in self.index.of_kind(kind) {
+            // Indexed but not there: its write is under way, and the notice follows it.
+            objects.extend(self.read(key)?.map(Arc::new));
+        }
+        Ok(objects)
+    }
+}
+
+impl Handler<ListDevices> for MetaManager {
+    type Result = Result<DeviceObjects, MetaError>;
+
+    fn handle(&mut self, _: ListDevices, _: &mut Context<Self>) -> Self::Result {
+        self.check()?;
+        Ok(DeviceObjects { models: self.stored("devicemodel")?, devices: self.stored("device")? })
+    }
+}
