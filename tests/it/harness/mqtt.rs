@@ -44,7 +44,9 @@ impl Broker {
     pub fn subscribe(self, dir: &Path, topics: &[&str]) -> Listener {
         let name = format!("mosquitto_sub-{}", uuid::Uuid::new_v4());
         fs::create_dir_all(dir).unwrap();
-        let mut command = self.client("mosquitto_sub");
+        // Its output is a file: it would keep lines to itself.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &self.0.to_string()]);
         command.args(["-d", "-q", "1", "-F", "%t %p"]);
         topics.iter().for_each(|topic| {
             command.args(["-t", topic]);
