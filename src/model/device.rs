@@ -5,6 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Annotation of a Device: names the properties whose values become metrics at the edge,
+/// `temperature,humidity`, or `*` for all. Ours; KubeEdge has none.
+pub const EXPORT_ANNOTATION: &str = "devices.kubeedge.io/export-metrics";
+
 /// A device: its namespace and name. On the wire `{namespace}/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId {
