@@ -30,3 +30,4 @@ mod mqtt_outside;
 mod network;
 mod panics;
 mod pods;
+mod readme_devices;

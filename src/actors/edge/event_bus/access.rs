@@ -1,9 +1,9 @@
 //! Who may use which topics.
 //!
 //! 1. A rule of the configuration that names the client decides alone.
-//! 2. Otherwise a device (user name or common name `device:{namespace}:{name}`, or a SPIFFE path
-//!    `/device/{namespace}/{name}`) may use its own `$hw/events/device/{namespace}/{name}/#`, and
-//!    nothing once it is no member of this node.
+//! 2. Otherwise a device (user name or common name `device/{namespace}/{name}`, or that as SPIFFE
+//!    path) may use its own `$hw/events/device/{namespace}/{name}/#`, and nothing once it is no
+//!    member of this node. Colons do as well, but `mosquitto_passwd` takes none.
 //! 3. Everybody else who got in may use every topic, but not publish on `$SYS`.
 
 use std::collections::HashSet;
@@ -41,7 +41,9 @@ impl Who {
     #[must_use]
     pub fn device(&self) -> Option<DeviceId> {
         let named = |name: &str| {
-            let (namespace, name) = name.strip_prefix("device:")?.split_once(':')?;
+            let rest = name.strip_prefix("device")?;
+            let between = rest.chars().next().filter(|c| matches!(c, '/' | ':'))?;
+            let (namespace, name) = rest.strip_prefix(between)?.split_once(between)?;
             plain(namespace, name)
         };
         match self {
@@ -49,9 +51,7 @@ impl Who {
             Self::User(name) => named(name),
             Self::Certificate { common_name, spiffe_id } => named(common_name).or_else(|| {
                 let rest = spiffe_id.as_deref()?.strip_prefix("spiffe://")?;
-                let (_, path) = rest.split_once('/')?;
-                let (namespace, name) = path.strip_prefix("device/")?.split_once('/')?;
-                plain(namespace, name)
+                named(rest.split_once('/')?.1)
             }),
         }
     }
@@ -271,6 +271,7 @@ mod tests {
         let mut rules = Rules::default();
         for who in [
             user("device:default:s1"),
+            user("device/default/s1"),
             certificate("device:default:s1", None),
             certificate("", Some("spiffe://td/device/default/s1")),
         ] {
@@ -299,9 +300,18 @@ mod tests {
         let gone = rules.rights(&user("device:default:s1"), "c");
         assert!(!gone.publish("$hw/events/device/default/s1/twin/update"));
         assert!(rules.rights(&user("device:default:s2"), "c").publish("$hw/events/device/default/s2/x"));
-        for odd in
-            ["device:", "device:a", "device:a:", "device::b", "device:a:b/c", "device:+:#", "Device:a:b"]
-        {
+        for odd in [
+            "device:",
+            "device:a",
+            "device:a:",
+            "device::b",
+            "device:a:b/c",
+            "device/a/b/c",
+            "device/a:b",
+            "device-a-b",
+            "device:+:#",
+            "Device:a:b",
+        ] {
             assert_eq!(user(odd).device(), None, "{odd}");
         }
     }
