@@ -65,6 +65,13 @@ fn is_closed(socket: &mut TcpStream) {
     }
 }
 
+/// Two thousand sockets are more than many systems begin with.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(8_192)), hard).unwrap();
+}
+
 fn files(broker: &Broker) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", broker.process.pid())).unwrap().count()
 }
@@ -161,6 +168,7 @@ fn bytes_that_are_no_mqtt_end_their_own_connection_only() {
 fn silent_connections_keep_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "");
+    raise_open_files();
     let silent: Vec<TcpStream> = (0..1_200).map(|_| open(&broker)).collect();
     // Not after the deadline of the silent ones: at once.
     let mut socket = open(&broker);
@@ -176,6 +184,7 @@ fn silent_connections_keep_nobody_out() {
 fn two_thousand_clients_come_and_vanish() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "");
+    raise_open_files();
     let before = files(&broker);
     let clients: Vec<TcpStream> = (0..2_000).map(|n| client(&broker, &format!("c{n}"))).collect();
     eventually("all are here", || broker.metric("kubeedge_eventbus_clients") >= 2_000.0);
@@ -229,7 +238,12 @@ fn a_device_reaches_nothing_of_another() {
     let watcher =
         broker.subscribe("watcher", &[&admin[..], &["-t", "$hw/events/device/#", "-t", "#"]].concat());
     let (own, other) = ("$hw/events/device/default/s1", "$hw/events/device/default/s2");
-    // This node knows no device, so that nobody's word is taken for one.
+    // This node has no devices: known soon after the start.
+    let early = format!("{own}/early");
+    let args = [&as_user("device/default/s1")[..], &["-t", &early, "-m", "early"]].concat();
+    eventually("nobody's word is taken for a device", || {
+        String::from_utf8_lossy(&broker.publish(&args).stderr).contains("uthori")
+    });
     for user in ["device/default/s1", "device/default/s1/more"] {
         for topic in [format!("{own}/x"), format!("{other}/twin/update"), "a".to_owned(), "$SYS/a".to_owned()]
         {
