@@ -96,7 +96,10 @@ mod tests {
     fn a_registration_needs_a_protocol_and_a_socket() {
         type Change = fn(&mut MapperInfo);
         let cases: [(Change, &str); 5] = [
-            (|info| info.address = vec![b'/'; 108], "mapper.address: longer than 107 bytes"),
+            (
+                |info| info.address = format!("/{}", "a".repeat(107)).into_bytes(),
+                "mapper.address: longer than 107 bytes",
+            ),
             (|info| info.protocol.clear(), "mapper.protocol: is missing"),
             (|info| info.address = vec![0xff], "mapper.address: not UTF-8"),
             (|info| info.address = b"m.sock".to_vec(), "mapper.address: \"m.sock\" is no absolute path"),
