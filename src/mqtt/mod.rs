@@ -11,6 +11,7 @@ pub mod client;
 pub mod codec;
 mod connect;
 mod figures;
+mod flow;
 mod inbound;
 mod limits;
 mod load;
