@@ -2,7 +2,8 @@
 //!
 //! [`Broker::handle`] takes what happens (packets, lost connections, answers of the disk) and says
 //! what is to be done. The transport owns sockets, timers and the store. Start reading in
-//! `broker.rs`; a message goes `inbound.rs` -> `outbound.rs` -> `session.rs`.
+//! `broker.rs`; a message goes `inbound.rs` -> `outbound.rs` -> `session.rs`. A publisher that is
+//! faster than its subscribers is held back while they read (`flow.rs`).
 
 mod acks;
 mod alias;
