@@ -85,10 +85,12 @@ fn limits(config: &EventBusConfig) -> Limits {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let clients = count(internal.max_connections);
     let client_bytes = size(internal.max_client_bytes);
+    let queued_messages = count(config.mqtt_session_queue_size).min(60_000);
+    let usual = Limits::default();
     Limits {
         clients,
-        sessions: clients.max(Limits::default().sessions),
-        queued_messages: count(config.mqtt_session_queue_size).min(60_000),
+        sessions: clients.max(usual.sessions),
+        queued_messages,
         queued_bytes: client_bytes,
         unsent_bytes: client_bytes / 2,
         unsent_bytes_hard: client_bytes,
@@ -96,12 +98,16 @@ fn limits(config: &EventBusConfig) -> Limits {
         retained_messages: count(internal.max_retained_messages),
         retained_bytes: size(internal.max_memory_bytes) / 2,
         sessions_bytes: size(internal.max_memory_bytes) / 2,
+        // Well below what is dropped: each publisher may add one more.
+        behind_messages: usual.behind_messages.min(queued_messages / 4),
+        behind_bytes: usual.behind_bytes.min(client_bytes / 8),
+        deferred_messages: usual.deferred_messages.max(internal.max_inflight.into()),
         receive_maximum: internal.max_inflight,
         inflight: internal.max_inflight,
         maximum_packet_bytes: internal.max_packet_bytes,
         session_expiry_secs: internal.max_session_expiry_secs,
         v3_session_expiry_secs: internal.max_session_expiry_secs,
-        ..Limits::default()
+        ..usual
     }
 }
 
@@ -177,6 +183,8 @@ impl EventBus {
                 Effect::Resume { conn } => {
                     if let Some(connection) = self.connections.get_mut(&conn) {
                         connection.is_paused = false;
+                        // What it sent meanwhile is about to be read: its silence was ours.
+                        connection.wire.read_at_ms.set(self.gate.now_ms());
                     }
                     self.touch(conn);
                 }
