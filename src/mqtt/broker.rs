@@ -111,6 +111,8 @@ pub(super) struct Used {
     pub queued_messages: usize,
     pub queued_bytes: usize,
     pub unsent_bytes: usize,
+    /// Filters and wills.
+    pub session_bytes: usize,
 }
 
 /// Why a connection is closed.
@@ -352,6 +354,7 @@ impl Broker {
             subscriptions: self.trie.len(),
             retained_messages: self.retained.len(),
             retained_bytes: self.retained.bytes(),
+            session_bytes: self.used.session_bytes,
             queued_messages: self.used.queued_messages,
             queued_bytes: self.used.queued_bytes,
             unsent_bytes: self.used.unsent_bytes,

@@ -58,6 +58,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.link = Some(Box::new(Link { known: !session.is_durable(), ..link }));
         session.will = connect.will.take().map(Box::new);
+        self.count_session(index);
         self.conns.insert(conn, index);
         self.clients_max = self.clients_max.max(self.conns.len());
         self.count.connects += 1;
@@ -119,6 +120,15 @@ impl Broker {
         let known = self.clients.get(connect.client_id.as_str()).and_then(|index| self.sessions.get(*index));
         let replaces = known.is_some_and(|session| session.link.is_some());
         let full = if v5 { Reason::QUOTA_EXCEEDED } else { Reason::SERVER_UNAVAILABLE };
+        let (will, own) = match (&connect.will, known) {
+            (None, _) => (0, 0),
+            (Some(will), Some(session)) => (will.bytes() + session.filter_bytes, session.counted_bytes),
+            (Some(will), None) => (will.bytes(), 0),
+        };
+        let all = self.used.session_bytes - own + will;
+        if will > 0 && (will > self.limits.session_bytes || all > self.limits.sessions_bytes) {
+            return Err((full, "no room for the will"));
+        }
         if !replaces && self.conns.len() >= self.limits.clients {
             return Err((full, "too many clients"));
         }
@@ -283,7 +293,9 @@ impl Broker {
         }
         if will == WillIs::Discarded {
             session.will = None;
+            self.count_session(index);
         }
+        let Some(session) = self.sessions.get_mut(index) else { return };
         if let Some(will) = &session.will {
             let delay = will.delay_secs.min(expiry);
             if delay == 0 {
@@ -336,6 +348,8 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let at = session.at(index);
         let subscriptions = std::mem::take(&mut session.subscriptions);
+        self.used.session_bytes -= std::mem::take(&mut session.counted_bytes);
+        session.filter_bytes = 0;
         let inbound = std::mem::take(&mut session.inbound);
         let client_id = session.client_id.clone();
         let (has_row, was_durable) = (session.has_row, session.was_durable);

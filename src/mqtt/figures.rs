@@ -80,6 +80,8 @@ pub struct Figures {
     pub subscriptions: usize,
     pub retained_messages: usize,
     pub retained_bytes: usize,
+    /// Filters and wills, all sessions.
+    pub session_bytes: usize,
     /// In flight and waiting, QoS 1 and 2, all sessions.
     pub queued_messages: usize,
     pub queued_bytes: usize,

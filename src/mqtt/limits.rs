@@ -11,6 +11,11 @@ pub struct Limits {
     pub sessions: usize,
     /// Filters of one session. One more is refused in its SUBACK: 0x97 (5), 0x80 (3.1.1).
     pub subscriptions_per_session: usize,
+    /// Memory of one session's filters and will. A filter more is refused like one too many, a
+    /// CONNECT with such a will like a client too many.
+    pub session_bytes: usize,
+    /// The same over all sessions.
+    pub sessions_bytes: usize,
     /// UTF-8 bytes of a topic or filter.
     pub topic_bytes: usize,
     /// Levels of a topic or filter: `a/b` has two.
@@ -68,6 +73,8 @@ impl Default for Limits {
             clients: 10_000,
             sessions: 10_000,
             subscriptions_per_session: 1_000,
+            session_bytes: 4 << 20,
+            sessions_bytes: 64 << 20,
             topic_bytes: 65_535,
             topic_levels: 128,
             queued_messages: 10_000,

@@ -17,6 +17,16 @@ pub type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// What an entry of a queue costs beside its message.
 const ENTRY_BYTES: usize = 96;
 
+/// What a level of a filter costs in the tree of filters.
+const LEVEL_BYTES: usize = 256;
+
+/// What a filter costs: its text here and in the tree, and a place for each level.
+#[must_use]
+pub fn filter_bytes(filter: &str) -> usize {
+    let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
+    2 * filter.len() + levels * LEVEL_BYTES
+}
+
 /// Where the exchange of a queued message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -126,6 +136,10 @@ pub struct Session {
     pub expiry_secs: u32,
     pub link: Option<Box<Link>>,
     pub subscriptions: Map<Arc<str>, Options>,
+    /// What these cost.
+    pub filter_bytes: usize,
+    /// What of this session [`super::broker::Used`] counts as `session_bytes`.
+    pub counted_bytes: usize,
     pub queue: VecDeque<Entry>,
     /// So many of the first entries of `queue` are in flight on this connection.
     pub sent: usize,
@@ -156,6 +170,8 @@ impl Session {
             expiry_secs,
             link: None,
             subscriptions: Map::default(),
+            filter_bytes: 0,
+            counted_bytes: 0,
             queue: VecDeque::new(),
             sent: 0,
             queued_bytes: 0,
@@ -181,6 +197,12 @@ impl Session {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.expiry_secs > 0
+    }
+
+    /// Memory of its filters and its will.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.filter_bytes + self.will.as_deref().map_or(0, Will::bytes)
     }
 
     /// The next serial whose packet id is free. `None`: all are taken.

@@ -45,6 +45,8 @@ pub const KINDS: [&str; 2] = ["devicemodel", "device"];
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// A device that waits so long is worth an event.
 const GRACE: Duration = Duration::from_secs(4);
+/// An edge's clock may be so much ahead of ours.
+const CLOCK_TOLERANCE_MS: i64 = 60_000;
 /// Events at each look.
 const NOTICES: usize = 20;
 
@@ -131,7 +133,13 @@ impl DeviceController {
         }
     }
 
-    fn report(&mut self, waiter: Waiter, device: &DeviceId, said: status::Status, ctx: &mut Context<Self>) {
+    fn report(
+        &mut self,
+        waiter: Waiter,
+        device: &DeviceId,
+        mut said: status::Status,
+        ctx: &mut Context<Self>,
+    ) {
         if !self.active {
             self.metrics.early.increment(1);
             return; // no answer: the edge sends it again
@@ -150,6 +158,10 @@ impl DeviceController {
             return;
         }
         self.metrics.taken.increment(1);
+        let now_ms = now_ms();
+        let limit_ms = now_ms.saturating_add(CLOCK_TOLERANCE_MS);
+        said.not_after(limit_ms, now_ms);
+        self.statuses.doubt_after(device, limit_ms);
         let (foreign, effects) = self.statuses.report(device, said, waiter, Instant::now());
         self.metrics.foreign_properties.increment(foreign as u64);
         self.run(effects, ctx);

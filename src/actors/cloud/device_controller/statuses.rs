@@ -201,6 +201,13 @@ impl Statuses {
         effects
     }
 
+    /// What the API has from after `limit_ms` gives way to the next report.
+    pub fn doubt_after(&mut self, id: &DeviceId, limit_ms: i64) {
+        if let Some(held) = self.entries.get_mut(id).and_then(|entry| entry.held.as_mut()) {
+            held.status.doubt_after(limit_ms);
+        }
+    }
+
     /// A report of the device's node. Returns how many properties the device does not have.
     pub fn report(
         &mut self,

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::model::DeviceId;
-
-/// Names the properties whose values become metrics: `temperature,humidity`, or `*` for all.
-pub const EXPORT_ANNOTATION: &str = "devices.kubeedge.io/export-metrics";
+use crate::model::device::EXPORT_ANNOTATION;
 
 /// The parts of a Device that matter here.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,7 +57,7 @@ impl Exported {
 pub fn identity(object: &Value) -> Option<DeviceId> {
     let text =
         |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    Some(DeviceId::new(text("/metadata/namespace")?, text("/metadata/name")?))
+    DeviceId::plain(text("/metadata/namespace")?, text("/metadata/name")?)
 }
 
 impl Spec {
@@ -126,6 +124,14 @@ mod tests {
             (Spec::read(&json!("x")), identity(&json!({"metadata": {"name": "x"}}))),
             (Spec::default(), None)
         );
+        for name in ["a/b", "+", "#", "a\0", "a\n", "", &"x".repeat(254)] {
+            let object = json!({"metadata": {"namespace": "default", "name": name}});
+            assert_eq!(
+                (identity(&object), DeviceId::parse(&format!("default/{name}"))),
+                (None, None),
+                "{name:?}"
+            );
+        }
         assert_eq!([" ", "a,*"].map(Exported::read), [Exported::None, Exported::All]);
     }
 }

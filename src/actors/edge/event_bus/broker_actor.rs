@@ -95,6 +95,7 @@ fn limits(config: &EventBusConfig) -> Limits {
         total_bytes: size(internal.max_memory_bytes),
         retained_messages: count(internal.max_retained_messages),
         retained_bytes: size(internal.max_memory_bytes) / 2,
+        sessions_bytes: size(internal.max_memory_bytes) / 2,
         receive_maximum: internal.max_inflight,
         inflight: internal.max_inflight,
         maximum_packet_bytes: internal.max_packet_bytes,
