@@ -32,6 +32,11 @@ impl Outbox {
         self.waiting.len()
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Appends a row. Returns the writes and how many of the oldest rows had to go.
     pub fn push(&mut self, row: Vec<u8>) -> (Batch, u64) {
         let mut batch = Batch::new();

@@ -161,7 +161,7 @@ impl EventBus {
 
     /// Sends the oldest uploads; they leave the disk when the cloud has read them.
     pub(super) fn drain_uploads(&mut self, ctx: &mut Context<Self>) {
-        if self.local.is_draining || self.local.uploads.len() == 0 {
+        if self.local.is_draining || self.local.uploads.is_empty() {
             return;
         }
         let (mut last, mut rows) = (None, Vec::new());

@@ -127,7 +127,7 @@ impl MetaManager {
 
     /// Sends waiting events, oldest first. They leave the disk when the cloud has read them.
     pub(super) fn drain_outbox(&mut self, ctx: &mut Context<Self>) {
-        if self.is_draining || !self.link.connected || self.outbox.len() == 0 || self.broken.is_some() {
+        if self.is_draining || !self.link.connected || self.outbox.is_empty() || self.broken.is_some() {
             return;
         }
         let mut last = None;
