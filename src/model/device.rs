@@ -5,9 +5,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Group and version of Device, DeviceModel and DeviceStatus (protocol section 7.1).
+pub const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
+
 /// Annotation of a Device: names the properties whose values become metrics at the edge,
 /// `temperature,humidity`, or `*` for all. Ours; KubeEdge has none.
 pub const EXPORT_ANNOTATION: &str = "devices.kubeedge.io/export-metrics";
+
+/// Longest namespace or name, as in Kubernetes.
+const MAX_NAME_BYTES: usize = 253;
 
 /// A device: its namespace and name. On the wire `{namespace}/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,12 +28,22 @@ impl DeviceId {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    /// Reads `{namespace}/{name}`; both must be there.
+    /// Reads `{namespace}/{name}`; both must be there and [plain](Self::plain).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
-        let fine = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
-        fine.then(|| Self::new(namespace, name))
+        Self::plain(namespace, name)
+    }
+
+    /// `None` for what cannot be a level of a topic and a part of a key: names of Kubernetes always
+    /// can.
+    #[must_use]
+    pub fn plain(namespace: &str, name: &str) -> Option<Self> {
+        let fine = |text: &str| {
+            let bad = |c: char| matches!(c, '/' | '+' | '#') || c.is_control();
+            !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(bad)
+        };
+        (fine(namespace) && fine(name)).then(|| Self::new(namespace, name))
     }
 }
 

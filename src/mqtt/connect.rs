@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::acks::Acks;
 use super::broker::{Access, Broker, ConnId, Doom, Effect, Timer};
+use super::flow::Gate;
 use super::packet::{ConnAck, Connect, Packet, QoS, Reason, Version};
 use super::session::{Inbound, Link, Session, Step};
 use super::size::packet_bytes;
@@ -58,6 +59,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.link = Some(Box::new(Link { known: !session.is_durable(), ..link }));
         session.will = connect.will.take().map(Box::new);
+        self.count_session(index);
         self.conns.insert(conn, index);
         self.clients_max = self.clients_max.max(self.conns.len());
         self.count.connects += 1;
@@ -96,6 +98,7 @@ impl Broker {
             open: 0,
             known: false,
             paused: false,
+            gate: Gate::default(),
         }
     }
 
@@ -119,6 +122,15 @@ impl Broker {
         let known = self.clients.get(connect.client_id.as_str()).and_then(|index| self.sessions.get(*index));
         let replaces = known.is_some_and(|session| session.link.is_some());
         let full = if v5 { Reason::QUOTA_EXCEEDED } else { Reason::SERVER_UNAVAILABLE };
+        let (will, own) = match (&connect.will, known) {
+            (None, _) => (0, 0),
+            (Some(will), Some(session)) => (will.bytes() + session.filter_bytes, session.counted_bytes),
+            (Some(will), None) => (will.bytes(), 0),
+        };
+        let all = self.used.session_bytes - own + will;
+        if will > 0 && (will > self.limits.session_bytes || all > self.limits.sessions_bytes) {
+            return Err((full, "no room for the will"));
+        }
         if !replaces && self.conns.len() >= self.limits.clients {
             return Err((full, "too many clients"));
         }
@@ -183,6 +195,7 @@ impl Broker {
             && let Some(old) = self.sessions.get(index).and_then(|s| s.link.as_ref()).map(|link| link.conn)
         {
             self.count.closed.taken_over += 1;
+            self.finish_deferred(old, effects);
             effects.push(Effect::Close { conn: old, reason: Reason::SESSION_TAKEN_OVER });
             self.unlink(index, WillIs::Due, effects);
         }
@@ -213,6 +226,7 @@ impl Broker {
     }
 
     pub(super) fn gone(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        self.finish_deferred(conn, effects);
         if let Some(index) = self.conns.get(&conn).copied() {
             self.unlink(index, WillIs::Due, effects);
         }
@@ -226,9 +240,12 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let most = self.limits.session_expiry_secs;
+        let Some(conn) = self.sessions.get(index).and_then(|s| s.link.as_ref()).map(|link| link.conn) else {
+            return;
+        };
+        self.finish_deferred(conn, effects);
         let Some(session) = self.sessions.get_mut(index) else { return };
         let Some(link) = &session.link else { return };
-        let conn = link.conn;
         if let Some(secs) = session_expiry_secs.filter(|_| link.version == Version::V5) {
             if session.expiry_secs == 0 && secs > 0 {
                 return self.protocol_error(index, Reason::PROTOCOL_ERROR); // 3.14.2.2.2
@@ -270,6 +287,8 @@ impl Broker {
         let Some(link) = session.link.take() else { return };
         self.conns.remove(&link.conn);
         self.used.unsent_bytes -= link.unsent;
+        self.unhold(index, link.conn, &link.gate);
+        let Some(session) = self.sessions.get_mut(index) else { return };
         for entry in session.queue.iter_mut().take(session.sent) {
             entry.dup = true;
         }
@@ -283,7 +302,9 @@ impl Broker {
         }
         if will == WillIs::Discarded {
             session.will = None;
+            self.count_session(index);
         }
+        let Some(session) = self.sessions.get_mut(index) else { return };
         if let Some(will) = &session.will {
             let delay = will.delay_secs.min(expiry);
             if delay == 0 {
@@ -312,8 +333,9 @@ impl Broker {
         }
     }
 
-    pub(super) fn timer(&mut self, timer: Timer, effects: &mut Vec<Effect>) {
+    pub(super) fn timer(&mut self, at: i64, timer: Timer, effects: &mut Vec<Effect>) {
         match timer {
+            Timer::Backlog(index, number) => self.backlog_is_due(index, number, at),
             Timer::Will(index, number) => {
                 if self.sessions.get(index).is_some_and(|session| session.number == number) {
                     self.will_is_due(index, effects);
@@ -332,10 +354,13 @@ impl Broker {
     /// [MQTT-3.1.2-8]; shared messages it has not had go to others.
     pub(super) fn end_session(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
         self.cancel_timers(index);
+        self.cancel_backlog_timer(index);
         self.will_is_due(index, effects);
         let Some(session) = self.sessions.get_mut(index) else { return };
         let at = session.at(index);
         let subscriptions = std::mem::take(&mut session.subscriptions);
+        self.used.session_bytes -= std::mem::take(&mut session.counted_bytes);
+        session.filter_bytes = 0;
         let inbound = std::mem::take(&mut session.inbound);
         let client_id = session.client_id.clone();
         let (has_row, was_durable) = (session.has_row, session.was_durable);

@@ -8,7 +8,7 @@ use super::broker::{Broker, Timer};
 use super::message::Message;
 use super::packet::{PacketId, QoS};
 use super::rows::{Content, QueuedRow, RowName, SessionRow, decode_message};
-use super::session::{Entry, Inbound, Map, Session, Step};
+use super::session::{Entry, Inbound, Map, Session, Step, filter_bytes};
 use super::writes::RowKey;
 use crate::store::Row;
 
@@ -151,8 +151,10 @@ impl Broker {
         for (filter, options) in row.subscriptions {
             let filter: Arc<str> = filter.into();
             self.trie.insert(&filter, index, options);
+            session.filter_bytes += filter_bytes(&filter);
             session.subscriptions.insert(filter, options);
         }
+        self.count_session(index);
         if row.connected && row.expiry_secs > 0 {
             // Its life without connection runs from now on, also after a second restart.
             self.save_session(index, None);

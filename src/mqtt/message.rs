@@ -8,6 +8,9 @@ use bytes::Bytes;
 use super::packet::{MessageProperties, Publish, QoS, Will};
 use super::size::properties_bytes;
 
+/// What a user property costs in memory beside its texts: an empty one has five bytes on the wire.
+pub(super) const USER_PROPERTY_BYTES: usize = 64;
+
 /// What was published. Immutable: a fan-out clones an `Arc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -54,7 +57,8 @@ impl Message {
     /// What it counts against the bounds of queues.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties_bytes as usize
+        let properties = self.properties_bytes as usize + self.properties.user.len() * USER_PROPERTY_BYTES;
+        self.topic.len() + self.payload.len() + properties
     }
 
     #[must_use]

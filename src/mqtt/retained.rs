@@ -124,7 +124,8 @@ impl Broker {
         }
     }
 
-    /// Gives one more retained message to a new subscription. `false`: nothing is left.
+    /// Gives one more retained message to a new subscription. `false`: nothing is left, or there is
+    /// no room for it now.
     pub(super) fn scan_next(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) -> bool {
         let Some(session) = self.sessions.get_mut(index) else { return false };
         let Some(scan) = session.scans.front_mut() else { return false };
@@ -135,6 +136,13 @@ impl Broker {
             }
             return true;
         };
+        if let Some(link) = session.link.as_deref()
+            && message.qos.min(scan.options.qos) == QoS::AtMostOnce
+            && link.unsent > 0
+            && link.unsent + message.bytes() > self.limits.unsent_bytes
+        {
+            return false; // It would be dropped. The socket takes what is there first.
+        }
         scan.after = Some(message.topic.clone());
         let target = Target {
             session: index,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::acks::Acks;
 use super::broker::{Access, ConnId};
+use super::flow::{Backlog, Gate};
 use super::message::{Message, SubscriptionIds};
 use super::packet::{PacketId, QoS, Version, Will};
 use super::promise::{PromiseId, SessionRef};
@@ -16,6 +17,16 @@ pub type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What an entry of a queue costs beside its message.
 const ENTRY_BYTES: usize = 96;
+
+/// What a level of a filter costs in the tree of filters.
+const LEVEL_BYTES: usize = 256;
+
+/// What a filter costs: its text here and in the tree, and a place for each level.
+#[must_use]
+pub fn filter_bytes(filter: &str) -> usize {
+    let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
+    2 * filter.len() + levels * LEVEL_BYTES
+}
 
 /// Where the exchange of a queued message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +125,7 @@ pub struct Link {
     pub known: bool,
     /// The transport was told to stop reading.
     pub paused: bool,
+    pub gate: Gate,
 }
 
 /// Everything about one client id.
@@ -126,6 +138,10 @@ pub struct Session {
     pub expiry_secs: u32,
     pub link: Option<Box<Link>>,
     pub subscriptions: Map<Arc<str>, Options>,
+    /// What these cost.
+    pub filter_bytes: usize,
+    /// What of this session [`super::broker::Used`] counts as `session_bytes`.
+    pub counted_bytes: usize,
     pub queue: VecDeque<Entry>,
     /// So many of the first entries of `queue` are in flight on this connection.
     pub sent: usize,
@@ -133,6 +149,7 @@ pub struct Session {
     pub next_serial: u64,
     pub inbound: Map<PacketId, Inbound>,
     pub scans: VecDeque<Scan>,
+    pub backlog: Backlog,
     pub will: Option<Box<Will>>,
     /// When the will of the lost connection is due.
     pub will_at: Option<i64>,
@@ -156,12 +173,15 @@ impl Session {
             expiry_secs,
             link: None,
             subscriptions: Map::default(),
+            filter_bytes: 0,
+            counted_bytes: 0,
             queue: VecDeque::new(),
             sent: 0,
             queued_bytes: 0,
             next_serial: 0,
             inbound: Map::default(),
             scans: VecDeque::new(),
+            backlog: Backlog::default(),
             will: None,
             will_at: None,
             expires_at: None,
@@ -181,6 +201,12 @@ impl Session {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.expiry_secs > 0
+    }
+
+    /// Memory of its filters and its will.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.filter_bytes + self.will.as_deref().map_or(0, Will::bytes)
     }
 
     /// The next serial whose packet id is free. `None`: all are taken.

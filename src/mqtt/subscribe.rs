@@ -7,7 +7,7 @@ use super::acks::Answer;
 use super::broker::{Broker, Effect};
 use super::packet::{Filter, Reason, RetainHandling, Subscribe, Unsubscribe, Version};
 use super::promise::need;
-use super::session::Scan;
+use super::session::{Scan, filter_bytes};
 use super::topic::check_filter;
 use super::trie::{Options, SessionIndex};
 
@@ -81,15 +81,25 @@ impl Broker {
         if new && session.subscriptions.len() >= most {
             return refused(Reason::QUOTA_EXCEEDED);
         }
+        let bytes = if new { filter_bytes(&wish.filter) } else { 0 };
+        let more = session.held_bytes() + bytes;
+        let all = self.used.session_bytes - session.counted_bytes + more;
+        if new && (more > self.limits.session_bytes || all > self.limits.sessions_bytes) {
+            return refused(Reason::QUOTA_EXCEEDED);
+        }
         let filter: Arc<str> = known.unwrap_or_else(|| wish.filter.as_str().into());
+        session.filter_bytes += bytes;
         session.subscriptions.insert(filter.clone(), options);
+        self.count_session(index);
         self.trie.insert(&filter, index, options);
         let asks = match wish.retain_handling {
             RetainHandling::Always => true,
             RetainHandling::IfNew => new || !v5,
             RetainHandling::Never => !v5,
         };
-        session.scans.retain(|scan| scan.filter != filter);
+        if let Some(session) = self.sessions.get_mut(index) {
+            session.scans.retain(|scan| scan.filter != filter);
+        }
         let scan = (asks && parts.group.is_none()).then_some(Scan { filter, after: None, options });
         (Reason(wish.qos as u8), new, scan)
     }
@@ -129,10 +139,12 @@ impl Broker {
         if session.subscriptions.remove(filter).is_none() {
             return false;
         }
+        session.filter_bytes = session.filter_bytes.saturating_sub(filter_bytes(filter));
         session.scans.retain(|scan| *scan.filter != *filter);
         if session.subscriptions.is_empty() {
             session.subscriptions.shrink_to_fit();
         }
+        self.count_session(index);
         self.trie.remove(filter, index)
     }
 }

@@ -3,10 +3,28 @@
 use std::sync::Arc;
 
 use super::broker::{Access, Broker, Effect};
-use super::message::Message;
+use super::message::{Message, USER_PROPERTY_BYTES};
+use super::packet::Will;
+use super::size;
 use super::trie::SessionIndex;
 
+impl Will {
+    /// What it costs in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let properties = size::properties_bytes(&self.properties) as usize;
+        self.topic.len() + self.payload.len() + properties + self.properties.user.len() * USER_PROPERTY_BYTES
+    }
+}
+
 impl Broker {
+    /// Counts what a session's filters and will cost now. To be called when they have changed.
+    pub(super) fn count_session(&mut self, index: SessionIndex) {
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        let held = session.held_bytes();
+        self.used.session_bytes = self.used.session_bytes - session.counted_bytes + held;
+        session.counted_bytes = held;
+    }
+
     /// Publishes the will of a session if its client may still publish there.
     pub(super) fn publish_will(
         &mut self,
@@ -21,6 +39,7 @@ impl Broker {
             if let Some(session) = self.sessions.get_mut(index) {
                 session.will = None;
             }
+            self.count_session(index);
             return;
         }
         self.will_is_due(index, effects);
@@ -31,6 +50,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.will_at = None;
         let Some(will) = session.will.take() else { return };
+        self.count_session(index);
         self.count.wills += 1;
         let message = Arc::new(Message::of_will(*will, self.now));
         let mut wanted = None;

@@ -16,6 +16,7 @@ mod bad_input;
 mod cri;
 mod demo;
 mod device_controller;
+mod device_faults;
 mod device_kinds;
 mod devices;
 mod dmi;

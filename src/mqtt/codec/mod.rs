@@ -87,6 +87,12 @@ impl Decoder {
         Self { peer: Peer::Server, version: Some(version), max_packet_bytes, partial: Vec::new() }
     }
 
+    /// Bytes kept of a packet that has not arrived whole.
+    #[must_use]
+    pub fn partial_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Reads `bytes`; whole packets are added to `packets`. Those before an error are good.
     ///
     /// # Errors

@@ -310,6 +310,9 @@ proptest! {
             queued_bytes: 900,
             unsent_bytes: 600,
             unsent_bytes_hard: 1_500,
+            behind_messages: 1,
+            behind_bytes: 400,
+            deferred_messages: 2,
             total_bytes: 2_000,
             retained_messages: 2,
             retained_bytes: 600,
@@ -384,6 +387,47 @@ proptest! {
         prop_assert_eq!((figures.clients_connected, figures.sessions, figures.subscriptions), (0, 0, 0));
         prop_assert_eq!((figures.queued_messages, figures.queued_bytes, figures.unsent_bytes), (0, 0, 0));
         prop_assert_eq!((bench.broker.open_promises(), figures.local_waiting), (0, 0));
+        prop_assert_eq!((figures.held_back, figures.deferred_bytes), (0, 0));
         prop_assert_eq!(bench.keys("mqtt/"), figures.retained_messages, "{:?}", bench.disk.keys());
     }
+}
+
+#[test]
+fn what_sessions_hold_is_bounded_for_one_and_in_all() {
+    let long = |n: usize| format!("{n}/{}", "x".repeat(1_000));
+    let one = super::super::session::filter_bytes(&long(10));
+    let limits = Limits { session_bytes: 4 * one, sessions_bytes: 6 * one, ..Limits::default() };
+    let mut bench = Bench::with(limits.clone());
+    bench.connect(1, kept("a", 100));
+    bench.connect(2, kept("b", 100));
+    let filters = |conn: usize| (1..9).map(|n| filter(&long(conn * 10 + n), Q1)).collect::<Vec<_>>();
+    let mut taken = Vec::new();
+    for conn in [1, 2] {
+        let filters = filters(if conn == 1 { 1 } else { 2 });
+        let reasons = bench.subscribe_with(conn, None, filters);
+        assert!(reasons.contains(&Reason::QUOTA_EXCEEDED), "{reasons:?}");
+        taken.push(reasons.iter().filter(|reason| !reason.is_failure()).count());
+    }
+    assert_eq!(taken, [4, 2], "the bound of one session, then that of all");
+    assert_eq!(bench.broker.figures().session_bytes, 6 * one);
+    // A will counts, too, and a restart counts the same.
+    let mut with_will = kept("c", 100);
+    with_will.will = Some(Will { payload: Bytes::from(vec![0; one]), ..will("w", 0) });
+    bench.input(Input::Connect { conn: 3, connect: Box::new(with_will), access: Arc::new(All) });
+    assert!(bench.closed.contains_key(&3), "no room for the will");
+    bench.crash(limits);
+    assert_eq!(bench.broker.figures().session_bytes, 6 * one);
+    for conn in [4, 5] {
+        bench.connect(conn, connect(Version::V5, if conn == 4 { "a" } else { "b" }));
+        bench.packet(conn, Packet::Disconnect { reason: Reason::SUCCESS, session_expiry_secs: None });
+    }
+    assert_eq!(bench.broker.figures().session_bytes, 0);
+}
+
+#[test]
+fn user_properties_count_with_what_they_cost() {
+    let user = vec![(String::new(), String::new()); 10_000];
+    let properties = Arc::new(MessageProperties { user, ..Default::default() });
+    let message = Message::new("t".into(), Bytes::new(), Q1, true, properties, 0);
+    assert!(message.bytes() >= 10_000 * size_of::<(String, String)>(), "{}", message.bytes());
 }

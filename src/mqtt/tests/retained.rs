@@ -159,3 +159,24 @@ fn a_slow_reader_gets_all_of_many() {
     assert_eq!(topics, want);
     assert_eq!(bench.broker.figures().counters.dropped.total(), 0);
 }
+
+#[test]
+fn a_reader_gets_all_of_many_at_qos_0() {
+    let mut bench = Bench::with(Limits { unsent_bytes: 2000, ..Limits::default() });
+    bench.connect(1, connect(Version::V5, "pub"));
+    for n in 0..300 {
+        bench.publish(1, retained(&format!("a/{n:03}"), &"x".repeat(100), Q0, 0));
+    }
+    bench.connect(2, connect(Version::V5, "sub"));
+    bench.auto_read = false;
+    bench.subscribe(2, "#", Q0);
+    let mut topics = vec![];
+    for _ in 0..100 {
+        topics.extend(bench.got(2).into_iter().map(|got| got.topic));
+        assert!(bench.broker.figures().unsent_bytes <= 2000);
+        bench.input(Input::Wrote { conn: 2, bytes: usize::MAX });
+    }
+    let want: Vec<_> = (0..300).map(|n| format!("a/{n:03}")).collect();
+    assert_eq!(topics, want);
+    assert_eq!(bench.broker.figures().counters.dropped.total(), 0);
+}

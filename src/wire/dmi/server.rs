@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tonic::codegen::http;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Request, Response, Status};
@@ -206,6 +207,11 @@ impl<T: DeviceMapper> tower::Service<HttpRequest> for MapperServer<T> {
     }
 }
 
+/// HTTP/2 begins with 24 bytes and the header of a SETTINGS frame (RFC 9113 section 3.4).
+const HELLO_BYTES: usize = 33;
+/// Who does not say so much within this time gives its place away.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
 /// A listening unix socket with a bound on its connections; the file goes with it.
 #[derive(Debug)]
 pub struct DmiSocket {
@@ -273,6 +279,8 @@ impl DmiSocket {
                 stream,
                 filter: AuthorityFilter::default(),
                 readable: BytesMut::new(),
+                unheard: HELLO_BYTES,
+                silence: Box::pin(tokio::time::sleep(HELLO_WITHIN)),
                 _place: place,
             };
             Some((Ok(accepted), socket))
@@ -287,6 +295,9 @@ pub struct Accepted {
     filter: AuthorityFilter,
     /// Came through the filter, not yet read.
     readable: BytesMut,
+    /// Bytes of its hello that have not come, and how long they may take.
+    unheard: usize,
+    silence: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -308,7 +319,13 @@ impl AsyncRead for Accepted {
         let mut space = [0_u8; READ_BYTES];
         while this.readable.is_empty() {
             let mut read = ReadBuf::new(&mut space);
-            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if Pin::new(&mut this.stream).poll_read(cx, &mut read)?.is_pending() {
+                if this.unheard > 0 && this.silence.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                return Poll::Pending;
+            }
+            this.unheard = this.unheard.saturating_sub(read.filled().len());
             if read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }

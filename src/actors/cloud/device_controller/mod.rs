@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ::kube::api::DynamicObject;
 use ::kube::runtime::watcher;
 use actix::prelude::*;
 use futures_util::StreamExt;
@@ -17,13 +16,14 @@ use futures_util::StreamExt;
 use self::index::{Change, Index};
 use self::report::{Bad, Said};
 use self::statuses::{Effect, Outcome, Statuses, Waiter};
-use self::stored::{Event, Kind};
+use self::stored::Kind;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
+use crate::actors::cloud::watch_worker::{Event, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
-use crate::model::device::Member;
+use crate::model::device::{API_VERSION, Member};
 use crate::model::{DeviceId, NodeName, Resource, operation};
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 
@@ -45,6 +45,8 @@ pub const KINDS: [&str; 2] = ["devicemodel", "device"];
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// A device that waits so long is worth an event.
 const GRACE: Duration = Duration::from_secs(4);
+/// An edge's clock may be so much ahead of ours.
+const CLOCK_TOLERANCE_MS: i64 = 60_000;
 /// Events at each look.
 const NOTICES: usize = 20;
 
@@ -67,7 +69,7 @@ pub struct DeviceController {
     metrics: DeviceControllerMetrics,
 }
 
-struct Watched(Kind, Result<watcher::Event<DynamicObject>, watcher::Error>);
+struct Watched(Kind, Result<Event, watcher::Error>);
 
 impl DeviceController {
     #[must_use]
@@ -131,7 +133,13 @@ impl DeviceController {
         }
     }
 
-    fn report(&mut self, waiter: Waiter, device: &DeviceId, said: status::Status, ctx: &mut Context<Self>) {
+    fn report(
+        &mut self,
+        waiter: Waiter,
+        device: &DeviceId,
+        mut said: status::Status,
+        ctx: &mut Context<Self>,
+    ) {
         if !self.active {
             self.metrics.early.increment(1);
             return; // no answer: the edge sends it again
@@ -150,6 +158,10 @@ impl DeviceController {
             return;
         }
         self.metrics.taken.increment(1);
+        let now_ms = now_ms();
+        let limit_ms = now_ms.saturating_add(CLOCK_TOLERANCE_MS);
+        said.not_after(limit_ms, now_ms);
+        self.statuses.doubt_after(device, limit_ms);
         let (foreign, effects) = self.statuses.report(device, said, waiter, Instant::now());
         self.metrics.foreign_properties.increment(foreign as u64);
         self.run(effects, ctx);
@@ -233,7 +245,8 @@ impl Actor for DeviceController {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for kind in Kind::ALL {
-            let events = calls_worker::watch(&self.parts.client, kind);
+            let version = if kind == Kind::Node { "v1" } else { API_VERSION };
+            let events = watch(&self.parts.client, version, kind.name(), kind.plural());
             ctx.add_stream(events.map(move |event| Watched(kind, event)));
         }
         ctx.run_interval(LOOK_AROUND, Self::look_around);
@@ -252,24 +265,14 @@ impl Supervised for DeviceController {
 
 impl StreamHandler<Watched> for DeviceController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
-        let value = |object: DynamicObject| {
-            let value = serde_json::to_value(object);
-            value.inspect_err(|err| tracing::warn!(error = %err, "object is not JSON")).ok()
-        };
         let event = match event {
-            Ok(watcher::Event::Init) => Some(Event::Listing),
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                value(object).map(Event::Applied)
-            }
-            Ok(watcher::Event::Delete(object)) => value(object).map(Event::Removed),
-            Ok(watcher::Event::InitDone) => Some(Event::Listed),
+            Ok(event) => event,
             Err(err) => {
                 self.metrics.watch_errors.increment(1);
                 tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
-                None
+                return;
             }
         };
-        let Some(event) = event else { return };
         if kind == Kind::Status {
             let effects = self.statuses.apply(event);
             self.run(effects, ctx);

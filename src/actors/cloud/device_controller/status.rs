@@ -109,6 +109,34 @@ impl Status {
         newest(&mut self.online, other.online.as_ref(), |a, b| a < b);
     }
 
+    /// What an edge says of a time after `limit_ms` is said at `now_ms`: its clock is wrong, and
+    /// nothing it says later with a right one would ever be newer.
+    pub fn not_after(&mut self, limit_ms: i64, now_ms: i64) {
+        self.times(|at_ms| {
+            if *at_ms > limit_ms {
+                *at_ms = now_ms;
+            }
+        });
+    }
+
+    /// Values of a time after `limit_ms` are older than whatever comes: an earlier report, or
+    /// somebody's hand, put them there.
+    pub fn doubt_after(&mut self, limit_ms: i64) {
+        self.times(|at_ms| {
+            if *at_ms > limit_ms {
+                *at_ms = 0;
+            }
+        });
+    }
+
+    fn times(&mut self, mut change: impl FnMut(&mut i64)) {
+        for twin in self.twins.values_mut() {
+            let samples = [&mut twin.reported, &mut twin.observed_desired];
+            samples.into_iter().flatten().for_each(|sample| change(&mut sample.at_ms));
+        }
+        [&mut self.state, &mut self.online].into_iter().flatten().for_each(|mark| change(&mut mark.at_ms));
+    }
+
     /// Leaves out what the device does not have. Returns how many properties that were.
     pub fn keep_only(&mut self, properties: &BTreeSet<String>) -> usize {
         let before = self.twins.len();

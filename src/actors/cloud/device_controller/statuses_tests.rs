@@ -235,7 +235,7 @@ fn failures_are_tried_again_with_pauses() {
         effects = statuses.rested(&id());
     }
     assert!(pauses.is_sorted() && pauses[0] < Duration::from_secs(1), "{pauses:?}");
-    assert_eq!(pauses.last(), Some(&(LAST_PAUSE * 2)));
+    assert_eq!(pauses.last(), Some(&LAST_PAUSE.mul_f64(1.5)));
     let done = api.settle(&mut statuses, effects);
     assert_eq!((done[0].as_str(), api.value("a").as_deref()), ("m1", Some("2")));
 }
@@ -424,4 +424,31 @@ proptest! {
         let state = api.object.as_ref().and_then(|it| it["status"]["state"].as_str());
         prop_assert_eq!(state, want_state);
     }
+}
+
+#[test]
+fn a_report_from_the_future_does_not_stay_for_ever() {
+    let (now_ms, limit_ms) = (1_000, 61_000);
+    let mut api = Api::default();
+    let mut statuses = ready(&mut api);
+    let mut report = |statuses: &mut Statuses, value: &str, at_ms: i64, is_checked: bool| {
+        let mut status = said("a", value, at_ms);
+        if is_checked {
+            status.not_after(limit_ms, now_ms);
+            statuses.doubt_after(&id(), limit_ms);
+        }
+        let (_, effects) = statuses.report(&id(), status, waiter(value), Instant::now());
+        api.settle(statuses, effects);
+        api.value("a")
+    };
+    assert_eq!(report(&mut statuses, "1", i64::MAX, true).as_deref(), Some("1"));
+    assert_eq!(
+        report(&mut statuses, "2", now_ms + 1, true).as_deref(),
+        Some("2"),
+        "the clock is right again"
+    );
+    assert_eq!(report(&mut statuses, "3", now_ms, true).as_deref(), Some("2"), "older");
+    // Something else put a value of the year 2500 there.
+    assert_eq!(report(&mut statuses, "9", 16_725_225_600_000, false).as_deref(), Some("9"));
+    assert_eq!(report(&mut statuses, "4", now_ms + 2, true).as_deref(), Some("4"));
 }

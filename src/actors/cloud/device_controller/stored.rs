@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::model::device::EXPORT_ANNOTATION;
-
-/// Group and version of all three kinds (protocol section 7.1).
-pub const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
+use crate::model::device::{API_VERSION, EXPORT_ANNOTATION};
 
 /// Kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,15 +43,6 @@ impl Kind {
 
 /// Namespace (empty for nodes) and name.
 pub type Name = (String, String);
-
-/// One event of a watch. A list is `Listing`, an `Applied` for each object, `Listed`.
-#[derive(Debug, Clone)]
-pub enum Event {
-    Listing,
-    Applied(Value),
-    Removed(Value),
-    Listed,
-}
 
 /// A Device or a DeviceModel.
 #[derive(Debug, Clone)]

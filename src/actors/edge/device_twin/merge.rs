@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 
 use super::device::{Device, Held, Property};
-use super::value::{DEFAULT_TYPE, DELETED, Model, check_key, check_text, check_type, check_value};
+use super::value::{
+    DEFAULT_TYPE, DELETED, Model, check_desired, check_key, check_text, check_type, check_value,
+};
 use crate::model::device::{MsgTwin, Twin, TwinValue, TwinVersion};
 
 /// Properties of one device, deleted ones that the cloud does not know of yet included.
@@ -208,7 +210,8 @@ impl Device {
                 continue;
             }
             // What the model forbids moves nothing; it is looked at again with the next version.
-            let checked = model.map_or(Ok(()), |model| model.check(name, value));
+            let checked = check_desired(name, value);
+            let checked = checked.and_then(|()| model.map_or(Ok(()), |model| model.check(name, value)));
             let checked = checked.and_then(|()| self.make_room(std::iter::once(name)));
             if let Err(why) = checked {
                 changed.refused.push(why);

@@ -57,7 +57,7 @@ impl Exported {
 pub fn identity(object: &Value) -> Option<DeviceId> {
     let text =
         |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    Some(DeviceId::new(text("/metadata/namespace")?, text("/metadata/name")?))
+    DeviceId::plain(text("/metadata/namespace")?, text("/metadata/name")?)
 }
 
 impl Spec {
@@ -124,6 +124,14 @@ mod tests {
             (Spec::read(&json!("x")), identity(&json!({"metadata": {"name": "x"}}))),
             (Spec::default(), None)
         );
+        for name in ["a/b", "+", "#", "a\0", "a\n", "", &"x".repeat(254)] {
+            let object = json!({"metadata": {"namespace": "default", "name": name}});
+            assert_eq!(
+                (identity(&object), DeviceId::parse(&format!("default/{name}"))),
+                (None, None),
+                "{name:?}"
+            );
+        }
         assert_eq!([" ", "a,*"].map(Exported::read), [Exported::None, Exported::All]);
     }
 }

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 const MAX_KEY_BYTES: usize = 128;
 const MAX_VALUE_BYTES: usize = 512;
+/// Longest name and value the cloud may desire, bytes. The cloud refuses a report of longer ones,
+/// and with it the other values of that report.
+const MAX_DESIRED_BYTES: usize = 16 << 10;
+
 pub const DEFAULT_TYPE: &str = "string";
 /// The type of a deleted property.
 pub const DELETED: &str = "deleted";
@@ -44,6 +48,23 @@ pub fn check_type(kind: &str) -> Result<(), String> {
         "" | "string" | "int" | "integer" | "float" | "boolean" | DELETED => Ok(()),
         _ => Err("the value type is not allowed".to_owned()),
     }
+}
+
+/// The cloud may desire what no local application may, but not without bound.
+///
+/// # Errors
+/// Name or value are too long.
+pub fn check_desired(name: &str, value: &str) -> Result<(), String> {
+    for (what, text) in [("name", name), ("desired value", value)] {
+        if text.len() > MAX_DESIRED_BYTES {
+            let start: String = name.chars().take(32).collect();
+            let bytes = text.len();
+            return Err(format!(
+                "property {start}: its {what} has {bytes} bytes, at most {MAX_DESIRED_BYTES} are taken"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -11,6 +11,8 @@ use crate::wire::dmi::MapperInfo;
 pub const PREFIX: &str = "dmi/mapper/";
 
 const MAX_NAME_BYTES: usize = 253;
+/// The path of a unix socket cannot be longer (unix(7)).
+const MAX_PATH_BYTES: usize = 107;
 
 /// A mapper as it registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ impl Mapper {
         let address = String::from_utf8(address).map_err(|_| "mapper.address: not UTF-8".to_owned())?;
         let path = address.strip_prefix("unix:").unwrap_or(&address);
         let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(format!("mapper.address: longer than {MAX_PATH_BYTES} bytes"));
+        }
         if !path.is_absolute() {
             return Err(format!("mapper.address: {address:?} is no absolute path of a unix socket"));
         }
@@ -90,7 +95,11 @@ mod tests {
     #[test]
     fn a_registration_needs_a_protocol_and_a_socket() {
         type Change = fn(&mut MapperInfo);
-        let cases: [(Change, &str); 4] = [
+        let cases: [(Change, &str); 5] = [
+            (
+                |info| info.address = format!("/{}", "a".repeat(107)).into_bytes(),
+                "mapper.address: longer than 107 bytes",
+            ),
             (|info| info.protocol.clear(), "mapper.protocol: is missing"),
             (|info| info.address = vec![0xff], "mapper.address: not UTF-8"),
             (|info| info.address = b"m.sock".to_vec(), "mapper.address: \"m.sock\" is no absolute path"),

@@ -457,3 +457,26 @@ async fn a_file_that_is_no_socket_is_left_alone_and_a_dead_socket_is_replaced() 
     drop(alive);
     assert!(!path.exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_gives_its_place_away() {
+    use futures_util::StreamExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dmi.sock");
+    let mut connections = Box::pin(DmiSocket::bind(&path, 1).await.unwrap().connections());
+    let _silent = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let mut mapper = tokio::net::UnixStream::connect(&path).await.unwrap();
+    mapper.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut first = connections.next().await.unwrap().unwrap();
+    let err = first.read(&mut [0; 64]).await.unwrap_err();
+    assert_eq!(err.kind(), std::io::ErrorKind::TimedOut);
+    drop(first);
+    let mut second = connections.next().await.unwrap().unwrap();
+    let mut heard = 0;
+    while heard < 33 {
+        heard += second.read(&mut [0; 64]).await.unwrap();
+    }
+    let quiet = tokio::time::timeout(Duration::from_secs(3600), second.read(&mut [0; 64])).await;
+    assert!(quiet.is_err(), "an idle mapper stays");
+}

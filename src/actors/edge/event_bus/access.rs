@@ -1,9 +1,11 @@
 //! Who may use which topics.
 //!
 //! 1. A rule of the configuration that names the client decides alone.
-//! 2. Otherwise a device (user name or common name `device/{namespace}/{name}`, or that as SPIFFE
-//!    path) may use its own `$hw/events/device/{namespace}/{name}/#`, and nothing once it is no
-//!    member of this node. Colons do as well, but `mosquitto_passwd` takes none.
+//! 2. Otherwise a device (user name or common name `device:{namespace}:{name}` or, because
+//!    `mosquitto_passwd` takes no colon, `device/{namespace}/{name}`, or a SPIFFE path
+//!    `/device/{namespace}/{name}`) may use its own `$hw/events/device/{namespace}/{name}/#`, and
+//!    nothing once it is no member of this node.
+//!    A name that looks like a device's and is none may do nothing.
 //! 3. Everybody else who got in may use every topic, but not publish on `$SYS`.
 
 use std::collections::HashSet;
@@ -11,6 +13,9 @@ use std::sync::Arc;
 
 use crate::config::AccessRule;
 use crate::model::DeviceId;
+
+/// Begins the user name or common name of a device.
+const DEVICE: &str = "device";
 
 /// Who a connection is, after its certificate or password was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,24 +42,47 @@ impl Who {
         }
     }
 
+    /// Does it say it is a device?
+    #[must_use]
+    fn claims_device(&self) -> bool {
+        match self {
+            Self::Anonymous => false,
+            Self::User(name) => is_of_device(name),
+            Self::Certificate { common_name, spiffe_id } => {
+                is_of_device(common_name) || spiffe_path(spiffe_id).is_some()
+            }
+        }
+    }
+
     /// The device it says it is.
     #[must_use]
     pub fn device(&self) -> Option<DeviceId> {
         let named = |name: &str| {
-            let rest = name.strip_prefix("device")?;
-            let between = rest.chars().next().filter(|c| matches!(c, '/' | ':'))?;
-            let (namespace, name) = rest.strip_prefix(between)?.split_once(between)?;
+            let rest = name.strip_prefix(DEVICE)?;
+            let separator = rest.chars().next().filter(|c| matches!(c, ':' | '/'))?;
+            let (namespace, name) = rest.get(1..)?.split_once(separator)?;
             plain(namespace, name)
         };
         match self {
             Self::Anonymous => None,
             Self::User(name) => named(name),
             Self::Certificate { common_name, spiffe_id } => named(common_name).or_else(|| {
-                let rest = spiffe_id.as_deref()?.strip_prefix("spiffe://")?;
-                named(rest.split_once('/')?.1)
+                let (namespace, name) = spiffe_path(spiffe_id)?.split_once('/')?;
+                plain(namespace, name)
             }),
         }
     }
+}
+
+/// Does it begin as the name of a device?
+fn is_of_device(name: &str) -> bool {
+    name.strip_prefix(DEVICE).is_some_and(|rest| rest.starts_with([':', '/']))
+}
+
+/// What follows `/device/` in a SPIFFE ID of a device.
+fn spiffe_path(id: &Option<String>) -> Option<&str> {
+    let (_, path) = id.as_deref()?.strip_prefix("spiffe://")?.split_once('/')?;
+    path.strip_prefix("device/")
 }
 
 fn plain(namespace: &str, name: &str) -> Option<DeviceId> {
@@ -115,6 +143,10 @@ impl Rules {
                 subscribe: Patterns::Some(collect(|rule| &rule.subscribe)),
                 deny: collect(|rule| &rule.deny),
             });
+        }
+        let nothing = || Patterns::Some(Vec::new());
+        if who.claims_device() && who.device().is_none() {
+            return Arc::new(Rights { publish: nothing(), subscribe: nothing(), deny: Vec::new() });
         }
         let Some(device) = who.device() else {
             return Arc::new(Rights { publish: Patterns::All, subscribe: Patterns::All, deny: Vec::new() });
@@ -264,6 +296,31 @@ mod tests {
         ] {
             assert_eq!(covers(pattern, filter), want, "{pattern} {filter}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_almost_a_devices_may_do_nothing() {
+        let rules = Rules::default();
+        for who in [
+            user("device:default:s1:x"),
+            user("device:default"),
+            user("device:+:s1"),
+            user("device:a/b:s1"),
+            user("device/default:s1"),
+            user("device/default/s1/x"),
+            user("device/"),
+            certificate("device::s1", None),
+            certificate("", Some("spiffe://td/device/default/s1/x")),
+            certificate("", Some("spiffe://td/device/default")),
+        ] {
+            assert_eq!(who.device(), None, "{who:?}");
+            let rights = rules.rights(&who, "c");
+            for topic in ["a", "$hw/events/device/default/s1/twin/update"] {
+                assert!(!rights.publish(topic) && !rights.subscribe(topic), "{who:?} {topic}");
+            }
+            assert!(!rights.subscribe("#"), "{who:?}");
+        }
+        assert!(rules.rights(&user("devices"), "c").publish("a"), "another name");
     }
 
     #[test]

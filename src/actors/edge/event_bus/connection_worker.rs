@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::listen_worker::Gate;
 use super::wire::{Conn, Event, Wire};
-use crate::mqtt::codec::Decoder;
+use crate::mqtt::Reason;
+use crate::mqtt::codec::{CodecError, Decoder};
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;
@@ -20,6 +21,13 @@ const TURNS: usize = 8;
 
 /// A client with so much unread is not listened to: what it sends would be answered with more.
 const UNWRITTEN_BYTES: usize = 256 << 10;
+
+/// All connections together have begun too many large packets.
+const TOO_MUCH: CodecError = CodecError {
+    reason: Reason::QUOTA_EXCEEDED,
+    why: "the packets that have not arrived whole take too much memory",
+    answer: None,
+};
 
 /// The task of a connection. Whatever ends it, the actor hears of it.
 pub struct Pump<S> {
@@ -86,7 +94,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Poll::Ready(Ok(())) => {
                     let count = u64::try_from(buffer.filled().len()).unwrap_or_default();
                     self.gate.metrics.received_bytes.increment(count);
-                    self.decoder.feed(buffer.filled(), &mut packets).err()
+                    let before = self.decoder.partial_bytes();
+                    let broken = self.decoder.feed(buffer.filled(), &mut packets).err();
+                    if self.gate.holds(before, self.decoder.partial_bytes()) {
+                        broken
+                    } else {
+                        Some(TOO_MUCH)
+                    }
                 }
             }
         };
@@ -164,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Pump<S> {
 
 impl<S> Drop for Pump<S> {
     fn drop(&mut self) {
+        self.gate.holds(self.decoder.partial_bytes(), 0);
         self.gate.inbox.push(Event::Closed(self.conn));
     }
 }

@@ -59,6 +59,7 @@ where
     let (conn, wire) = (gate.next_conn(), Rc::new(Wire::default()));
     wire.may_read.set(true);
     wire.read_at_ms.set(gate.now_ms());
+    // Nothing of it has arrived yet, so there is nothing to tell the gate.
     let decoder = Decoder::of_server(Version::V3, config.internal.max_packet_bytes);
     let pump = Pump {
         io,

@@ -74,10 +74,12 @@ impl Gatekeeper {
             return true;
         }
         // The caller's deadline bounds the wait.
-        let Ok(_place) = self.hashing.acquire().await else { return false };
+        let Ok(place) = self.hashing.acquire().await else { return false };
         let passwords = Arc::clone(&self.passwords.borrow());
         let (name, word) = (user.to_owned(), password.to_vec());
         let is_right = tokio::task::spawn_blocking(move || passwords.verify(&name, &word)).await;
+        // Others need not wait for the pause: wrong passwords must not keep right ones out.
+        drop(place);
         if !matches!(is_right, Ok(true)) {
             tokio::time::sleep(WRONG_PAUSE).await;
             return false;

@@ -1,6 +1,7 @@
 //! Listeners of the broker inside: who comes in, over what, and by what name.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -26,8 +28,11 @@ use crate::telemetry::event_bus::EventBusMetrics;
 /// From the TCP connection to a whole CONNECT, TLS and websocket included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
-/// Connections that have not said who they are. More are closed at once: they cost a file each.
+/// Connections that have not said who they are; they cost a file each. One more ends the oldest:
+/// whoever is in earnest says CONNECT at once.
 const MAX_STRANGERS: usize = 1_024;
+/// A connection that holds no more than this of a packet is never ended for what others hold.
+const SMALL_PARTIAL_BYTES: usize = 64 << 10;
 const SCRATCH_BYTES: usize = 64 << 10;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -117,7 +122,10 @@ pub struct Gate {
     keeper: Rc<Gatekeeper>,
     config: InternalBrokerConfig,
     start: Instant,
-    strangers: Cell<usize>,
+    /// Connections that have not said who they are, oldest first: dropping a sender ends one.
+    strangers: RefCell<BTreeMap<u64, oneshot::Sender<()>>>,
+    /// Bytes of packets that have not arrived whole, all connections together.
+    partial_bytes: Cell<usize>,
     next: Cell<Conn>,
 }
 
@@ -136,7 +144,8 @@ impl Gate {
             keeper,
             config,
             start,
-            strangers: Cell::new(0),
+            strangers: RefCell::default(),
+            partial_bytes: Cell::new(0),
             next: Cell::new(1),
         })
     }
@@ -149,6 +158,15 @@ impl Gate {
 
     fn websocket(&self) -> Over {
         if self.config.websocket_tls { Over::WebSocketTls } else { Over::WebSocket }
+    }
+
+    /// A connection holds `now` bytes of a packet that has not arrived whole, instead of `before`.
+    /// `false`: all together are too many, and this one is not among the small ones.
+    pub fn holds(&self, before: usize, now: usize) -> bool {
+        let all = (self.partial_bytes.get() + now).saturating_sub(before);
+        self.partial_bytes.set(all);
+        let most = usize::try_from(self.config.max_memory_bytes / 4).unwrap_or(usize::MAX);
+        now <= SMALL_PARTIAL_BYTES || now <= before || all <= most
     }
 
     pub fn next_conn(&self) -> Conn {
@@ -165,11 +183,14 @@ enum Over {
 }
 
 /// One of the places for connections without a name.
-struct Place(Rc<Gate>);
+struct Place {
+    gate: Rc<Gate>,
+    number: u64,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.strangers.set(self.0.strangers.get().saturating_sub(1));
+        self.gate.strangers.borrow_mut().remove(&self.number);
     }
 }
 
@@ -183,17 +204,24 @@ async fn accept(socket: TcpListener, over: Over, gate: Rc<Gate>) {
                 continue;
             }
         };
-        if gate.strangers.get() >= MAX_STRANGERS {
-            gate.metrics.refused("too_many_strangers").increment(1);
-            continue;
+        let (end, ended) = oneshot::channel();
+        let place = Place { gate: Rc::clone(&gate), number: gate.next_conn() };
+        {
+            let mut strangers = gate.strangers.borrow_mut();
+            strangers.insert(place.number, end);
+            if strangers.len() > MAX_STRANGERS {
+                strangers.pop_first();
+                gate.metrics.refused("too_many_strangers").increment(1);
+            }
         }
-        gate.strangers.set(gate.strangers.get() + 1);
-        let place = Place(Rc::clone(&gate));
         actix::spawn(async move {
-            let whole = meet(stream, peer, over, &place);
-            if timeout(CONNECT_DEADLINE, whole).await.is_err() {
-                place.0.metrics.refused("connect_timeout").increment(1);
-                tracing::debug!(%peer, "no CONNECT in time");
+            let whole = timeout(CONNECT_DEADLINE, meet(stream, peer, over, &place));
+            tokio::select! {
+                met = whole => if met.is_err() {
+                    place.gate.metrics.refused("connect_timeout").increment(1);
+                    tracing::debug!(%peer, "no CONNECT in time");
+                },
+                _ = ended => tracing::debug!(%peer, "no CONNECT, and others wait"),
             }
         });
     }
@@ -204,7 +232,7 @@ async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
     if let Err(err) = stream.set_nodelay(true) {
         tracing::debug!(error = %err, "TCP_NODELAY");
     }
-    let gate = &place.0;
+    let gate = &place.gate;
     let limit = usize::try_from(gate.config.max_packet_bytes).unwrap_or(usize::MAX);
     let is_local = peer.ip().to_canonical().is_loopback();
     let refused = |why: &'static str, err: String| {
@@ -290,6 +318,7 @@ where
     }
     let gate = Rc::clone(gate);
     let deaf = broken.is_some();
+    gate.holds(0, decoder.partial_bytes());
     actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false });
 }
 

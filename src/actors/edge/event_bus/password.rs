@@ -57,11 +57,18 @@ impl Passwords {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (user, hash) = line.split_once(':').ok_or(bad("it is not user:hash"))?;
+            // A device's name has colons; a hash has none, and begins with $.
+            let (user, hash) = match line.rsplit_once(":$") {
+                Some((user, hash)) => (user, format!("${hash}")),
+                None => line
+                    .split_once(':')
+                    .map(|(user, hash)| (user, hash.to_owned()))
+                    .ok_or(bad("it is not user:hash"))?,
+            };
             if user.is_empty() {
                 return Err(bad("the user name is empty"));
             }
-            let hash = Hash::parse(hash).map_err(bad)?;
+            let hash = Hash::parse(&hash).map_err(bad)?;
             if users.insert(user.to_owned(), hash).is_some() {
                 return Err(bad("this user stands twice"));
             }
@@ -149,6 +156,12 @@ mod tests {
         }
         assert!(!format!("{passwords:?}").contains("alice"));
         assert!(!Passwords::default().verify("alice", b"wonder"));
+    }
+
+    #[test]
+    fn a_devices_name_has_colons() {
+        let text = format!("device:default:s1:{}", hash_for_tests("x"));
+        assert!(Passwords::parse(&text).unwrap().verify("device:default:s1", b"x"));
     }
 
     #[test]

@@ -226,3 +226,18 @@ fn values_are_metrics_only_where_asked_for() {
     edge.core.device_removed(&id("s"), edge.now());
     assert!(samples(&edge.commit()).iter().all(|(_, value)| value.is_nan()));
 }
+
+#[test]
+fn a_desired_value_too_long_for_a_report_is_not_taken() {
+    let mut edge = Edge::new(256);
+    edge.connect();
+    let (name, value) = ("n".repeat(20_000), "v".repeat(20_000));
+    edge.apply(device("s", 1, &[("t", value.as_str()), (name.as_str(), "1"), ("u", "1")]));
+    edge.update("s", json!({"t": {"actual": {"value": "21"}}}));
+    let out = edge.commit();
+    let reports: Vec<String> = out.messages.iter().map(|message| format!("{:?}", message.body)).collect();
+    assert!(reports.iter().any(|report| report.contains("21")), "{reports:?}");
+    assert!(reports.iter().all(|report| report.len() < 10_000), "it would be refused");
+    assert_eq!(edge.value("s", "t", "expected"), None);
+    assert_eq!(edge.value("s", "u", "expected").as_deref(), Some("1"));
+}
