@@ -101,7 +101,7 @@ fn the_demo_does_what_its_text_says() {
     let devices = |after: &str| {
         let lines = commands(&text, after);
         assert!(lines.len() >= 2, "{lines:?}");
-        demo.type_in(&[&[kubeconfig.clone()], &lines[..]].concat())
+        demo.type_in(&[std::slice::from_ref(kubeconfig), &lines[..]].concat())
     };
     let thermostat = devices("Want 23 degrees, and see the thermostat take it:");
     assert!(thermostat.contains("condition met"), "{thermostat}");
