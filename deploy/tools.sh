@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
-#   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl
+#   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
 #   deploy/tools.sh test         all of it, and openssl, promtool, curl, Mosquitto and its clients, Python packages
 #   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
@@ -35,10 +35,11 @@ for_run() {
   want procps command -v pkill
   want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
   want curl command -v curl
+  want mosquitto-clients command -v mosquitto_rr
 }
 for_bench() { # The broker to compare with. Debian starts it when it is installed; we start our own.
   want mosquitto test -x /usr/sbin/mosquitto
-  want mosquitto-clients command -v mosquitto_pub
+  want mosquitto-clients command -v mosquitto_rr
 }
 for_test() {
   for_bench

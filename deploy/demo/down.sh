@@ -17,6 +17,8 @@ stop() { # stop NAME: ends the loop and its program
   for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
   kill -9 -- "-$pid" 2>/dev/null
 }
+stop mapper-sim
+stop mapper-modbus
 stop edgecore
 stop cloudcore
 # Pods that could not be deleted over the API: their tasks go with the runtime.

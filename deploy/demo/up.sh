@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Starts the demo: cloudcore with its embedded Kubernetes API, a containerd of its own and one edge
-# node, each kept alive by a small loop as a service manager would, and the hello pod.
+# Starts the demo: cloudcore with its embedded Kubernetes API, a containerd of its own, one edge node
+# and the mappers, each kept alive by a small loop as a service manager would; then the hello pod, a
+# simulated thermometer and a lamp that speaks MQTT itself.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repo=$(cd "$here/../.." && pwd)
@@ -8,18 +9,19 @@ dir=${KUBEEDGE_DEMO_DIR:-/var/lib/kubeedge-demo}
 bin=${KUBEEDGE_BIN_DIR:-${CARGO_TARGET_DIR:-$repo/target}/release}
 kubectl=$("$repo/deploy/tools.sh" kubectl)
 node=edge-1
-# The API's, CloudHub's, the join server's, and the monitors of cloudcore and edgecore.
-read -r api hub join cloud edge <<< "${KUBEEDGE_DEMO_PORTS:-6443 10000 10002 9091 9092}"
+# The API's, CloudHub's, the join server's, the monitors of cloudcore and edgecore, and MQTT's.
+read -r api hub join cloud edge mqtt <<< "${KUBEEDGE_DEMO_PORTS:-6443 10000 10002 9091 9092 1884}"
 # The network of the demo's pods. (down.sh removes the bridge.)
 read -r bridge subnet <<< "${KUBEEDGE_DEMO_NETWORK:-kubeedge0 10.88.64.0/24}"
 
 fail() { echo "demo: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "containers need root: run it as root"
 [ "${#dir}" -le 60 ] || fail "the folder's name is too long for unix sockets: $dir"
-for program in cloudcore edgecore keadm; do [ -x "$bin/$program" ] || fail "$bin/$program is missing: run make build"; done
+[ -n "${mqtt:-}" ] || fail "KUBEEDGE_DEMO_PORTS names fewer than six ports"
+for program in cloudcore edgecore keadm mapper-sim mapper-modbus; do [ -x "$bin/$program" ] || fail "$bin/$program is missing: run make build"; done
 [ ! -e "$dir/pids" ] || fail "it is running already, or was not stopped: run make demo-down first"
-for port in "$api" "$hub" "$join" "$cloud" "$edge"; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use (KUBEEDGE_DEMO_PORTS names five others)"; fi
+for port in "$api" "$hub" "$join" "$cloud" "$edge" "$mqtt"; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use (KUBEEDGE_DEMO_PORTS names six others)"; fi
 done
 
 mkdir -p "$dir/cni/net.d" "$dir/images" "$dir/log"
@@ -67,7 +69,7 @@ wait_for "the admin kubeconfig is there" 10 test -s "$KUBECONFIG"
 
 echo "edgecore      joins as $node"
 "$bin/keadm" join --root "$dir" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$node" \
-  --set "$monitor=127.0.0.1:$edge" \
+  --set "$monitor=127.0.0.1:$edge" --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:$mqtt" \
   --token "$("$bin/keadm" gettoken --root "$dir")" \
   --remote-runtime-endpoint "unix://$dir/containerd.sock" >/dev/null
 keep edgecore "$bin/edgecore" --config "$config/edgecore.yaml"
@@ -78,8 +80,18 @@ echo "pod           config/examples/hello-pod.yaml"
 wait_for "the pod is Ready" 30 "$kubectl" wait --for=condition=Ready pod/hello --timeout=2s
 ip=$("$kubectl" get pod hello -o 'jsonpath={.status.podIP}')
 
+echo "mappers       mapper-sim, mapper-modbus"
+for mapper in mapper-sim mapper-modbus; do keep "$mapper" "$bin/$mapper" --dmi-socket "$dir/etc/kubeedge/dmi.sock"; done
+
+echo "devices       config/examples/thermometer.yaml, lamp.yaml"
+"$kubectl" apply -f "$repo/config/examples/thermometer.yaml" -f "$repo/config/examples/lamp.yaml" >/dev/null
+reported() { [ -n "$("$kubectl" get devicestatus "$1" -o "jsonpath={.status.twins[?(@.propertyName==\"$2\")].reported.value}")" ]; }
+wait_for "the thermometer reports a temperature" 30 reported thermometer-1 temperature
+
 echo
 "$kubectl" get nodes,pods -o wide
+echo
+"$kubectl" get devices,devicestatuses
 [ "$(command -v kubectl)" = "$kubectl" ] || alias=$'\n'"  alias kubectl=$kubectl"
 cat <<TEXT
 
@@ -91,11 +103,33 @@ It runs. Look around:
   kubectl describe pod hello
   curl http://$ip:8080
   tail $dir/var/log/pods/default_hello_*/hello/0.log
+  kubectl get devicemodels,devices,devicestatuses
+  kubectl get devicestatus thermometer-1 -o yaml
 
-Break it, and watch it come back (kubectl get pods,nodes):
+Want 23 degrees, and see the thermostat take it:
 
-  kill -9 \$(cat $dir/log/edgecore.pid)     the container does not notice
-  kill -9 \$(cat $dir/log/cloudcore.pid)    the edge finds it again by itself
+  kubectl patch device thermometer-1 --type json -p '[{"op":"replace","path":"/spec/properties/1/desired/value","value":"23"}]'
+  kubectl wait devicestatus/thermometer-1 --timeout=30s --for 'jsonpath={.status.twins[?(@.propertyName=="setpoint")].reported.value}=23'
+TEXT
+lamp='$hw/events/device/default/lamp-1'
+if command -v mosquitto_rr >/dev/null; then cat <<TEXT
+
+Be the lamp, a device that speaks MQTT itself (mosquitto_rr publishes, and waits for an answer):
+
+  mosquitto_rr -p $mqtt -t '$lamp/twin/update' -e '$lamp/twin/update/delta' -m '{"twin":{"power":{"actual":{"value":"off"}}}}'
+  mosquitto_pub -p $mqtt -q 1 -t '$lamp/state/update' -m '{"state":"online"}'
+  mosquitto_sub -p $mqtt -W 30 -C 1 -v -t '$lamp/twin/update/delta' &
+  kubectl patch device lamp-1 --type json -p '[{"op":"replace","path":"/spec/properties/0/desired/value","value":"dim"}]'
+  wait; kubectl get devicestatus lamp-1
+TEXT
+fi
+cat <<TEXT
+
+Break it, and watch it come back (kubectl get pods,nodes,devicestatuses):
+
+  kill -9 \$(cat $dir/log/edgecore.pid)     the container does not notice, no value is lost
+  kill -9 \$(cat $dir/log/cloudcore.pid)    the edge finds it again by itself and tells what it missed
+  kill -9 \$(cat $dir/log/mapper-sim.pid)    it gets its devices again
   pkill -9 -f '[h]ttpd -p 8080'    the container is started again: RESTARTS goes up
 
 See inside: http://127.0.0.1:$cloud/actors (cloud), http://127.0.0.1:$edge/actors (edge), /metrics, /readyz.

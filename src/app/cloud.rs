@@ -26,7 +26,6 @@ use crate::telemetry::scheduler::SchedulerMetrics;
 const HUB_THREAD: &str = "cloudhub";
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
-
 /// Thread of DeviceController: a flood of reports delays no pod.
 const DEVICE_THREAD: &str = "devices";
 

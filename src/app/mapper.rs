@@ -18,9 +18,9 @@ struct Args {
     /// edgecore's DMI socket
     #[arg(long, value_name = "PATH", default_value = "/etc/kubeedge/dmi.sock")]
     dmi_socket: PathBuf,
-    /// Folder of this mapper's own socket; edgecore connects to it
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubeedge/mappers")]
-    socket_dir: PathBuf,
+    /// Folder of this mapper's own socket; edgecore connects to it [default: mappers beside edgecore's]
+    #[arg(long, value_name = "DIR")]
+    socket_dir: Option<PathBuf>,
     /// Name it registers under, and of its socket [default: the program's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -62,8 +62,8 @@ fn serve(args: Args, name: &str, protocol: &str, driver: impl Driver) -> Result<
         name,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: args.protocol.unwrap_or_else(|| protocol.to_owned()),
+        socket_dir: args.socket_dir.unwrap_or_else(|| args.dmi_socket.with_file_name("mappers")),
         dmi_socket: args.dmi_socket,
-        socket_dir: args.socket_dir,
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;

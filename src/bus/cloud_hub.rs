@@ -32,29 +32,26 @@ enum Content {
 impl Outgoing {
     #[must_use]
     pub fn new(envelope: Envelope) -> Arc<Self> {
-        let Envelope { header, route, body } = envelope;
-        Arc::new(Self { header, route, content: Content::Own(body), leaves: false, frame: OnceLock::new() })
+        Arc::new(Self::build(envelope, None, false))
     }
 
     /// A message about `object`. The body of `envelope` is not used.
     #[must_use]
     pub fn shared(envelope: Envelope, object: Arc<Value>) -> Arc<Self> {
-        let Envelope { header, route, .. } = envelope;
-        Arc::new(Self {
-            header,
-            route,
-            content: Content::Shared(object),
-            leaves: false,
-            frame: OnceLock::new(),
-        })
+        Arc::new(Self::build(envelope, Some(object), false))
     }
 
     /// A delete of an object that leaves the node and may live on elsewhere. The same object may be
     /// sent again later; after any other delete it may not.
     #[must_use]
     pub fn leaving(envelope: Envelope) -> Arc<Self> {
+        Arc::new(Self::build(envelope, None, true))
+    }
+
+    fn build(envelope: Envelope, shared: Option<Arc<Value>>, leaves: bool) -> Self {
         let Envelope { header, route, body } = envelope;
-        Arc::new(Self { header, route, content: Content::Own(body), leaves: true, frame: OnceLock::new() })
+        let content = shared.map_or(Content::Own(body), Content::Shared);
+        Self { header, route, content, leaves, frame: OnceLock::new() }
     }
 
     /// May the object of this delete come back?

@@ -11,7 +11,8 @@ use super::invalid::{Check, at_least_one, file, host_port, require, url};
 #[serde(default, rename_all = "camelCase")]
 pub struct EventBusConfig {
     pub enable: bool,
-    /// QoS of what EventBus publishes itself (twin results, deltas). KubeEdge has 0.
+    /// QoS of what EventBus publishes itself (twin results, deltas); towards the broker outside 1 at
+    /// most. KubeEdge has 0.
     #[serde(rename = "mqttQOS")]
     pub mqtt_qos: u8,
     /// Whether all of that is retained.

@@ -170,7 +170,7 @@ impl Task {
             let Some(property) = info.properties.get(write.index) else { continue };
             match timeout(CALL_DEADLINE, connection.write(property, &write.value)).await {
                 Ok(Ok(())) => {
-                    tracing::info!(device = %info.id, property = %property.name, value = %write.text, "desired value is written");
+                    tracing::debug!(device = %info.id, property = %property.name, "desired value is written");
                     self.progress.wrote(&write, self.now());
                 }
                 Ok(Err(DriverError::Refused(why))) => {

@@ -152,7 +152,7 @@ fn log_problems(id: &DeviceId, problems: &[String]) {
 
 fn log_refusal(outcome: Result<(), Status>) {
     if let Err(status) = outcome {
-        tracing::warn!(error = status.message(), "not taken");
+        tracing::warn!(error = status.message(), "a device or model that edgecore listed is not taken");
     }
 }
 

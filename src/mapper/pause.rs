@@ -1,14 +1,15 @@
-//! Pauses between tries: doubled, with up to half as much again by chance. Pure.
+//! The pauses of mappers between tries. Pure.
 
 use std::time::Duration;
+
+use crate::supervise::{doubled, spread};
 
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// The pause after `failures` in a row (0: the first). `chance` is uniform in 0.0..1.0.
 pub fn pause(failures: u32, chance: f64) -> Duration {
-    let pause = FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST);
-    pause + pause.mul_f64(chance.clamp(0.0, 1.0) / 2.0)
+    spread(doubled(FIRST, failures, LONGEST), chance)
 }
 
 #[cfg(test)]

@@ -5,6 +5,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Group and version of Device, DeviceModel and DeviceStatus (protocol section 7.1).
+pub const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
+
+/// Annotation of a Device: names the properties whose values become metrics at the edge,
+/// `temperature,humidity`, or `*` for all. Ours; KubeEdge has none.
+pub const EXPORT_ANNOTATION: &str = "devices.kubeedge.io/export-metrics";
+
 /// Longest namespace or name, as in Kubernetes.
 const MAX_NAME_BYTES: usize = 253;
 

@@ -64,6 +64,8 @@ pub struct ObjectResp {
 
 /// Operations (section 2.3) this project sends or acts on.
 pub mod operation {
+    /// DeviceTwin's question for the whole membership (section 7.3).
+    pub const GET: &str = "get";
     pub const INSERT: &str = "insert";
     pub const UPDATE: &str = "update";
     pub const DELETE: &str = "delete";
@@ -87,6 +89,9 @@ pub mod source {
     pub const EDGED: &str = "edged";
     pub const META_MANAGER: &str = "metamanager";
     pub const TWIN: &str = "twin";
+    pub const EVENT_BUS: &str = "bus";
+    /// May say which devices a node has, as DeviceController does (section 7.2).
+    pub const EDGE_MANAGER: &str = "edgemgr";
 }
 
 /// Groups (section 2.4).

@@ -1,6 +1,6 @@
 //! The broker as a state machine: packets in, effects out. No clock, no socket, no disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -90,7 +90,8 @@ pub enum Effect {
     /// Flush what was sent, then close. 5: with a DISCONNECT of this reason before, except
     /// [`Reason::SUCCESS`] (the client said goodbye itself, or was refused).
     Close { conn: ConnId, reason: Reason },
-    /// Stop reading this connection: it sends faster than its messages become durable.
+    /// Stop reading this connection: it sends faster than its messages become durable, or than a
+    /// subscriber takes them. What was read already may still come.
     Pause { conn: ConnId },
     /// Read on.
     Resume { conn: ConnId },
@@ -102,9 +103,10 @@ pub enum Effect {
     Take { ticket: u64, message: Arc<Message>, receipt: Batch },
 }
 
-/// A promise to a session without connection.
+/// A promise to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
+    Backlog(SessionIndex, u64),
     Will(SessionIndex, u64),
     Expiry(SessionIndex, u64),
 }
@@ -117,6 +119,7 @@ pub(super) struct Used {
     pub unsent_bytes: usize,
     /// Filters and wills.
     pub session_bytes: usize,
+    pub deferred_bytes: usize,
 }
 
 /// Why a connection is closed.
@@ -152,6 +155,8 @@ pub struct Broker {
     pub(super) scratch: Scratch,
     /// Connections to close at the end of this input.
     pub(super) doomed: Vec<(ConnId, Doom)>,
+    /// Connections that need not wait any more and have sent something meanwhile.
+    pub(super) released: VecDeque<ConnId>,
     pub(super) sweep_at: Option<i64>,
     pub(super) names: std::hash::RandomState,
     pub(super) no_properties: Arc<MessageProperties>,
@@ -186,6 +191,7 @@ impl Broker {
             routes: 0,
             scratch: Scratch::default(),
             doomed: Vec::new(),
+            released: VecDeque::new(),
             sweep_at: None,
             names: std::hash::RandomState::new(),
             no_properties: Arc::default(),
@@ -215,8 +221,13 @@ impl Broker {
             Input::NotStored { seq } => self.not_stored(seq, effects),
             Input::Tick => self.tick(effects),
         }
-        while let Some((conn, doom)) = self.doomed.pop() {
-            self.execute(conn, doom, effects);
+        loop {
+            while let Some((conn, doom)) = self.doomed.pop() {
+                self.execute(conn, doom, effects);
+            }
+            if !self.next_deferred(effects) {
+                break;
+            }
         }
         self.local_pump(effects);
     }
@@ -256,7 +267,7 @@ impl Broker {
             && at <= self.now
         {
             self.timers.pop_first();
-            self.timer(timer, effects);
+            self.timer(at, timer, effects);
         }
         self.local_retry(effects);
         self.sweep_retained();
@@ -331,8 +342,13 @@ impl Broker {
         link.stalled_since = now;
         let room = link.unsent <= low;
         self.used.unsent_bytes -= bytes;
+        if bytes > 0 {
+            self.moved(index);
+        }
         if room && self.sessions.get(index).is_some_and(|s| s.sent < s.queue.len() || !s.scans.is_empty()) {
             self.pump(index, effects);
+        } else {
+            self.check_caught_up(index);
         }
     }
 
@@ -362,6 +378,8 @@ impl Broker {
             queued_messages: self.used.queued_messages,
             queued_bytes: self.used.queued_bytes,
             unsent_bytes: self.used.unsent_bytes,
+            deferred_bytes: self.used.deferred_bytes,
+            held_back: self.held_back(),
             local_waiting: self.local.len(),
             counters: Counters { rows_spared: self.writes.spared, ..self.count },
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::acks::Acks;
 use super::broker::{Access, Broker, ConnId, Doom, Effect, Timer};
+use super::flow::Gate;
 use super::packet::{ConnAck, Connect, Packet, QoS, Reason, Version};
 use super::session::{Inbound, Link, Session, Step};
 use super::size::packet_bytes;
@@ -99,6 +100,7 @@ impl Broker {
             open: 0,
             known: false,
             paused: false,
+            gate: Gate::default(),
         }
     }
 
@@ -198,6 +200,7 @@ impl Broker {
             && let Some(old) = self.sessions.get(index).and_then(|s| s.link.as_ref()).map(|link| link.conn)
         {
             self.count.closed.taken_over += 1;
+            self.finish_deferred(old, effects);
             effects.push(Effect::Close { conn: old, reason: Reason::SESSION_TAKEN_OVER });
             self.unlink(index, WillIs::Due, effects);
         }
@@ -228,6 +231,7 @@ impl Broker {
     }
 
     pub(super) fn gone(&mut self, conn: ConnId, effects: &mut Vec<Effect>) {
+        self.finish_deferred(conn, effects);
         if let Some(index) = self.conns.get(&conn).copied() {
             self.unlink(index, WillIs::Due, effects);
         }
@@ -241,9 +245,12 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let most = self.limits.session_expiry_secs;
+        let Some(conn) = self.sessions.get(index).and_then(|s| s.link.as_ref()).map(|link| link.conn) else {
+            return;
+        };
+        self.finish_deferred(conn, effects);
         let Some(session) = self.sessions.get_mut(index) else { return };
         let Some(link) = &session.link else { return };
-        let conn = link.conn;
         if let Some(secs) = session_expiry_secs.filter(|_| link.version == Version::V5) {
             if session.expiry_secs == 0 && secs > 0 {
                 return self.protocol_error(index, Reason::PROTOCOL_ERROR); // 3.14.2.2.2
@@ -285,6 +292,8 @@ impl Broker {
         let Some(link) = session.link.take() else { return };
         self.conns.remove(&link.conn);
         self.used.unsent_bytes -= link.unsent;
+        self.unhold(index, link.conn, &link.gate);
+        let Some(session) = self.sessions.get_mut(index) else { return };
         for entry in session.queue.iter_mut().take(session.sent) {
             entry.dup = true;
         }
@@ -329,8 +338,9 @@ impl Broker {
         }
     }
 
-    pub(super) fn timer(&mut self, timer: Timer, effects: &mut Vec<Effect>) {
+    pub(super) fn timer(&mut self, at: i64, timer: Timer, effects: &mut Vec<Effect>) {
         match timer {
+            Timer::Backlog(index, number) => self.backlog_is_due(index, number, at),
             Timer::Will(index, number) => {
                 if self.sessions.get(index).is_some_and(|session| session.number == number) {
                     self.will_is_due(index, effects);
@@ -349,6 +359,7 @@ impl Broker {
     /// [MQTT-3.1.2-8]; shared messages it has not had go to others.
     pub(super) fn end_session(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
         self.cancel_timers(index);
+        self.cancel_backlog_timer(index);
         self.will_is_due(index, effects);
         let Some(session) = self.sessions.get_mut(index) else { return };
         let at = session.at(index);

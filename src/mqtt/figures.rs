@@ -67,6 +67,8 @@ pub struct Counters {
     /// Rows that cost nothing because the message was acknowledged before they were written.
     pub rows_spared: u64,
     pub failed_writes: u64,
+    /// Sessions that publishers waited for in vain (`patience_ms`, `behind_secs`).
+    pub given_up: u64,
     pub dropped: Dropped,
     pub closed: Closed,
 }
@@ -87,6 +89,10 @@ pub struct Figures {
     pub queued_bytes: usize,
     /// Given to connections and not yet taken by their sockets.
     pub unsent_bytes: usize,
+    /// Bytes of held publishers not yet routed.
+    pub deferred_bytes: usize,
+    /// Publishers that wait for a subscriber.
+    pub held_back: usize,
     /// Messages edgecore has not answered.
     pub local_waiting: usize,
     pub counters: Counters,

@@ -17,6 +17,16 @@ use super::writes::RowKey;
 impl Broker {
     pub(super) fn packet(&mut self, conn: ConnId, packet: Packet, effects: &mut Vec<Effect>) {
         let Some(index) = self.conns.get(&conn).copied() else { return };
+        if let Some(packet) = self.defer(index, packet, effects) {
+            self.packet_in_turn(index, packet, effects);
+        }
+    }
+
+    /// Handles a packet whose turn it is.
+    pub(super) fn packet_in_turn(&mut self, index: SessionIndex, packet: Packet, effects: &mut Vec<Effect>) {
+        if matches!(packet, Packet::PubAck { .. } | Packet::PubRec { .. } | Packet::PubComp { .. }) {
+            self.moved(index);
+        }
         match packet {
             Packet::Publish(publish) => self.publish(index, *publish, effects),
             Packet::PubAck { id, .. } => self.puback(index, id, effects),
@@ -358,7 +368,6 @@ impl Broker {
     }
 
     fn drain_acks(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
-        let low = self.limits.v3_unacknowledged / 2;
         let take = |broker: &mut Self| {
             let link = broker.sessions.get_mut(index)?.link.as_deref_mut()?;
             link.acks.take(link.version)
@@ -374,12 +383,6 @@ impl Broker {
                 }
             }
         }
-        let Some(link) = self.sessions.get_mut(index).and_then(|session| session.link.as_deref_mut()) else {
-            return;
-        };
-        if link.paused && link.acks.len() <= low {
-            link.paused = false;
-            effects.push(Effect::Resume { conn: link.conn });
-        }
+        self.check_resume(index, effects);
     }
 }

@@ -33,6 +33,27 @@ pub struct Limits {
     pub unsent_bytes_hard: usize,
     /// A connection whose socket took nothing for so long while something waited is closed.
     pub stalled_secs: u32,
+    /// Messages that wait for a connected session beside those in flight. Beyond it (or half of
+    /// `queued_messages`) those who publish
+    /// to it are held back until it is down to a quarter: **who reads is waited for, who does not is
+    /// not**. Without that a fast publisher fills the queue of a healthy subscriber, and what is
+    /// acknowledged is dropped. Small, because every message in it adds to the latency of the next.
+    pub behind_messages: usize,
+    /// Bytes in flight, waiting and unsent to one session, to the same effect, also for QoS 0. Less
+    /// counts when half of `total_bytes` is used: then the half is shared by all connections.
+    pub behind_bytes: usize,
+    /// A session that is waited for and neither acknowledges nor takes anything for so long is not
+    /// waited for any more, until it has caught up: what is beyond its bounds is dropped.
+    pub patience_ms: u32,
+    /// The same if it moves, but has not caught up in this time: one slow client would else set the
+    /// pace of all publishers, and a publisher that is not read would miss answers to its pings.
+    pub behind_secs: u32,
+    /// Packets of a held publisher the broker keeps, so that acknowledgements and pings behind them
+    /// are seen. Beyond it its socket is not read. At least `receive_maximum`, so that a publisher
+    /// that keeps to it is always read.
+    pub deferred_messages: usize,
+    /// Bytes of these. A quarter of `total_bytes` over all clients has the same effect.
+    pub deferred_bytes: usize,
     /// Bytes queued and unsent over all clients. Beyond it messages are dropped as for one client.
     pub total_bytes: usize,
     /// Retained messages. One more (a new topic) is routed, not kept.
@@ -82,6 +103,12 @@ impl Default for Limits {
             unsent_bytes: 4 << 20,
             unsent_bytes_hard: 8 << 20,
             stalled_secs: 30,
+            behind_messages: 256,
+            behind_bytes: 1 << 20,
+            patience_ms: 500,
+            behind_secs: 10,
+            deferred_messages: 128,
+            deferred_bytes: 256 << 10,
             total_bytes: 128 << 20,
             retained_messages: 100_000,
             retained_bytes: 64 << 20,

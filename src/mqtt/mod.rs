@@ -2,7 +2,8 @@
 //!
 //! [`Broker::handle`] takes what happens (packets, lost connections, answers of the disk) and says
 //! what is to be done. The transport owns sockets, timers and the store. Start reading in
-//! `broker.rs`; a message goes `inbound.rs` -> `outbound.rs` -> `session.rs`.
+//! `broker.rs`; a message goes `inbound.rs` -> `outbound.rs` -> `session.rs`. A publisher that is
+//! faster than its subscribers is held back while they read (`flow.rs`).
 
 mod acks;
 mod alias;
@@ -11,6 +12,7 @@ pub mod client;
 pub mod codec;
 mod connect;
 mod figures;
+mod flow;
 mod inbound;
 mod limits;
 mod load;

@@ -48,7 +48,11 @@ impl Broker {
         let body = self.shared_body(message, &scratch.targets);
         let receivers = scratch.targets.len();
         for target in scratch.targets.drain(..) {
+            let session = target.session;
             self.deliver(message, target, body, Some(wanted), effects);
+            if let Some(from) = from {
+                self.hold_back(from, session);
+            }
         }
         if scratch.targets.capacity() > 4096 {
             scratch = Scratch::default();
@@ -288,6 +292,11 @@ impl Broker {
     /// Sends what waits in the queue as far as the window, the socket and the disk allow; then
     /// retained messages of new subscriptions.
     pub(super) fn pump(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
+        self.pump_queue(index, effects);
+        self.check_caught_up(index);
+    }
+
+    fn pump_queue(&mut self, index: SessionIndex, effects: &mut Vec<Effect>) {
         loop {
             let now = self.now;
             let Some(session) = self.sessions.get_mut(index) else { return };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::acks::Acks;
 use super::broker::{Access, ConnId};
+use super::flow::{Backlog, Gate};
 use super::message::{Message, SubscriptionIds};
 use super::packet::{PacketId, QoS, Version, Will};
 use super::promise::{PromiseId, SessionRef};
@@ -124,6 +125,7 @@ pub struct Link {
     pub known: bool,
     /// The transport was told to stop reading.
     pub paused: bool,
+    pub gate: Gate,
 }
 
 /// Everything about one client id.
@@ -149,6 +151,7 @@ pub struct Session {
     pub next_serial: u64,
     pub inbound: Map<PacketId, Inbound>,
     pub scans: VecDeque<Scan>,
+    pub backlog: Backlog,
     pub will: Option<Box<Will>>,
     /// When the will of the lost connection is due.
     pub will_at: Option<i64>,
@@ -181,6 +184,7 @@ impl Session {
             next_serial: 0,
             inbound: Map::default(),
             scans: VecDeque::new(),
+            backlog: Backlog::default(),
             will: None,
             will_at: None,
             expires_at: None,

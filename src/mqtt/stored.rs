@@ -90,6 +90,7 @@ impl Broker {
     /// The row of a queue entry is on disk: QoS 2 may go one step on.
     fn queued_stored(&mut self, at: SessionRef, serial: u64, effects: &mut Vec<Effect>) {
         let index = at.index;
+        self.moved(index); // The disk may be what it waits for.
         let Some(session) = self.session_of_mut(at) else { return };
         let Some(place) = session.place_of_serial(serial) else { return };
         let in_flight = place < session.sent;

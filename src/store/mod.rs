@@ -4,6 +4,7 @@ mod committer;
 #[cfg(test)]
 mod conformance;
 mod memory;
+mod outbox;
 mod rocks;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use committer::{Committer, CommitterGuard, CommitterSettings};
 pub use memory::{Faults, MemoryStore};
+pub use outbox::Outbox;
 pub use rocks::{RocksStore, Tuning};
 
 /// One table per durability and compaction policy, never one per module (design section 3).
@@ -104,6 +106,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes on disk, approximate.
     fn size_bytes(&self) -> u64;
+}
+
+/// Rows read in one go.
+const PAGE: usize = 500;
+
+/// Hands all rows whose key starts with `prefix` to `page`, in key order, a page at a time.
+///
+/// # Errors
+/// [`StoreError`] when the engine refuses; the pages before were handed over.
+pub fn scan_all(
+    store: &dyn Store,
+    table: Table,
+    prefix: &str,
+    mut page: impl FnMut(Vec<Row>),
+) -> Result<(), StoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(table, prefix.as_bytes(), after.as_deref(), PAGE)?;
+        after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
+        page(rows);
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Pause between two looks at a store whose last write failed.

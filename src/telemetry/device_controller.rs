@@ -1,7 +1,9 @@
 //! DeviceController's metrics.
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram};
-use metrics::{gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 /// What DeviceController does.
 #[derive(Clone)]
@@ -30,6 +32,7 @@ pub struct DeviceControllerMetrics {
     pub patch_seconds: Histogram,
     /// Calls about DeviceStatuses that failed; each is followed by another try.
     pub call_errors: Counter,
+    /// Failures of the watches; each is followed by another try.
     pub watch_errors: Counter,
 }
 
@@ -50,6 +53,7 @@ impl DeviceControllerMetrics {
         );
         describe_histogram!(
             "kubeedge_devicecontroller_patch_seconds",
+            Unit::Seconds,
             "From a report's arrival until the API has it in the DeviceStatus."
         );
         describe_counter!(

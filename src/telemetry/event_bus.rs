@@ -12,6 +12,10 @@ pub struct EventBusMetrics {
     pub sessions: Gauge,
     /// Bytes of messages in the broker's memory.
     pub stored_bytes: Gauge,
+    /// Clients that are held back because a subscriber of theirs is behind.
+    pub held_back: Gauge,
+    /// Subscribers that publishers waited for in vain.
+    pub given_up: Counter,
     /// PUBLISH packets in and out, by QoS 0, 1, 2.
     pub received: [Counter; 3],
     pub sent: [Counter; 3],
@@ -37,6 +41,14 @@ impl EventBusMetrics {
         describe_gauge!(
             "kubeedge_eventbus_stored_bytes",
             "Bytes of messages in the memory of the broker inside"
+        );
+        describe_gauge!(
+            "kubeedge_eventbus_held_publishers",
+            "MQTT clients held back until a subscriber has caught up"
+        );
+        describe_counter!(
+            "kubeedge_eventbus_given_up_subscribers_total",
+            "Times publishers stopped waiting for a subscriber that does not read or is too slow"
         );
         describe_counter!(
             "kubeedge_eventbus_messages_total",
@@ -66,6 +78,8 @@ impl EventBusMetrics {
             subscriptions: gauge!("kubeedge_eventbus_subscriptions"),
             sessions: gauge!("kubeedge_eventbus_sessions"),
             stored_bytes: gauge!("kubeedge_eventbus_stored_bytes"),
+            held_back: gauge!("kubeedge_eventbus_held_publishers"),
+            given_up: counter!("kubeedge_eventbus_given_up_subscribers_total"),
             received: messages("in"),
             sent: messages("out"),
             received_bytes: counter!("kubeedge_eventbus_bytes_total", "direction" => "in"),

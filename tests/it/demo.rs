@@ -23,7 +23,7 @@ impl Demo {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (number, subnet) = take_subnet();
-        let ports: Vec<String> = (0..5).map(|_| free_port().to_string()).collect();
+        let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
         Self {
             dir: folder.path().join("demo"),
             home: folder.path().join("home"),
@@ -68,7 +68,7 @@ impl Drop for Demo {
 }
 
 /// Where deploy/tools.sh keeps kubectl, for a script with another HOME.
-fn cache() -> std::ffi::OsString {
+pub fn cache() -> std::ffi::OsString {
     let below = |name: &str, rest: &str| std::env::var_os(name).map(|dir| Path::new(&dir).join(rest));
     let base = below("XDG_CACHE_HOME", "").or_else(|| below("HOME", ".cache")).unwrap();
     base.join("kubeedge-rs").into_os_string()
@@ -89,10 +89,27 @@ fn the_demo_does_what_its_text_says() {
     assert!(up.status.success(), "{text}\n{}", String::from_utf8_lossy(&up.stderr));
 
     let look = commands(&text, "It runs. Look around:");
-    assert!(look.len() >= 6, "{look:?}");
+    assert!(look.len() >= 8, "{look:?}");
     let seen = demo.type_in(&look);
     for word in ["edge-1", "Ready", "EdgeReady", "Started", "hello from pod hello on node edge-1"] {
         assert!(seen.contains(word), "no {word:?} in\n{seen}");
+    }
+    for word in ["thermometer-1", "simulated", "propertyName: temperature", "state: online"] {
+        assert!(seen.contains(word), "no {word:?} in\n{seen}");
+    }
+    let kubeconfig = look.first().unwrap();
+    let devices = |after: &str| {
+        let lines = commands(&text, after);
+        assert!(lines.len() >= 2, "{lines:?}");
+        demo.type_in(&[&[kubeconfig.clone()], &lines[..]].concat())
+    };
+    let thermostat = devices("Want 23 degrees, and see the thermostat take it:");
+    assert!(thermostat.contains("condition met"), "{thermostat}");
+    let lamp = devices(
+        "Be the lamp, a device that speaks MQTT itself (mosquitto_rr publishes, and waits for an answer):",
+    );
+    for word in ["\"delta\":{\"power\":\"on\"}", "\"delta\":{\"power\":\"dim\"}", "lamp-1   online"] {
+        assert!(lamp.contains(word), "no {word:?} in\n{lamp}");
     }
     let again = demo.bash(&["deploy/demo/up.sh"]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("make demo-down"), "{again:?}");
@@ -104,9 +121,12 @@ fn the_demo_does_what_its_text_says() {
         kubectl.try_run(&["get", "pod", "hello", "-o", path])
     };
     let before = container().unwrap();
-    let breaks = commands(&text, "Break it, and watch it come back (kubectl get pods,nodes):");
-    let [edge, cloud, process] = breaks.as_slice() else { panic!("{breaks:?}") };
-    for (program, line) in [("edgecore", edge), ("cloudcore", cloud)] {
+    let twin = |device: &str, path: &str| {
+        kubectl.try_run(&["get", "devicestatus", device, "-o", &format!("jsonpath={path}")])
+    };
+    let breaks = commands(&text, "Break it, and watch it come back (kubectl get pods,nodes,devicestatuses):");
+    let [edge, cloud, mapper, process] = breaks.as_slice() else { panic!("{breaks:?}") };
+    for (program, line) in [("edgecore", edge), ("cloudcore", cloud), ("mapper-sim", mapper)] {
         let pid = || fs::read_to_string(demo.dir.join(format!("log/{program}.pid"))).unwrap();
         let old = pid();
         demo.type_in(std::slice::from_ref(line));
@@ -117,6 +137,16 @@ fn the_demo_does_what_its_text_says() {
         kubectl.wait_node("edge-1", "True");
         kubectl.wait_running("hello");
         assert_eq!(container().unwrap(), before, "the container did not notice");
+        let lamp = twin("lamp-1", "{.status.state} {.status.twins[0].reported.value}");
+        assert_eq!(lamp.unwrap(), "online off", "no value is lost");
+        // The mapper tells the temperature of now, with its time, once it has the device again.
+        let told = "{.status.twins[?(@.propertyName==\"temperature\")].reported.metadata.timestamp}";
+        let when = || twin("thermometer-1", told).map(|ms| ms.parse::<u64>().unwrap_or_default());
+        let killed = when().unwrap();
+        until(&format!("the thermometer goes on after {program}"), PATIENCE, || match when()? {
+            now if now > killed => Ok(()),
+            now => Err(format!("{now}")),
+        });
     }
     // The third line kills by name; here only the process of this demo is ended.
     let pattern = process.split('\'').nth(1).unwrap_or_else(|| panic!("{process}"));

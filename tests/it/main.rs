@@ -31,3 +31,4 @@ mod mqtt_outside;
 mod network;
 mod panics;
 mod pods;
+mod readme_devices;

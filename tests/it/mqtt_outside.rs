@@ -1,7 +1,7 @@
 //! A real Mosquitto outside, stopped and started; the edge is its client.
 
-use super::harness::mosquitto::Mosquitto;
-use super::harness::mqtt::{Broker, mosquitto_pub};
+use super::harness::mosquitto::{Mosquitto, Mqtt};
+use super::harness::mqtt::Broker;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
 
 #[test]
@@ -15,7 +15,7 @@ fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
     eventually("connected", || is_connected(&broker));
     // The cloud is away: what goes to it waits on disk, and is counted.
     let upload = |n: u32| {
-        let out = mosquitto_pub(port, &["-q", "1", "-t", &format!("x/user/{n}"), "-m", "v"]);
+        let out = Mqtt(port).try_publish(&["-q", "1", "-t", &format!("x/user/{n}"), "-m", "v"]);
         assert!(out.status.success(), "{out:?}");
     };
     // Its SUBSCRIBE may still be on its way.

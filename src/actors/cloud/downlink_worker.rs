@@ -9,6 +9,7 @@ use actix::prelude::*;
 use crate::bus::cloud_hub::{CloseNode, EndReason, Outgoing, SendDown};
 use crate::bus::{Link, LinkError};
 use crate::model::NodeName;
+use crate::supervise::spread;
 
 /// Messages for CloudHub in one go.
 const BATCH: usize = 256;
@@ -111,9 +112,8 @@ pub fn flush<A: SendsDown>(actor: &mut A, ctx: &mut Context<A>) {
 fn retry<A: SendsDown>(actor: &mut A, err: &LinkError, ctx: &mut Context<A>) {
     let down = actor.downlink();
     tracing::warn!(error = %err, waiting = down.outbox.len(), "cloudhub does not take messages");
-    let jitter = fastrand::u64(..HUB_RETRY.as_millis() as u64);
     down.sending = true;
-    ctx.run_later(HUB_RETRY + Duration::from_millis(jitter), |actor, ctx| {
+    ctx.run_later(spread(HUB_RETRY, fastrand::f64()), |actor, ctx| {
         actor.downlink().sending = false;
         flush(actor, ctx);
     });

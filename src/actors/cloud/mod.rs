@@ -11,3 +11,4 @@ mod kube_worker;
 pub mod node_monitor;
 pub mod scheduler;
 pub mod sync_controller;
+mod watch_worker;

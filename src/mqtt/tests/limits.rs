@@ -310,6 +310,9 @@ proptest! {
             queued_bytes: 900,
             unsent_bytes: 600,
             unsent_bytes_hard: 1_500,
+            behind_messages: 1,
+            behind_bytes: 400,
+            deferred_messages: 2,
             total_bytes: 2_000,
             retained_messages: 2,
             retained_bytes: 600,
@@ -384,6 +387,7 @@ proptest! {
         prop_assert_eq!((figures.clients_connected, figures.sessions, figures.subscriptions), (0, 0, 0));
         prop_assert_eq!((figures.queued_messages, figures.queued_bytes, figures.unsent_bytes), (0, 0, 0));
         prop_assert_eq!((bench.broker.open_promises(), figures.local_waiting), (0, 0));
+        prop_assert_eq!((figures.held_back, figures.deferred_bytes), (0, 0));
         prop_assert_eq!(bench.keys("mqtt/"), figures.retained_messages, "{:?}", bench.disk.keys());
     }
 }

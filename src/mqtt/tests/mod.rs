@@ -1,11 +1,13 @@
 //! The broker driven by hand: packets in, what each client gets out.
 
+mod backpressure;
 mod connect;
 mod durable;
 mod flow;
 mod limits;
 mod local;
 mod publish;
+mod readers;
 mod retained;
 mod rows;
 mod shared;

@@ -31,6 +31,8 @@ struct Client {
     conn: Option<ConnId>,
     /// It has read its CONNACK.
     is_up: bool,
+    /// What it sent while the broker did not read it.
+    unread: Option<VecDeque<Packet>>,
     inbox: VecDeque<(Wire, usize)>,
     aliases: BTreeMap<u16, Arc<str>>,
     next_id: u16,
@@ -57,12 +59,22 @@ struct World {
     /// What edgecore did, on the same disk.
     effects: Vec<String>,
     failed_writes: u32,
+    /// Connections that are read again, and what they sent meanwhile.
+    resumed: VecDeque<(ConnId, VecDeque<Packet>)>,
 }
 
 const TOPICS: [&str; 3] = ["a/1", "a/2", "$hw/events/x"];
 
 fn limits() -> Limits {
-    Limits { receive_maximum: 8, inflight: 5, unsent_bytes: 500, topic_aliases: 2, ..Limits::default() }
+    Limits {
+        receive_maximum: 8,
+        inflight: 5,
+        unsent_bytes: 500,
+        topic_aliases: 2,
+        behind_messages: 6,
+        deferred_messages: 4,
+        ..Limits::default()
+    }
 }
 
 impl World {
@@ -97,6 +109,7 @@ impl World {
             acknowledged: vec![],
             effects: vec![],
             failed_writes: 0,
+            resumed: VecDeque::new(),
         };
         for client in 0..world.clients.len() {
             world.connect(client);
@@ -111,6 +124,18 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
+        self.input_alone(input);
+        while let Some((conn, mut unread)) = self.resumed.pop_front() {
+            while let Some(packet) = unread.pop_front() {
+                match self.by_conn(conn).and_then(|client| self.clients[client].unread.as_mut()) {
+                    Some(again) => again.push_back(packet),
+                    None => self.input_alone(Input::Packet { conn, packet }),
+                }
+            }
+        }
+    }
+
+    fn input_alone(&mut self, input: Input) {
         let mut effects = vec![];
         self.broker.handle(self.now, input, &mut effects);
         self.broker.flush(self.now, &mut effects);
@@ -131,7 +156,16 @@ impl World {
                         self.lost(client);
                     }
                 }
-                Effect::Pause { .. } | Effect::Resume { .. } => {}
+                Effect::Pause { conn } => {
+                    if let Some(client) = self.by_conn(conn) {
+                        assert!(self.clients[client].unread.replace(VecDeque::new()).is_none());
+                    }
+                }
+                Effect::Resume { conn } => {
+                    if let Some(client) = self.by_conn(conn) {
+                        self.resumed.push_back((conn, self.clients[client].unread.take().unwrap()));
+                    }
+                }
                 Effect::Store { seq, batch } => {
                     assert!(self.stores.is_empty(), "one store at a time");
                     self.stores.push_back((seq, batch));
@@ -155,14 +189,18 @@ impl World {
         let client = &mut self.clients[client];
         client.conn = None;
         client.is_up = false;
+        client.unread = None;
         client.inbox.clear();
         client.aliases.clear();
         client.in_flight.clear();
     }
 
     fn packet(&mut self, client: usize, packet: Packet) {
-        if let Some(conn) = self.clients[client].conn {
-            self.input(Input::Packet { conn, packet });
+        let client = &mut self.clients[client];
+        match (client.conn, &mut client.unread) {
+            (Some(_), Some(unread)) => unread.push_back(packet),
+            (Some(conn), None) => self.input(Input::Packet { conn, packet }),
+            (None, _) => {}
         }
     }
 
@@ -470,7 +508,8 @@ impl World {
         }
         let figures = self.broker.figures();
         assert_eq!((figures.queued_messages, figures.queued_bytes, figures.unsent_bytes), (0, 0, 0));
-        assert_eq!(figures.local_waiting, 0);
+        assert_eq!((figures.local_waiting, figures.held_back, figures.deferred_bytes), (0, 0, 0));
+        assert!(self.clients.iter().all(|client| client.unread.is_none()), "everybody is read");
         assert_eq!(self.broker.open_promises(), 0);
         let left: Vec<_> = self.disk.keys().filter(|(_, key)| key.starts_with(b"mqtt/q/")).collect();
         assert!(left.is_empty(), "{left:?}");

@@ -1,6 +1,7 @@
 """A Modbus TCP server that is not ours, for the tests of the Modbus mapper.
 
 usage: modbus_server.py PORT   (0 takes a free one; the first line printed is the port)
+It answers as units 1 and 7, with the same tables.
 Commands on standard input, one a line, each answered by one line of JSON:
   set TABLE OFFSET VALUE...    TABLE is coil, discrete, holding or input
   get TABLE OFFSET COUNT
@@ -41,7 +42,8 @@ async def main():
     # One more than the highest address: a sequential block starts at 1.
     blocks = [ModbusSequentialDataBlock(1, [0] * 200) for _ in CODES]
     device = ModbusDeviceContext(di=blocks[1], co=blocks[0], hr=blocks[2], ir=blocks[3])
-    server = ModbusTcpServer(ModbusServerContext(devices={7: device}, single=False), address=("127.0.0.1", port))
+    devices = {1: device, 7: device}
+    server = ModbusTcpServer(ModbusServerContext(devices=devices, single=False), address=("127.0.0.1", port))
     serving = asyncio.create_task(server.serve_forever())
     while server.transport is None and not serving.done():
         await asyncio.sleep(0.01)

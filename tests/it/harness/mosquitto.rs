@@ -44,19 +44,22 @@ impl Mqtt {
     pub fn subscribe(self, dir: &Path, topics: &[&str]) -> Listener {
         let name = format!("mosquitto_sub-{}", uuid::Uuid::new_v4());
         fs::create_dir_all(dir).unwrap();
+        let mut args = vec!["-q", "1", "-F", "%t %p"];
+        topics.iter().for_each(|topic| args.extend(["-t", topic]));
+        Listener { process: self.run_sub(dir, &name, &args) }
+    }
+
+    /// `mosquitto_sub` with further arguments, once its subscription is acknowledged. `-d` tells.
+    pub fn run_sub(self, dir: &Path, name: &str, args: &[&str]) -> Process {
         // Its output is a file: it would keep lines to itself.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &self.0.to_string()]);
-        command.args(["-d", "-q", "1", "-F", "%t %p"]);
-        topics.iter().for_each(|topic| {
-            command.args(["-t", topic]);
-        });
-        let listener = Listener { process: Process::start(&name, dir, &mut command) };
+        command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &self.0.to_string(), "-d"]).args(args);
+        let process = Process::start(name, dir, &mut command);
         until("the subscription is acknowledged", PATIENCE, || {
-            let log = listener.process.log();
+            let log = process.log();
             if log.contains("Subscribed (mid") { Ok(()) } else { Err(log) }
         });
-        listener
+        process
     }
 }
 

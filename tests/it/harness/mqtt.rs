@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
+use super::mosquitto::Mqtt;
 use super::process::{PATIENCE, Process, free_port, http, until};
 
 /// edgecore with its broker; nothing else of it finds what it looks for.
@@ -39,6 +40,7 @@ modules:
   eventBus:
     mqttServerInternal: tcp://127.0.0.1:{port}
 {event_bus}
+  deviceTwin: {{ dmiSockPath: {d}/dmi.sock }}
   edged:
     hostnameOverride: edge-1
     nodeIP: 127.0.0.1
@@ -82,32 +84,13 @@ modules:
     }
 
     pub fn publish(&self, args: &[&str]) -> Output {
-        mosquitto_pub(self.port, args)
+        Mqtt(self.port).try_publish(args)
     }
 
     /// Starts `mosquitto_sub -v`; its log is what it got. Comes back when it is subscribed.
     pub fn subscribe(&self, name: &str, args: &[&str]) -> Process {
-        mosquitto_sub(&self.dir, name, self.port, args)
+        Mqtt(self.port).run_sub(&self.dir, name, &[&["-v"], args].concat())
     }
-}
-
-pub fn mosquitto_pub(port: u16, args: &[&str]) -> Output {
-    let mut command = Command::new("mosquitto_pub");
-    command.args(["-p", &port.to_string()]).args(args).stdin(Stdio::null());
-    command.output().unwrap_or_else(|e| panic!("mosquitto_pub: {e} (deploy/tools.sh test installs it)"))
-}
-
-/// `-d` tells when it is subscribed.
-pub fn mosquitto_sub(dir: &Path, name: &str, port: u16, args: &[&str]) -> Process {
-    // Its output is a file: it would keep lines to itself.
-    let mut command = Command::new("stdbuf");
-    command.args(["-oL", "mosquitto_sub", "-d", "-v", "-p", &port.to_string()]).args(args);
-    let process = Process::start(name, dir, &mut command);
-    until("mosquitto_sub is subscribed", PATIENCE, || {
-        let log = process.log();
-        if log.contains("Subscribed (mid") { Ok(()) } else { Err(log) }
-    });
-    process
 }
 
 /// Lines of a `mosquitto_sub` log that are messages.

@@ -1,44 +1,15 @@
 //! DeviceController's calls of the API server, each with a deadline.
 
 use ::kube::Client;
-use ::kube::api::{Api, ApiResource, DynamicObject};
-use ::kube::runtime::{WatchStreamExt, watcher};
-use futures_util::Stream;
 use serde_json::{Value, json};
 
 use super::NAME;
 use super::index::Notice;
 use super::statuses::{Call, Outcome};
-use super::stored::{API_VERSION, Kind};
+use super::stored::Kind;
 use crate::actors::cloud::kube_worker::{CallError, Told, in_time, tell};
 use crate::model::DeviceId;
-
-/// Nodes of KubeEdge carry this label (protocol section 6.1).
-const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
-
-/// All objects of a kind. Lists again and pauses by itself when it breaks.
-pub fn watch(
-    client: &Client,
-    kind: Kind,
-) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
-    let (group, version) = match kind {
-        Kind::Node => ("", "v1"),
-        _ => API_VERSION.split_once('/').unwrap_or_default(),
-    };
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: if kind == Kind::Node { version } else { API_VERSION }.to_owned(),
-        kind: kind.name().to_owned(),
-        plural: kind.plural().to_owned(),
-    };
-    let config = match kind {
-        Kind::Node => watcher::Config::default().labels(EDGE_NODES),
-        _ => watcher::Config::default(),
-    };
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    watcher(api, config).default_backoff()
-}
+use crate::model::device::API_VERSION;
 
 /// Makes a call about the DeviceStatus of `device`.
 pub async fn make(client: Client, device: DeviceId, call: Call) -> Outcome {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::stored::{Event, Kind, Name, Stored, name_of};
+use super::stored::{Kind, Name, Stored, name_of};
+use crate::actors::cloud::watch_worker::Event;
 use crate::bus::edge_controller::ObjectVersion;
 use crate::model::device::Member;
 use crate::model::{DeviceId, NodeName, ObjectKey, operation};

@@ -95,7 +95,7 @@ fn a_membership_describes_the_device() {
     let Change::Object { object, .. } = &changes[1] else { panic!() };
     assert_eq!(
         (&object["kind"], &object["apiVersion"]),
-        (&json!("Device"), &json!(super::super::stored::API_VERSION))
+        (&json!("Device"), &json!(crate::model::device::API_VERSION))
     );
     assert!(object["metadata"].get("managedFields").is_none());
 }

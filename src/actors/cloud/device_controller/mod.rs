@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ::kube::api::DynamicObject;
 use ::kube::runtime::watcher;
 use actix::prelude::*;
 use futures_util::StreamExt;
@@ -17,13 +16,14 @@ use futures_util::StreamExt;
 use self::index::{Change, Index};
 use self::report::{Bad, Said};
 use self::statuses::{Effect, Outcome, Statuses, Waiter};
-use self::stored::{Event, Kind};
+use self::stored::Kind;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
+use crate::actors::cloud::watch_worker::{Event, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
-use crate::model::device::Member;
+use crate::model::device::{API_VERSION, Member};
 use crate::model::{DeviceId, NodeName, Resource, operation};
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 
@@ -69,7 +69,7 @@ pub struct DeviceController {
     metrics: DeviceControllerMetrics,
 }
 
-struct Watched(Kind, Result<watcher::Event<DynamicObject>, watcher::Error>);
+struct Watched(Kind, Result<Event, watcher::Error>);
 
 impl DeviceController {
     #[must_use]
@@ -245,7 +245,8 @@ impl Actor for DeviceController {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for kind in Kind::ALL {
-            let events = calls_worker::watch(&self.parts.client, kind);
+            let version = if kind == Kind::Node { "v1" } else { API_VERSION };
+            let events = watch(&self.parts.client, version, kind.name(), kind.plural());
             ctx.add_stream(events.map(move |event| Watched(kind, event)));
         }
         ctx.run_interval(LOOK_AROUND, Self::look_around);
@@ -264,24 +265,14 @@ impl Supervised for DeviceController {
 
 impl StreamHandler<Watched> for DeviceController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
-        let value = |object: DynamicObject| {
-            let value = serde_json::to_value(object);
-            value.inspect_err(|err| tracing::warn!(error = %err, "object is not JSON")).ok()
-        };
         let event = match event {
-            Ok(watcher::Event::Init) => Some(Event::Listing),
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                value(object).map(Event::Applied)
-            }
-            Ok(watcher::Event::Delete(object)) => value(object).map(Event::Removed),
-            Ok(watcher::Event::InitDone) => Some(Event::Listed),
+            Ok(event) => event,
             Err(err) => {
                 self.metrics.watch_errors.increment(1);
                 tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
-                None
+                return;
             }
         };
-        let Some(event) = event else { return };
         if kind == Kind::Status {
             let effects = self.statuses.apply(event);
             self.run(effects, ctx);

@@ -39,7 +39,7 @@ pub fn read(envelope: &Envelope) -> Result<Said, Bad> {
         return Err(Bad::Unknown);
     }
     match (&envelope.route.resource, envelope.route.operation.as_str()) {
-        (Resource::MembershipDetail, "get") => Ok(Said::Members),
+        (Resource::MembershipDetail, operation::GET) => Ok(Said::Members),
         (Resource::DeviceTwin { namespace, name }, operation::UPDATE) => {
             let said = twin(content(&envelope.body)?)?;
             Ok(Said::Report { device: DeviceId::new(namespace, name), said })

@@ -10,8 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::index::Owner;
 use super::status::Status;
-use super::stored::{API_VERSION, Event, Kind, meta_text, name_of};
+use super::stored::{Kind, meta_text, name_of};
+use crate::actors::cloud::watch_worker::Event;
+use crate::model::device::API_VERSION;
 use crate::model::{DeviceId, NodeName};
+use crate::supervise::{doubled, spread};
 
 /// Calls of the API at once, all devices together.
 const CALLS: usize = 64;
@@ -448,9 +451,9 @@ impl Entry {
         }
         self.failures = failures.saturating_add(1);
         if may_loop {
-            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LAST_PAUSE);
+            let pause = spread(doubled(FIRST_PAUSE, failures, LAST_PAUSE), chance);
             self.resting = true;
-            effects.push(Effect::Rest(id.clone(), pause + pause.mul_f64(chance)));
+            effects.push(Effect::Rest(id.clone(), pause));
         }
     }
 }

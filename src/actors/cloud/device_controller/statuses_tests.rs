@@ -235,7 +235,7 @@ fn failures_are_tried_again_with_pauses() {
         effects = statuses.rested(&id());
     }
     assert!(pauses.is_sorted() && pauses[0] < Duration::from_secs(1), "{pauses:?}");
-    assert_eq!(pauses.last(), Some(&(LAST_PAUSE * 2)));
+    assert_eq!(pauses.last(), Some(&LAST_PAUSE.mul_f64(1.5)));
     let done = api.settle(&mut statuses, effects);
     assert_eq!((done[0].as_str(), api.value("a").as_deref()), ("m1", Some("2")));
 }

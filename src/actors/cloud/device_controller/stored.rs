@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-/// Group and version of all three kinds (protocol section 7.1).
-pub const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
+use crate::model::device::{API_VERSION, EXPORT_ANNOTATION};
 
 /// Kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,22 +44,13 @@ impl Kind {
 /// Namespace (empty for nodes) and name.
 pub type Name = (String, String);
 
-/// One event of a watch. A list is `Listing`, an `Applied` for each object, `Listed`.
-#[derive(Debug, Clone)]
-pub enum Event {
-    Listing,
-    Applied(Value),
-    Removed(Value),
-    Listed,
-}
-
 /// A Device or a DeviceModel.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// With apiVersion and kind, without `managedFields`, which no edge reads.
     pub object: Arc<Value>,
     pub uid: String,
-    /// The version of the last change of the spec. Copies at least this new are good.
+    /// The version of the last change that counts. Copies at least this new are good.
     pub version: String,
 }
 
@@ -78,10 +68,14 @@ impl Stored {
         Some((name, Self { uid: uid.to_owned(), version: version.to_owned(), object: Arc::new(object) }))
     }
 
-    /// Is it the same object with the same spec (protocol section 7.2: only the spec counts)? Then
-    /// the older version stays good.
+    /// Is it the same object with the same spec (protocol section 7.2: only the spec counts) and the
+    /// same wish for metrics? Then the older version stays good.
     pub fn follows(&mut self, old: &Self) -> bool {
-        let same = self.uid == old.uid && self.object.get("spec") == old.object.get("spec");
+        let exports =
+            |of: &Self| of.object.get("metadata")?.get("annotations")?.get(EXPORT_ANNOTATION).cloned();
+        let same = self.uid == old.uid
+            && self.object.get("spec") == old.object.get("spec")
+            && exports(self) == exports(old);
         if same {
             self.version.clone_from(&old.version);
         }

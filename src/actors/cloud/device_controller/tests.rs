@@ -7,6 +7,7 @@ use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::ServiceAccountKeys;
+use crate::model::device::EXPORT_ANNOTATION;
 use crate::model::{Body, Envelope};
 use crate::store::MemoryStore;
 use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSettings};
@@ -209,6 +210,14 @@ async fn a_device_goes_to_its_node_in_kubeedges_order() {
         .await;
     let Body::Object(object) = &told[1].body else { panic!("{told:?}") };
     assert_eq!(object["spec"]["properties"][0]["desired"]["value"], "25");
+    let exports = json!({"metadata": {"annotations": {EXPORT_ANNOTATION: "temperature"}}});
+    world.call("PATCH", "devices/sensor-1", exports).await;
+    world
+        .expect(&[
+            "resource update default/devicemodel/sensor-model to edge-1",
+            "resource update default/device/sensor-1 to edge-1",
+        ])
+        .await;
 
     world.call("PATCH", "devices/sensor-1", json!({"spec": {"nodeName": "edge-2"}})).await;
     world

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::object::{Kind, Stored, significant_change};
+use crate::actors::cloud::watch_worker::Event;
 use crate::bus::edge_controller::ObjectVersion;
 use crate::kube::references::{self, RefKind, Reference};
 use crate::model::{NodeName, ObjectKey, operation};
@@ -31,15 +32,6 @@ pub enum Content {
     Skeleton {
         uid: String,
     },
-}
-
-/// One event of a watch. A list is `Listing`, an `Applied` for each object, `Listed`.
-#[derive(Debug, Clone)]
-pub enum Event {
-    Listing,
-    Applied(Value),
-    Removed(Value),
-    Listed,
 }
 
 #[derive(Debug)]

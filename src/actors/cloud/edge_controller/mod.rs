@@ -4,18 +4,17 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ::kube::api::{Api, ApiResource, DynamicObject};
-use ::kube::runtime::{WatchStreamExt, watcher};
+use ::kube::runtime::watcher;
 use actix::prelude::*;
 use futures_util::StreamExt;
-use serde_json::Value;
 
 use self::authority::Verdict;
-use self::index::{Change, Content, Event, Index};
+use self::index::{Change, Content, Index};
 use self::lanes::Lanes;
 use self::object::Kind;
 use self::plan::{NoPlan, Plan, Subject};
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
+use crate::actors::cloud::watch_worker::{Event, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences, Upstream};
@@ -31,9 +30,6 @@ mod object;
 mod plan;
 #[cfg(test)]
 mod tests;
-
-/// Nodes of KubeEdge carry this label (protocol section 6.1).
-const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
 
 /// Kinds whose objects at nodes it owns.
 pub const KINDS: [&str; 4] = ["pod", "configmap", "secret", "node"];
@@ -65,7 +61,7 @@ struct Job {
     plan: Plan,
 }
 
-struct Watched(Kind, Result<watcher::Event<DynamicObject>, watcher::Error>);
+struct Watched(Kind, Result<Event, watcher::Error>);
 
 impl EdgeController {
     #[must_use]
@@ -77,23 +73,6 @@ impl EdgeController {
             lanes: Lanes::default(),
             metrics: EdgeControllerMetrics::new(),
         }
-    }
-
-    fn watch(&self, kind: Kind, ctx: &mut Context<Self>) {
-        let resource = ApiResource {
-            group: String::new(),
-            version: "v1".to_owned(),
-            api_version: "v1".to_owned(),
-            kind: kind.name().to_owned(),
-            plural: kind.plural().to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::all_with(self.parts.client.clone(), &resource);
-        let config = match kind {
-            Kind::Node => watcher::Config::default().labels(EDGE_NODES),
-            _ => watcher::Config::default(),
-        };
-        let events = watcher(api, config).default_backoff();
-        ctx.add_stream(events.map(move |event| Watched(kind, event)));
     }
 
     fn tell_nodes(&mut self, changes: &[Change], ctx: &mut Context<Self>) {
@@ -218,7 +197,8 @@ impl Actor for EdgeController {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for kind in Kind::ALL {
-            self.watch(kind, ctx);
+            let events = watch(&self.parts.client, "v1", kind.name(), kind.plural());
+            ctx.add_stream(events.map(move |event| Watched(kind, event)));
         }
     }
 }
@@ -248,16 +228,7 @@ impl StreamHandler<Watched> for EdgeController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
         let was_complete = self.index.is_complete();
         let event = match event {
-            Ok(watcher::Event::Init) => Event::Listing,
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => match to_value(object) {
-                Some(value) => Event::Applied(value),
-                None => return,
-            },
-            Ok(watcher::Event::Delete(object)) => match to_value(object) {
-                Some(value) => Event::Removed(value),
-                None => return,
-            },
-            Ok(watcher::Event::InitDone) => Event::Listed,
+            Ok(event) => event,
             Err(err) => {
                 self.metrics.watch_errors.increment(1);
                 tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
@@ -309,10 +280,6 @@ impl Handler<SendDifferences> for EdgeController {
 }
 
 crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences);
-
-fn to_value(object: DynamicObject) -> Option<Value> {
-    serde_json::to_value(object).inspect_err(|err| tracing::warn!(error = %err, "object is not JSON")).ok()
-}
 
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -2,9 +2,10 @@
 
 use super::super::answer::{answers, not_understood};
 use super::super::authority::{Verdict, judge};
-use super::super::index::{Event, Index};
+use super::super::index::Index;
 use super::super::object::Kind;
 use super::*;
+use crate::actors::cloud::watch_worker::Event;
 use crate::model::Resource;
 
 fn message(operation: &str, resource: &str, body: Body) -> Envelope {

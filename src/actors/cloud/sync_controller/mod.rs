@@ -13,6 +13,7 @@ use crate::bus::cloud_hub::{CloseNode, EndReason};
 use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
 use crate::bus::sync::{Delivered, Held, NodeConnected, NodeGone};
 use crate::model::{Body, Envelope, NodeName, group, source};
+use crate::supervise::{doubled, spread};
 use crate::telemetry::cloud_hub::SyncMetrics;
 
 mod compare;
@@ -22,7 +23,7 @@ mod object_sync_worker;
 mod tests;
 
 const ASK: Duration = Duration::from_secs(10);
-/// Before another try, plus jitter of the same size; doubled each time.
+/// Before another try; doubled each time.
 const RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// An edge lists right after connecting; if it does not, it gets everything.
@@ -98,7 +99,7 @@ impl SyncController {
             Ok(()) => actor.heal = false,
             Err(err) => {
                 tracing::warn!(error = %err, "cloudhub does not answer");
-                ctx.run_later(RETRY + RETRY.mul_f64(fastrand::f64()), Self::heal);
+                ctx.run_later(spread(RETRY, fastrand::f64()), Self::heal);
             }
         }));
     }
@@ -208,8 +209,7 @@ struct Done {
 }
 
 fn pause(tries: u32) -> Duration {
-    let pause = RETRY.saturating_mul(1 << tries.min(10)).min(LAST_RETRY);
-    pause + pause.mul_f64(fastrand::f64())
+    spread(doubled(RETRY, tries, LAST_RETRY), fastrand::f64())
 }
 
 async fn resync(owner: Owner, task: Task) -> Result<Done, String> {

@@ -43,7 +43,7 @@ use crate::bus::event_bus::Publish;
 use crate::bus::{Link, LinkError};
 use crate::config::DeviceTwinConfig;
 use crate::model::{DeviceId, Envelope, NodeName};
-use crate::store::{Batch, Committer, Row, Store, StoreError, Table};
+use crate::store::{Batch, Committer, Row, Store, StoreError, Table, scan_all};
 use crate::telemetry::device_twin::{Counts, DeviceTwinMetrics};
 
 /// The actor's name.
@@ -56,7 +56,6 @@ const LIST_DEADLINE: Duration = Duration::from_secs(10);
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests that may wait for the disk; more are refused.
 const MAX_WAITING: usize = 4096;
-const PAGE: usize = 500;
 
 /// What [`DeviceTwin`] needs to know.
 #[derive(Debug, Clone)]
@@ -396,15 +395,8 @@ fn counts(tally: Tally) -> Counts {
 
 fn read_rows(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
     let mut rows: Vec<Row> = Vec::new();
-    loop {
-        let after = rows.last().map(|(key, _)| key.clone());
-        let page = store.scan(Table::Objects, twins::PREFIX.as_bytes(), after.as_deref(), PAGE)?;
-        let is_last = page.len() < PAGE;
-        rows.extend(page);
-        if is_last {
-            return Ok(rows);
-        }
-    }
+    scan_all(store, Table::Objects, twins::PREFIX, |page| rows.extend(page))?;
+    Ok(rows)
 }
 
 /// Follows tokio's clock, so that tests can pause it.

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::model::DeviceId;
+use crate::supervise::{doubled, spread};
 
 /// How long a confirmation may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
@@ -217,9 +218,8 @@ impl Reports {
     fn later(&mut self, unit: &Unit, now: Instant, random: f64) {
         self.lift(unit);
         let Some(entry) = self.units.get_mut(unit) else { return };
-        let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(10)).min(LAST_RETRY);
+        let due = now + spread(doubled(FIRST_RETRY, entry.failures, LAST_RETRY), random);
         entry.failures = entry.failures.saturating_add(1);
-        let due = now + pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
         entry.place = Place::Waiting { due };
         self.waiting.insert((due, unit.clone()));
     }
@@ -304,11 +304,11 @@ mod tests {
         for _ in 0..8 {
             send(&mut reports, &unit("a"), now);
             now += CONFIRM_WITHIN;
-            reports.tick(now, || 1.0);
+            reports.tick(now, || 0.0);
             let begun = now;
             while reports.take().is_empty() {
                 now += Duration::from_millis(500);
-                reports.tick(now, || 1.0);
+                reports.tick(now, || 0.0);
             }
             pauses.push((now - begun).as_secs());
         }

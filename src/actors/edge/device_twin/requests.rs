@@ -17,6 +17,8 @@ use crate::store::Batch;
 /// States KubeEdge knows (protocol section 7.6).
 const STATES: [&str; 5] = ["online", "offline", "ok", "unknown", "unhealthy"];
 
+/// Where an update is answered.
+const UPDATE_RESULT: &str = "twin/update/result";
 const BAD_UPDATE: &str = "Unmarshal update request body failed, please check the request";
 const NO_TWIN: &str = "Update twin error, key:twin does not exist";
 const NO_DEVICE: &str = "update rejected due to the device is not existed";
@@ -39,23 +41,34 @@ impl Twins {
     }
 
     fn twin_update(&mut self, id: &DeviceId, payload: &[u8], now: Now) {
-        let answer = topic::of_device(id, "twin/update/result");
+        let Some((event_id, twin)) = self.read_update(id, payload, now) else { return };
+        if let Err(why) = self.update(id, &event_id, &twin, now) {
+            let answer = topic::of_device(id, UPDATE_RESULT);
+            self.refuse(Refused::Invalid, answer, &event_id, 400, &why, now);
+        }
+    }
+
+    /// The event id and the twin of an update; `None` when it was refused.
+    fn read_update(&mut self, id: &DeviceId, payload: &[u8], now: Now) -> Option<(String, Twin)> {
+        let answer = topic::of_device(id, UPDATE_RESULT);
         if let Some(why) = self.too_large(payload) {
-            return self.refuse(Refused::TooLarge, answer, "", 400, &why, now);
+            self.refuse(Refused::TooLarge, answer, "", 400, &why, now);
+            return None;
         }
         let Ok(update) = serde_json::from_slice::<UpdateIn>(payload) else {
-            return self.refuse(Refused::Malformed, UNPARSABLE_RESULT.to_owned(), "", 400, BAD_UPDATE, now);
+            self.refuse(Refused::Malformed, UNPARSABLE_RESULT.to_owned(), "", 400, BAD_UPDATE, now);
+            return None;
         };
         let event_id = update.event_id.unwrap_or_default();
         let Some(twin) = update.twin else {
-            return self.refuse(Refused::Malformed, answer, &event_id, 400, NO_TWIN, now);
+            self.refuse(Refused::Malformed, answer, &event_id, 400, NO_TWIN, now);
+            return None;
         };
         if !self.devices.contains_key(id) {
-            return self.refuse(Refused::UnknownDevice, answer, &event_id, 404, NO_DEVICE, now);
+            self.refuse(Refused::UnknownDevice, answer, &event_id, 404, NO_DEVICE, now);
+            return None;
         }
-        if let Err(why) = self.update(id, &event_id, &twin, now) {
-            self.refuse(Refused::Invalid, answer, &event_id, 400, &why, now);
-        }
+        Some((event_id, twin))
     }
 
     fn twin_get(&mut self, id: &DeviceId, payload: &[u8], now: Now) {
@@ -75,20 +88,8 @@ impl Twins {
     }
 
     fn cloud_update(&mut self, id: &DeviceId, payload: &[u8], now: Now) {
-        let answer = topic::of_device(id, "twin/update/result");
-        if let Some(why) = self.too_large(payload) {
-            return self.refuse(Refused::TooLarge, answer, "", 400, &why, now);
-        }
-        let Ok(update) = serde_json::from_slice::<UpdateIn>(payload) else {
-            return self.refuse(Refused::Malformed, UNPARSABLE_RESULT.to_owned(), "", 400, BAD_UPDATE, now);
-        };
-        let event_id = update.event_id.unwrap_or_default();
-        match update.twin {
-            None => self.refuse(Refused::Malformed, answer, &event_id, 400, NO_TWIN, now),
-            Some(_) if !self.devices.contains_key(id) => {
-                self.refuse(Refused::UnknownDevice, answer, &event_id, 404, NO_DEVICE, now);
-            }
-            Some(twin) => self.cloud_updated(id, &twin, now),
+        if let Some((_, twin)) = self.read_update(id, payload, now) {
+            self.cloud_updated(id, &twin, now);
         }
     }
 

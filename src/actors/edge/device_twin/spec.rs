@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::model::DeviceId;
-
-/// Names the properties whose values become metrics: `temperature,humidity`, or `*` for all.
-pub const EXPORT_ANNOTATION: &str = "devices.kubeedge.io/export-metrics";
+use crate::model::device::EXPORT_ANNOTATION;
 
 /// The parts of a Device that matter here.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -11,8 +11,7 @@ use crate::model::device::{Member, Membership, TwinUpdate};
 use crate::model::{Body, DeviceId, Envelope, Resource, group, operation, source};
 
 /// Who may say which devices this node has.
-const MEMBERSHIP_SOURCES: [&str; 2] = [source::DEVICE_CONTROLLER, "edgemgr"];
-const GET: &str = "get";
+const MEMBERSHIP_SOURCES: [&str; 2] = [source::DEVICE_CONTROLLER, source::EDGE_MANAGER];
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
@@ -129,7 +128,7 @@ impl Twins {
             timestamp: now.wall_ms,
         };
         let body = Body::Text(json(&request));
-        self.messages = vec![upstream(GET, Resource::MembershipDetail, body, now)];
+        self.messages = vec![upstream(operation::GET, Resource::MembershipDetail, body, now)];
     }
 
     /// Time passed: what was not confirmed in time is due again.

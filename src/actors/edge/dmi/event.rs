@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
+use crate::model::device::API_VERSION;
+
 const COMPONENT: &str = "edgecore-dmi";
 
 /// Nobody serves the device's protocol on this node.
@@ -18,7 +20,7 @@ pub fn no_mapper(device: &Value, protocol: &str, node: &str, now: Timestamp) -> 
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some("devices.kubeedge.io/v1beta1".to_owned()),
+            api_version: Some(API_VERSION.to_owned()),
             kind: Some("Device".to_owned()),
             namespace: text("/metadata/namespace"),
             uid: text("/metadata/uid"),

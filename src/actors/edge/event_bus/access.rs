@@ -374,9 +374,18 @@ mod tests {
         let gone = rules.rights(&user("device:default:s1"), "c");
         assert!(!gone.publish("$hw/events/device/default/s1/twin/update"));
         assert!(rules.rights(&user("device:default:s2"), "c").publish("$hw/events/device/default/s2/x"));
-        for odd in
-            ["device:", "device:a", "device:a:", "device::b", "device:a:b/c", "device:+:#", "Device:a:b"]
-        {
+        for odd in [
+            "device:",
+            "device:a",
+            "device:a:",
+            "device::b",
+            "device:a:b/c",
+            "device/a/b/c",
+            "device/a:b",
+            "device-a-b",
+            "device:+:#",
+            "Device:a:b",
+        ] {
             assert_eq!(user(odd).device(), None, "{odd}");
         }
     }

@@ -14,11 +14,10 @@ use crate::mqtt::codec::{CodecError, PublishHeader, SharedPublish, encode};
 use crate::mqtt::{
     Access, Broker, Effect, Input, Limits, Message, PREFIXES, Packet, QoS, Reason, TopicAlias, Version,
 };
-use crate::store::{Row, StoreError};
+use crate::store::{Row, StoreError, scan_all};
 
 /// A connection that was told to end may still read what waits for it so long.
 const ENDING_MS: u64 = 5_000;
-const PAGE: usize = 500;
 
 /// A client of the broker inside.
 pub struct Connection {
@@ -90,10 +89,12 @@ fn limits(config: &EventBusConfig) -> Limits {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let clients = count(internal.max_connections);
     let client_bytes = size(internal.max_client_bytes);
+    let queued_messages = count(config.mqtt_session_queue_size).min(60_000);
+    let usual = Limits::default();
     Limits {
         clients,
-        sessions: clients.max(Limits::default().sessions),
-        queued_messages: count(config.mqtt_session_queue_size).min(60_000),
+        sessions: clients.max(usual.sessions),
+        queued_messages,
         queued_bytes: client_bytes,
         unsent_bytes: client_bytes / 2,
         unsent_bytes_hard: client_bytes,
@@ -101,12 +102,16 @@ fn limits(config: &EventBusConfig) -> Limits {
         retained_messages: count(internal.max_retained_messages),
         retained_bytes: size(internal.max_memory_bytes) / 2,
         sessions_bytes: size(internal.max_memory_bytes) / 2,
+        // Well below what is dropped: each publisher may add one more.
+        behind_messages: usual.behind_messages.min(queued_messages / 4),
+        behind_bytes: usual.behind_bytes.min(client_bytes / 8),
+        deferred_messages: usual.deferred_messages.max(internal.max_inflight.into()),
         receive_maximum: internal.max_inflight,
         inflight: internal.max_inflight,
         maximum_packet_bytes: internal.max_packet_bytes,
         session_expiry_secs: internal.max_session_expiry_secs,
         v3_session_expiry_secs: internal.max_session_expiry_secs,
-        ..Limits::default()
+        ..usual
     }
 }
 
@@ -134,16 +139,7 @@ impl EventBus {
     fn broker_rows(&self) -> Result<Vec<Row>, StoreError> {
         let mut all: Vec<Row> = Vec::new();
         for (table, prefix) in PREFIXES {
-            let mut after: Option<Vec<u8>> = None;
-            loop {
-                let rows = self.store.scan(table, prefix.as_bytes(), after.as_deref(), PAGE)?;
-                after = rows.last().map(|(key, _)| key.clone());
-                let is_last = rows.len() < PAGE;
-                all.extend(rows);
-                if is_last {
-                    break;
-                }
-            }
+            scan_all(&*self.store, table, prefix, |rows| all.extend(rows))?;
         }
         Ok(all)
     }
@@ -191,6 +187,8 @@ impl EventBus {
                 Effect::Resume { conn } => {
                     if let Some(connection) = self.connections.get_mut(&conn) {
                         connection.is_paused = false;
+                        // What it sent meanwhile is about to be read: its silence was ours.
+                        connection.wire.read_at_ms.set(self.gate.now_ms());
                     }
                     self.touch(conn);
                 }
@@ -387,14 +385,14 @@ impl EventBus {
     pub(super) fn publish(&mut self, publication: Publication) {
         let Publication { topic, payload, retain } = publication;
         let retain = retain || self.config.mqtt_retain;
-        if self.external.is_some() {
-            self.external_publish(&topic, payload.clone(), retain);
-        }
         let qos = match self.config.mqtt_qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             _ => QoS::ExactlyOnce,
         };
+        if self.external.is_some() {
+            self.external_publish(&topic, payload.clone(), qos, retain);
+        }
         self.input(Input::Publish { topic: topic.into(), payload, qos, retain });
     }
 

@@ -163,10 +163,10 @@ impl EventBus {
         self.external_read_on();
     }
 
-    pub(super) fn external_publish(&mut self, topic: &str, payload: Bytes, retain: bool) {
+    pub(super) fn external_publish(&mut self, topic: &str, payload: Bytes, qos: QoS, retain: bool) {
         let now_ms = self.gate.now_ms();
         let Some(external) = &mut self.external else { return };
-        let effects = external.client.publish(topic, payload, QoS::AtLeastOnce, retain, now_ms);
+        let effects = external.client.publish(topic, payload, qos, retain, now_ms);
         self.external_run(effects);
     }
 

@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::lanes::{Attempt, Lanes, Send};
 use super::store_actor::Done;
-use super::uploads::{self, Upload, Uploads};
+use super::uploads::{self, Upload};
 use super::wire::{Conn, Event};
 use super::{EventBus, unix_ms};
 use crate::bus::device_twin::DeviceMessage;
 use crate::mqtt::{Input, PacketId};
-use crate::store::{Batch, StoreError, Table};
+use crate::store::{Batch, Outbox, StoreError, Table, scan_all};
 use crate::supervise::spread;
 
 /// How long DeviceTwin may take: it waits for the disk.
@@ -21,7 +21,6 @@ const TAKE_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Uploads sent before the cloud is asked whether it has them.
 const UPLOADS_AT_ONCE: usize = 100;
-const PAGE: usize = 500;
 
 /// Where a message came from, to be told when it is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +45,16 @@ pub struct Parcel {
 #[derive(Debug)]
 pub struct Local {
     pub lanes: Lanes<Parcel>,
-    pub uploads: Uploads,
+    /// Which uploads wait; they are on disk.
+    pub uploads: Outbox,
     is_draining: bool,
 }
 
 impl Local {
     #[must_use]
     pub fn new(max_uploads: u32) -> Self {
-        Self { lanes: Lanes::default(), uploads: Uploads::new(max_uploads), is_draining: false }
+        let uploads = Outbox::new(uploads::PREFIX, max_uploads);
+        Self { lanes: Lanes::default(), uploads, is_draining: false }
     }
 }
 
@@ -74,8 +75,9 @@ impl EventBus {
             return self.send_parcels(sends);
         }
         let Parcel { source, topic, payload, receipt } = parcel;
-        match self.local.uploads.push(&Upload::new(&topic, &payload, unix_ms())) {
-            Ok((mut batch, dropped)) => {
+        match serde_json::to_vec(&Upload::new(&topic, &payload, unix_ms())) {
+            Ok(row) => {
+                let (mut batch, dropped) = self.local.uploads.push(row);
                 self.metrics.dropped("upload_outbox_full").increment(dropped);
                 batch.append(receipt);
                 self.writes.push(batch, Done::Kept(source));
@@ -151,15 +153,10 @@ impl EventBus {
 
     fn upload_keys(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        loop {
-            let after = keys.last().cloned();
-            let rows = self.store.scan(Table::Outbox, uploads::PREFIX.as_bytes(), after.as_deref(), PAGE)?;
-            let is_last = rows.len() < PAGE;
+        scan_all(&*self.store, Table::Outbox, uploads::PREFIX, |rows| {
             keys.extend(rows.into_iter().map(|(key, _)| key));
-            if is_last {
-                return Ok(keys);
-            }
-        }
+        })?;
+        Ok(keys)
     }
 
     /// Sends the oldest uploads; they leave the disk when the cloud has read them.
@@ -169,7 +166,7 @@ impl EventBus {
         }
         let (mut last, mut rows) = (None, Vec::new());
         for sequence in self.local.uploads.oldest(UPLOADS_AT_ONCE) {
-            match self.store.get(Table::Outbox, uploads::key(sequence).as_bytes()) {
+            match self.store.get(Table::Outbox, self.local.uploads.key(sequence).as_bytes()) {
                 Ok(Some(row)) => rows.extend(serde_json::from_slice::<Upload>(&row)),
                 // Its write is under way or comes next.
                 Ok(None) if !self.writes.is_idle() => break,

@@ -217,7 +217,14 @@ impl Actor for EventBus {
         let keeper = Rc::clone(&self.keeper);
         self.tasks.push(actix::spawn(keeper.keep_reading(self.config.internal.clone())));
         match self.sockets.serve(&self.gate) {
-            Ok(tasks) => self.tasks.extend(tasks),
+            Ok(tasks) => {
+                self.tasks.extend(tasks);
+                for (over, address) in ["tcp", "tls", "websocket"].into_iter().zip(self.sockets.addresses()) {
+                    if let Some(address) = address {
+                        tracing::info!(over, %address, "MQTT clients are served");
+                    }
+                }
+            }
             Err(err) => tracing::error!(error = %err, "the MQTT listeners cannot be used"),
         }
         ctx.run_interval(TICK, Self::tick);

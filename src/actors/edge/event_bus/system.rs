@@ -39,9 +39,11 @@ pub fn show(figures: &Figures, metrics: &EventBusMetrics) {
     metrics.sessions.set(count(figures.sessions));
     metrics.subscriptions.set(count(figures.subscriptions));
     metrics.retained.set(count(figures.retained_messages));
-    let stored = figures.queued_bytes + figures.retained_bytes + figures.unsent_bytes;
-    metrics.stored_bytes.set(count(stored));
+    let moving = figures.queued_bytes + figures.unsent_bytes + figures.deferred_bytes;
+    metrics.stored_bytes.set(count(moving + figures.retained_bytes));
+    metrics.held_back.set(count(figures.held_back));
     let counters = &figures.counters;
+    metrics.given_up.absolute(counters.given_up);
     let directions = [(&metrics.received, counters.messages_in), (&metrics.sent, counters.messages_out)];
     for (handles, counts) in directions {
         for (handle, count) in handles.iter().zip(counts) {

@@ -11,7 +11,6 @@ mod devices_actor;
 mod node;
 mod node_actor;
 mod objects;
-mod outbox;
 mod queries_actor;
 mod reports;
 mod reports_actor;
@@ -29,7 +28,6 @@ use self::cloud_worker::Cloud;
 pub use self::devices_actor::DeviceLinks;
 use self::devices_actor::Listener;
 use self::objects::{Change, Index, Notice, store_key};
-use self::outbox::Outbox;
 use self::reports::{PodId, Reports};
 use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
@@ -41,7 +39,7 @@ use crate::bus::meta::{
 use crate::bus::{Link, LinkError};
 use crate::config::MetaManagerConfig;
 use crate::model::{NodeName, ObjectKey};
-use crate::store::{Batch, Committer, Row, Store, StoreError, Table};
+use crate::store::{Batch, Committer, Outbox, Store, StoreError, Table, scan_all};
 use crate::telemetry::edge_hub::OutboxMetrics;
 use crate::telemetry::meta_manager::MetaManagerMetrics;
 
@@ -49,6 +47,8 @@ use crate::telemetry::meta_manager::MetaManagerMetrics;
 const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_SIZE: u32 = 30;
 const PAGE: usize = 500;
+/// Key prefix of events that wait for the cloud.
+const EVENTS: &str = "event/";
 /// Changes that may wait for the disk before messages are refused (the cloud sends them again).
 const MAX_WAITING: usize = 4096;
 
@@ -138,7 +138,7 @@ impl MetaManager {
             call_timeout: query_timeout.min(Duration::from_secs(10)),
         };
         Self {
-            outbox: Outbox::new(config.outbox_max_messages),
+            outbox: Outbox::new(EVENTS, config.outbox_max_messages),
             node,
             config,
             store,
@@ -182,12 +182,12 @@ impl MetaManager {
     fn load_rows(&mut self, now: Instant) -> Result<(), StoreError> {
         let (index, reports) = (&mut self.index, &mut self.reports);
         let mut unreadable = 0;
-        scan(&*self.store, Table::Objects, objects::PREFIX, |rows| unreadable += index.load(rows))?;
-        scan(&*self.store, Table::Objects, reports::STATUS_PREFIX, |rows| reports.load(rows, now))?;
-        scan(&*self.store, Table::Objects, reports::DELETE_PREFIX, |rows| reports.load(rows, now))?;
+        scan_all(&*self.store, Table::Objects, objects::PREFIX, |rows| unreadable += index.load(&rows))?;
+        scan_all(&*self.store, Table::Objects, reports::STATUS_PREFIX, |rows| reports.load(&rows, now))?;
+        scan_all(&*self.store, Table::Objects, reports::DELETE_PREFIX, |rows| reports.load(&rows, now))?;
         let mut waiting: Vec<Vec<u8>> = Vec::new();
-        scan(&*self.store, Table::Outbox, outbox::PREFIX, |rows| {
-            waiting.extend(rows.iter().map(|(key, _)| key.clone()));
+        scan_all(&*self.store, Table::Outbox, EVENTS, |rows| {
+            waiting.extend(rows.into_iter().map(|(key, _)| key));
         })?;
         self.outbox.load(waiting.iter().map(Vec::as_slice));
         self.metrics.outbox.messages.set(count(self.outbox.len()));
@@ -365,24 +365,6 @@ impl MetaManager {
     }
 }
 
-/// Reads all rows of a prefix in pages.
-fn scan(
-    store: &dyn Store,
-    table: Table,
-    prefix: &str,
-    mut page: impl FnMut(&[Row]),
-) -> Result<(), StoreError> {
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = store.scan(table, prefix.as_bytes(), after.as_deref(), PAGE)?;
-        page(&rows);
-        match rows.last() {
-            Some((last, _)) if rows.len() == PAGE => after = Some(last.clone()),
-            _ => return Ok(()),
-        }
-    }
-}
-
 /// A gauge value. Counts here are far below 2^52.
 fn count(n: usize) -> f64 {
     f64::from(u32::try_from(n).unwrap_or(u32::MAX))
@@ -428,7 +410,7 @@ impl Supervised for MetaManager {
         self.next_batch = Batch::new();
         self.next_done.clear();
         self.lease = None;
-        self.outbox = Outbox::new(self.config.outbox_max_messages);
+        self.outbox = Outbox::new(EVENTS, self.config.outbox_max_messages);
         self.reachable_untold = true;
         self.twin_link_untold = true;
         self.retell = true;

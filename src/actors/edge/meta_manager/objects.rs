@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::model::device::API_VERSION;
 use crate::model::{Body, DeviceId, Envelope, ObjectKey, Resource, operation};
 use crate::store::{Batch, Row, Table};
 
@@ -282,8 +283,8 @@ fn name_kind(key: &ObjectKey, object: &mut Value) {
         "node" => ("v1", "Node"),
         "configmap" => ("v1", "ConfigMap"),
         "secret" => ("v1", "Secret"),
-        "device" => ("devices.kubeedge.io/v1beta1", "Device"),
-        "devicemodel" => ("devices.kubeedge.io/v1beta1", "DeviceModel"),
+        "device" => (API_VERSION, "Device"),
+        "devicemodel" => (API_VERSION, "DeviceModel"),
         _ => return,
     };
     if let Some(fields) = object.as_object_mut() {

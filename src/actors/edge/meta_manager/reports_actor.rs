@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::cloud_worker::{Cloud, edged};
 use super::objects::text;
 use super::reports::{Answer, Job, PodId, judge, status_patch};
-use super::{MetaManager, count, later, node, now, outbox, store_error};
+use super::{MetaManager, count, later, node, now, store_error};
 use crate::bus::edge_hub::Class;
 use crate::bus::meta::{ConfirmPodDeleted, MetaError, ReportEvent, ReportPodStatus};
 use crate::model::{Body, ObjectKey, operation};
@@ -133,7 +133,7 @@ impl MetaManager {
         let mut last = None;
         let mut events = Vec::new();
         for sequence in self.outbox.oldest(EVENTS_AT_ONCE) {
-            let row = self.store.get(Table::Outbox, outbox::key(sequence).as_bytes());
+            let row = self.store.get(Table::Outbox, self.outbox.key(sequence).as_bytes());
             match row {
                 Ok(Some(row)) => events.extend(serde_json::from_slice::<Value>(&row)),
                 // Its write is under way or comes next; in between, nothing is being written.

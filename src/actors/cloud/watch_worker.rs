@@ -1,0 +1,61 @@
+//! How controllers follow the objects of the Kubernetes API.
+
+use std::future::ready;
+
+use ::kube::Client;
+use ::kube::api::{Api, ApiResource, DynamicObject};
+use ::kube::runtime::{WatchStreamExt, watcher};
+use futures_util::{Stream, StreamExt};
+use serde_json::Value;
+
+/// Nodes of KubeEdge carry this label (protocol section 6.1); others are not followed.
+const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
+
+/// One event of a watch. A list is `Listing`, an `Applied` for each object, `Listed`.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Listing,
+    Applied(Value),
+    Removed(Value),
+    Listed,
+}
+
+/// All objects of a kind; of nodes those of KubeEdge. Lists again and pauses by itself when it
+/// breaks.
+pub fn watch(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    plural: &str,
+) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    };
+    let config = match plural {
+        "nodes" => watcher::Config::default().labels(EDGE_NODES),
+        _ => watcher::Config::default(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    watcher(api, config).default_backoff().filter_map(|event| ready(event.map(read).transpose()))
+}
+
+/// `None` for an object that is not JSON; what can be read comes all the same.
+fn read(event: watcher::Event<DynamicObject>) -> Option<Event> {
+    let value = |object: DynamicObject| {
+        let value = serde_json::to_value(object);
+        value.inspect_err(|err| tracing::warn!(error = %err, "object is not JSON")).ok()
+    };
+    match event {
+        watcher::Event::Init => Some(Event::Listing),
+        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+            value(object).map(Event::Applied)
+        }
+        watcher::Event::Delete(object) => value(object).map(Event::Removed),
+        watcher::Event::InitDone => Some(Event::Listed),
+    }
+}
