@@ -30,6 +30,10 @@ pub trait Access: Send + Sync + Debug {
     /// `filter` without `$share/{group}/`.
     fn may_subscribe(&self, filter: &str) -> bool;
     fn may_receive(&self, topic: &str) -> bool;
+    /// Whose sessions they are; empty: anybody's. A session is not given to another owner.
+    fn owner(&self) -> &str {
+        ""
+    }
     /// `may_receive` is true for every topic: it need not be asked.
     fn receives_all(&self) -> bool {
         false

@@ -55,10 +55,12 @@ impl Broker {
         let Some(index) = self.clients.get(&client_id).copied() else { return };
         let keep_alive = connect.keep_alive_secs;
         let slower = v5 && keep_alive > self.limits.keep_alive_secs;
+        let owner = access.owner().into();
         let link = self.link(conn, &connect, access);
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.link = Some(Box::new(Link { known: !session.is_durable(), ..link }));
         session.will = connect.will.take().map(Box::new);
+        session.owner = owner;
         self.count_session(index);
         self.conns.insert(conn, index);
         self.clients_max = self.clients_max.max(self.conns.len());
@@ -120,6 +122,9 @@ impl Broker {
             }
         }
         let known = self.clients.get(connect.client_id.as_str()).and_then(|index| self.sessions.get(*index));
+        if known.is_some_and(|session| !session.owner.is_empty() && *session.owner != *access.owner()) {
+            return Err((Reason::NOT_AUTHORIZED, "another client has a session of this client id"));
+        }
         let replaces = known.is_some_and(|session| session.link.is_some());
         let full = if v5 { Reason::QUOTA_EXCEEDED } else { Reason::SERVER_UNAVAILABLE };
         let (will, own) = match (&connect.will, known) {

@@ -136,6 +136,7 @@ impl Broker {
         let since = if row.connected { self.now } else { row.disconnected_at.min(self.now) };
         let session = self.sessions.get_mut(index)?;
         (session.has_row, session.was_durable) = (true, true);
+        session.owner = row.owner.into();
         session.disconnected_at = since;
         session.will = row.will.map(Box::new);
         if let Some(will) = &session.will {

@@ -114,6 +114,7 @@ pub struct SessionRow {
     pub sent_below: u64,
     pub will: Option<Will>,
     pub subscriptions: Vec<(String, Options)>,
+    pub owner: String,
 }
 
 impl SessionRow {
@@ -130,6 +131,7 @@ impl SessionRow {
             sent_below: sent.map_or(0, |entry| entry.serial + 1),
             will: session.will.as_deref().cloned(),
             subscriptions: subscriptions.collect(),
+            owner: session.owner.to_string(),
         }
     }
 
@@ -155,6 +157,7 @@ impl SessionRow {
             out.push(flags(options.qos, false) | bits);
             out.extend(options.id.map_or(0, NonZeroU32::get).to_be_bytes());
         }
+        put_bytes(&mut out, self.owner.as_bytes());
         out
     }
 
@@ -178,8 +181,18 @@ impl SessionRow {
             };
             subscriptions.push((filter, options));
         }
+        let owner = from.text()?;
         from.end()?;
-        Some(Self { client_id, expiry_secs, connected, disconnected_at, sent_below, will, subscriptions })
+        Some(Self {
+            client_id,
+            expiry_secs,
+            connected,
+            disconnected_at,
+            sent_below,
+            will,
+            subscriptions,
+            owner,
+        })
     }
 }
 

@@ -134,6 +134,8 @@ pub struct Session {
     /// Never used twice; names its rows.
     pub number: u64,
     pub client_id: Arc<str>,
+    /// See [`Access::owner`].
+    pub owner: Box<str>,
     /// Ends with its connection if 0, never if `u32::MAX`.
     pub expiry_secs: u32,
     pub link: Option<Box<Link>>,
@@ -170,6 +172,7 @@ impl Session {
         Self {
             number,
             client_id,
+            owner: Box::default(),
             expiry_secs,
             link: None,
             subscriptions: Map::default(),

@@ -269,6 +269,13 @@ fn a_device_reaches_nothing_of_another() {
             assert!(said.contains("denied") || !out.status.success(), "{user} {filter}: {out:?}");
         }
     }
+    // Nor its session: the watcher's, by its client identifier.
+    let keeper = broker.subscribe("keeper", &[&admin[..], &["-i", "keeper", "-c", "-t", "kept"]].concat());
+    let thief = broker
+        .publish(&[&as_user("device/default/s1")[..], &["-i", "keeper", "-t", "a", "-m", "x"]].concat());
+    assert!(!thief.status.success(), "{thief:?}");
+    assert!(broker.publish(&[&admin[..], &["-t", "kept", "-m", "mine"]].concat()).status.success());
+    wait_for(&keeper, "kept ", &["mine"]);
     assert!(broker.publish(&[&admin[..], &["-t", "end", "-m", "end"]].concat()).status.success());
     wait_for(&watcher, "end ", &["end"]);
     assert!(!messages(&watcher).iter().any(|line| line.contains("evil")), "{:?}", messages(&watcher));

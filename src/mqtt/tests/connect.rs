@@ -273,3 +273,51 @@ fn rights_that_changed_count_for_the_will() {
     assert!(bench.got(2).is_empty());
     assert_eq!(bench.broker.figures().counters.dropped.not_publishable, 1);
 }
+
+#[derive(Debug)]
+struct Of(&'static str);
+
+impl Access for Of {
+    fn may_publish(&self, _: &str) -> bool {
+        true
+    }
+    fn may_subscribe(&self, _: &str) -> bool {
+        true
+    }
+    fn may_receive(&self, topic: &str) -> bool {
+        self.0 != "thief" || topic != "secret"
+    }
+    fn owner(&self) -> &str {
+        self.0
+    }
+}
+
+/// Its messages would be dropped because the other may not receive them.
+#[test]
+fn a_session_is_not_given_to_another_owner() {
+    let mut bench = Bench::new();
+    bench.connect(1, connect(Version::V5, "pub"));
+    bench.connect_as(2, kept("s", 100), Arc::new(Of("alice"))).unwrap();
+    bench.subscribe(2, "secret", Q1);
+    for conn in [10, 20] {
+        for version in [Version::V3, Version::V5] {
+            let thief = Connect { clean_start: conn == 10, ..connect(version, "s") };
+            let conn = conn + u64::from(version == Version::V5);
+            let connack = bench.connect_as(conn, thief, Arc::new(Of("thief"))).unwrap();
+            assert_eq!(connack.reason, Reason::NOT_AUTHORIZED);
+        }
+        assert!(!bench.closed.contains_key(&2));
+        if conn == 10 {
+            bench.input(Input::Gone { conn: 2 });
+            bench.publish(1, message("secret", "m", Q1, 1));
+            bench.crash(Limits::default());
+        }
+    }
+    let connack = bench.connect_as(3, kept("s", 100), Arc::new(Of("alice"))).unwrap();
+    assert!(connack.session_present);
+    assert_eq!(bench.payloads(3), ["m"]);
+    // What a client without a name left may be taken over by one that has got a name since.
+    bench.connect(4, kept("t", 100));
+    assert_eq!(bench.connect_as(5, kept("t", 100), Arc::new(Of("bob"))).unwrap().reason, Reason::SUCCESS);
+    assert_eq!(bench.connect(6, kept("t", 100)).reason, Reason::NOT_AUTHORIZED);
+}

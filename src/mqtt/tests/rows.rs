@@ -53,7 +53,17 @@ fn any_session() -> impl Strategy<Value = SessionRow> {
     let subscriptions = prop::collection::vec((".{1,8}", options), 0..4);
     (".{1,8}", any::<(u32, bool, i64, u64)>(), prop::option::of(will), subscriptions).prop_map(
         |(client_id, (expiry_secs, connected, disconnected_at, sent_below), will, subscriptions)| {
-            SessionRow { client_id, expiry_secs, connected, disconnected_at, sent_below, will, subscriptions }
+            let owner = client_id.to_lowercase();
+            SessionRow {
+                client_id,
+                expiry_secs,
+                connected,
+                disconnected_at,
+                sent_below,
+                will,
+                subscriptions,
+                owner,
+            }
         },
     )
 }

@@ -7,6 +7,8 @@
 //!    nothing once it is no member of this node.
 //!    A name that looks like a device's and is none may do nothing.
 //! 3. Everybody else who got in may use every topic, but not publish on `$SYS`.
+//!
+//! A session belongs to the name it was opened by: nobody else may take it over or end it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,6 +42,11 @@ impl Who {
             }
             Self::Certificate { common_name, .. } => common_name,
         }
+    }
+
+    /// Whose its sessions are: the same by whatever door it comes.
+    fn owner(&self) -> String {
+        self.device().map_or_else(|| self.name().to_owned(), |device| format!("device:{device}"))
     }
 
     /// Does it say it is a device?
@@ -93,6 +100,7 @@ fn plain(namespace: &str, name: &str) -> Option<DeviceId> {
 /// What one connection may do. Replaced as a whole when something changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
+    owner: String,
     publish: Patterns,
     subscribe: Patterns,
     /// Topic filters taken away from both.
@@ -139,6 +147,7 @@ impl Rules {
                 all.filter_map(|pattern| fill(pattern, who.name(), client_id)).collect()
             };
             return Arc::new(Rights {
+                owner: who.owner(),
                 publish: Patterns::Some(collect(|rule| &rule.publish)),
                 subscribe: Patterns::Some(collect(|rule| &rule.subscribe)),
                 deny: collect(|rule| &rule.deny),
@@ -146,15 +155,17 @@ impl Rules {
         }
         let nothing = || Patterns::Some(Vec::new());
         if who.claims_device() && who.device().is_none() {
-            return Arc::new(Rights { publish: nothing(), subscribe: nothing(), deny: Vec::new() });
+            let owner = who.owner();
+            return Arc::new(Rights { owner, publish: nothing(), subscribe: nothing(), deny: Vec::new() });
         }
         let Some(device) = who.device() else {
-            return Arc::new(Rights { publish: Patterns::All, subscribe: Patterns::All, deny: Vec::new() });
+            let (publish, subscribe) = (Patterns::All, Patterns::All);
+            return Arc::new(Rights { owner: who.owner(), publish, subscribe, deny: Vec::new() });
         };
         let is_member = self.members.as_ref().is_none_or(|members| members.contains(&device));
         let own = format!("$hw/events/device/{device}/#");
         let own = Patterns::Some(if is_member { vec![own] } else { Vec::new() });
-        Arc::new(Rights { publish: own.clone(), subscribe: own, deny: Vec::new() })
+        Arc::new(Rights { owner: who.owner(), publish: own.clone(), subscribe: own, deny: Vec::new() })
     }
 }
 
@@ -199,6 +210,12 @@ fn fill(pattern: &str, user: &str, client_id: &str) -> Option<String> {
 }
 
 impl Rights {
+    /// Whose sessions they are; empty: anybody's.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
     /// May every topic be read?
     #[must_use]
     pub fn is_unlimited(&self) -> bool {

@@ -73,6 +73,10 @@ impl Access for Rights {
         self.subscribe(topic)
     }
 
+    fn owner(&self) -> &str {
+        Rights::owner(self)
+    }
+
     fn receives_all(&self) -> bool {
         self.is_unlimited()
     }
