@@ -155,8 +155,9 @@ pub struct Broker {
     pub(super) scratch: Scratch,
     /// Connections to close at the end of this input.
     pub(super) doomed: Vec<(ConnId, Doom)>,
-    /// Connections that need not wait any more and have sent something meanwhile.
-    pub(super) released: VecDeque<ConnId>,
+    /// Connections that need not wait any more and have sent something meanwhile, each with the
+    /// session it waited for last.
+    pub(super) released: VecDeque<(ConnId, SessionIndex)>,
     pub(super) sweep_at: Option<i64>,
     pub(super) names: std::hash::RandomState,
     pub(super) no_properties: Arc<MessageProperties>,

@@ -174,7 +174,7 @@ impl Broker {
             }
             if gate.waits_for.is_empty() && !gate.deferred.is_empty() && !gate.is_released {
                 gate.is_released = true;
-                self.released.push_back(conn);
+                self.released.push_back((conn, index));
             }
         }
         if waiters.capacity() <= 64
@@ -186,16 +186,30 @@ impl Broker {
 
     /// Handles one packet that was kept back on a released connection. `false`: nobody has any.
     pub(super) fn next_deferred(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let Some(conn) = self.released.front().copied() else { return false };
-        match self.take_deferred(conn, false) {
-            Some((index, packet)) => self.packet_in_turn(index, packet, effects),
-            None => {
-                self.released.pop_front();
-                if let Some((index, link)) = self.link_mut(conn) {
-                    link.gate.is_released = false;
-                    self.check_resume(index, effects);
-                }
+        let Some((conn, waited_for)) = self.released.front().copied() else { return false };
+        if let Some((index, packet)) = self.take_deferred(conn, false) {
+            self.packet_in_turn(index, packet, effects);
+            return true;
+        }
+        self.released.pop_front();
+        if let Some((index, link)) = self.link_mut(conn) {
+            link.gate.is_released = false;
+            self.check_resume(index, effects);
+        }
+        // Whoever comes after it when the session is behind again waits again at once: a few get far
+        // in turn, instead of all one message each, whose answers would cost a write each.
+        while let Some((next, other)) = self.released.front().copied()
+            && other == waited_for
+            && let Some((index, link)) = self.link_mut(next)
+            && link.gate.waits_for.is_empty()
+        {
+            self.hold_back(index, other);
+            let Some((_, link)) = self.link_mut(next) else { break };
+            if link.gate.waits_for.is_empty() {
+                break;
             }
+            link.gate.is_released = false;
+            self.released.pop_front();
         }
         true
     }

@@ -103,7 +103,7 @@ impl Default for Limits {
             unsent_bytes: 4 << 20,
             unsent_bytes_hard: 8 << 20,
             stalled_secs: 30,
-            behind_messages: 256,
+            behind_messages: 512,
             behind_bytes: 1 << 20,
             patience_ms: 500,
             behind_secs: 10,

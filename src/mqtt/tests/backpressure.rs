@@ -365,3 +365,31 @@ fn many_sessions_share_what_memory_there_is() {
     }
     assert_eq!((received, bench.broker.figures().counters.dropped.total()), (400, 0));
 }
+
+#[test]
+fn many_publishers_go_on_in_turn() {
+    let mut bench = Bench::with(limits());
+    bench.connect(100, connect(Version::V5, "sub"));
+    bench.subscribe(100, "t", Q1);
+    for n in 1..=5 {
+        bench.connect(n, connect(Version::V5, &format!("pub{n}")));
+    }
+    bench.send_many(1, "t", 1..=12);
+    for n in 1..=5 {
+        bench.send_many(n, "t", 20..=23);
+    }
+    assert_eq!(bench.held(), 5);
+    let answered = |bench: &mut Bench| (1..=5).map(|n| bench.acked(n)).collect::<Vec<_>>();
+    assert_eq!(answered(&mut bench), [13, 1, 1, 1, 1], "each one more");
+    bench.ack_all(100);
+    bench.ack_all(100);
+    bench.ack_all(100);
+    bench.ack_all(100);
+    assert_eq!(answered(&mut bench), [3, 3, 2, 0, 0], "some get far, the others wait for their turn");
+    for _ in 0..3 {
+        bench.ack_all(100);
+    }
+    while bench.ack_all(100) > 0 {}
+    assert_eq!(answered(&mut bench), [0, 0, 1, 3, 3]);
+    assert_eq!((bench.held(), bench.broker.figures().counters.dropped.total()), (0, 0));
+}
