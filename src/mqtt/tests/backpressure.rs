@@ -93,7 +93,7 @@ fn order_is_kept_and_what_depends_on_it_waits_too() {
     for _ in 0..10 {
         let got = bench.got(2);
         for got in got {
-            bench.packet(2, puback(got.id.unwrap().into(), Reason::SUCCESS));
+            bench.packet(2, puback(got.id.unwrap(), Reason::SUCCESS));
             seen.push(got.payload);
         }
     }
@@ -141,12 +141,12 @@ fn progress_counts_but_not_for_ever() {
         bench.wait_ms(200);
         bench.wait_ms(200);
         let got = bench.got(2);
-        if acknowledged < 4 || round % 6 == 0 {
-            if let Some(got) = got.first() {
-                bench.packet(2, puback(got.id.unwrap().into(), Reason::SUCCESS));
-                acknowledged += 1;
-                continue;
-            }
+        if (acknowledged < 4 || round % 6 == 0)
+            && let Some(got) = got.first()
+        {
+            bench.packet(2, puback(got.id.unwrap(), Reason::SUCCESS));
+            acknowledged += 1;
+            continue;
         }
         bench.input(Input::Wrote { conn: 2, bytes: 1 });
         bench.packet(2, puback(1, Reason::SUCCESS));

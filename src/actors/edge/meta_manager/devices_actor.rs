@@ -58,6 +58,13 @@ impl Listener {
         }
     }
 
+    /// What waits is bounded by the objects there are: a later change of one says it all, only the
+    /// removal between two lives of a name must be seen.
+    fn keep(&mut self, notice: DeviceNotice) {
+        self.untold.retain(|older| !notice.replaces(older));
+        self.untold.push_back(notice);
+    }
+
     pub fn clear(&mut self) {
         self.untold.clear();
     }
@@ -70,7 +77,7 @@ impl MetaManager {
             match notice {
                 Notice::Device(notice) => {
                     for listener in &mut self.listeners {
-                        listener.untold.push_back(notice.clone());
+                        listener.keep(notice.clone());
                     }
                 }
                 notice => self.untold.push_back(notice),
@@ -94,5 +101,45 @@ impl Handler<ListDevices> for MetaManager {
     fn handle(&mut self, _: ListDevices, _: &mut Context<Self>) -> Self::Result {
         self.check()?;
         Ok(DeviceObjects { models: self.stored("devicemodel")?, devices: self.stored("device")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::DeviceId;
+
+    #[test]
+    fn what_waits_for_a_full_mailbox_is_the_latest_of_each_object() {
+        let device = |name: &str, version: &str| {
+            let meta = json!({"namespace": "default", "name": name, "resourceVersion": version});
+            DeviceNotice::DeviceChanged(Arc::new(json!({ "metadata": meta })))
+        };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (changed, removed) = (Arc::clone(&told), Arc::clone(&told));
+        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let mut listener = Listener::new(DeviceLinks {
+            device_changed: Link::from_fn(move |DeviceChanged(object)| {
+                changed.lock().unwrap().push(version(&object));
+            }),
+            device_removed: Link::from_fn(move |DeviceRemoved(id)| {
+                removed.lock().unwrap().push(format!("-{}", id.name));
+            }),
+            model_changed: Link::from_fn(|_| ()),
+            model_removed: Link::from_fn(|_| ()),
+        });
+        for round in 1..=100 {
+            listener.keep(device("a", &round.to_string()));
+            listener.keep(device("b", &(1000 + round).to_string()));
+        }
+        listener.keep(DeviceNotice::DeviceRemoved(DeviceId::new("default", "a")));
+        listener.keep(device("a", "200"));
+        assert_eq!(listener.untold.len(), 3);
+        listener.tell();
+        assert_eq!(*told.lock().unwrap(), ["1100", "-a", "200"]);
     }
 }

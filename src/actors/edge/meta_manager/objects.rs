@@ -36,6 +36,23 @@ pub enum DeviceNotice {
     ModelRemoved { namespace: String, name: String },
 }
 
+impl DeviceNotice {
+    /// Does this notice say all that `older` said?
+    #[must_use]
+    pub fn replaces(&self, older: &Self) -> bool {
+        let names = |object: &Value| {
+            (text(object, "/metadata/namespace").to_owned(), text(object, "/metadata/name").to_owned())
+        };
+        match (self, older) {
+            (Self::DeviceChanged(new), Self::DeviceChanged(old))
+            | (Self::ModelChanged(new), Self::ModelChanged(old)) => names(new) == names(old),
+            (Self::DeviceRemoved(_), Self::DeviceRemoved(_))
+            | (Self::ModelRemoved { .. }, Self::ModelRemoved { .. }) => self == older,
+            _ => false,
+        }
+    }
+}
+
 /// Writes, and what to tell when they are on disk.
 #[derive(Debug, Default)]
 pub struct Change {
