@@ -43,6 +43,8 @@ pub fn websocket(
     .workers(workers)
     .max_connections(nodes as usize + STRANGERS)
     .max_connection_rate(STRANGERS)
+    // An edge sends a device's next report when the last one is confirmed: small frames must not wait for company.
+    .tcp_nodelay(true)
     .client_request_timeout(HEADER_TIMEOUT)
     .tls_handshake_timeout(TLS_TIMEOUT)
     .shutdown_timeout(1)
