@@ -14,7 +14,7 @@ fn reports(value: &str, at_ms: i64) -> Status {
     Status { twins: [("temperature".to_owned(), twin)].into(), ..Status::default() }
 }
 
-/// The recorded DeviceStatus of KubeEdge 1.23 (`shared/golden`, device-crs).
+/// The recorded DeviceStatus of KubeEdge 1.23 (`tests/golden/kubeedge-1.23-device-crs.yaml`).
 #[test]
 fn the_first_value_looks_as_kubeedges_second_does() {
     let twin = Twin {
