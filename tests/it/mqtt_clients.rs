@@ -120,7 +120,7 @@ fn paho_mixes_qos_over_tcp_and_websocket() {
 }
 
 /// A CA, a server and a client certificate, by openssl.
-fn certificates(dir: &Path) {
+pub fn certificates(dir: &Path) {
     let run = |args: &[&str]| {
         let out = Command::new("openssl").current_dir(dir).args(args).output().unwrap();
         assert!(out.status.success(), "{out:?}");

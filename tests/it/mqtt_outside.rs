@@ -1,8 +1,11 @@
 //! A real Mosquitto outside, stopped and started; the edge is its client.
 
+use std::process::Command;
+
 use super::harness::mosquitto::{Mosquitto, Mqtt};
 use super::harness::mqtt::Broker;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
+use super::mqtt_clients::certificates;
 
 #[test]
 fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
@@ -48,4 +51,44 @@ fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
     (21..=25).for_each(upload);
     eventually("and five more", || waiting(&broker) >= now + 5.0);
     assert!(mosquitto.process.is_running());
+}
+
+#[test]
+fn mosquitto_asks_for_a_certificate_and_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, d, port) = (dir.path(), dir.path().display(), free_port());
+    certificates(path);
+    let mut passwd = Command::new("mosquitto_passwd");
+    assert!(
+        passwd.args(["-c", "-b"]).arg(path.join("pw")).args(["alice", "wonder"]).status().unwrap().success()
+    );
+    let doors = format!(
+        "allow_anonymous false\npassword_file {d}/pw\ncafile {d}/ca.crt\ncertfile {d}/server.crt\n\
+         keyfile {d}/server.key\nrequire_certificate true"
+    );
+    let _mosquitto = Mosquitto::with(&path.join("m"), port, &doors);
+    let edge = |name: &str, password: &str, certificate: &str| {
+        let section = format!(
+            "    mqttMode: 2
+    mqttServerExternal: ssl://localhost:{port}
+    mqttUsername: alice
+    mqttPassword: {password}
+    eventBusTLS:
+      enable: true
+      tlsMqttCAFile: {d}/ca.crt
+      tlsMqttCertFile: {d}/{certificate}.crt
+      tlsMqttPrivateKeyFile: {d}/{certificate}.key"
+        );
+        Broker::start(&path.join(name), &section)
+    };
+    let connected = |broker: &Broker| broker.metric("kubeedge_eventbus_external_connected") == 1.0;
+    let good = edge("good", "wonder", "device");
+    eventually("connected", || connected(&good));
+    drop(good);
+    for (name, password, certificate) in [("password", "wrong", "device"), ("stranger", "wonder", "stranger")]
+    {
+        let bad = edge(name, password, certificate);
+        eventually("the refusal is logged", || bad.process.log().contains("broker outside"));
+        assert!(!connected(&bad), "{name}");
+    }
 }

@@ -102,11 +102,16 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts it in `dir` and waits until it listens.
     pub fn start(dir: &Path, port: u16) -> Self {
+        Self::with(dir, port, "allow_anonymous true")
+    }
+
+    /// The same with its own lines about who may come in.
+    pub fn with(dir: &Path, port: u16, doors: &str) -> Self {
         fs::create_dir_all(dir).unwrap();
         let d = dir.display();
         let user = if nix::unistd::Uid::effective().is_root() { "user root\n" } else { "" };
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {d}/\n\
+            "listener {port} 127.0.0.1\n{doors}\npersistence true\npersistence_location {d}/\n\
              autosave_interval 1\n{user}"
         );
         fs::write(dir.join("mosquitto.conf"), config).unwrap();
