@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
 use super::harness::cluster::{Edge, Kubectl};
 use super::harness::modbus::{ModbusServer, SLAVE};
 use super::harness::mosquitto::{Mosquitto, Mqtt};
-use super::harness::process::{PATIENCE, Process, free_port, http, until};
+use super::harness::process::{PATIENCE, Process, eventually, free_port, http, until};
 use super::main_job::{World, sleeper};
 
 /// Reported and desired value of a property in a DeviceStatus.
@@ -222,7 +222,9 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
     let mut acknowledged = 0;
     for round in 0..8_u64 {
         let edge = &mut world.edge;
+        let taken = AtomicU64::new(0);
         std::thread::scope(|scope| {
+            let taken = &taken;
             let publisher = scope.spawn(move || {
                 let mut last = 0;
                 for n in (round * 1000 + 1)..(round + 1) * 1000 {
@@ -239,10 +241,13 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
                         return last;
                     }
                     last = n;
+                    taken.store(n % 1000, Ordering::Relaxed);
                 }
                 last
             });
-            std::thread::sleep(Duration::from_millis(150 + 37 * round));
+            // The next one is on its way then, each time at another step.
+            let enough = 5 + 7 * round;
+            eventually("some are acknowledged", || taken.load(Ordering::Relaxed) >= enough);
             edge.process.kill9();
             acknowledged = publisher.join().unwrap().max(acknowledged);
         });
