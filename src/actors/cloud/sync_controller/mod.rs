@@ -175,7 +175,8 @@ impl SyncController {
         if node.compared == owners {
             self.metrics.resync_seconds.record(seconds);
         }
-        tracing::info!(node = %task.node, missing = done.missing, changed = done.changed,
+        let owner = self.owners.get(task.owner).map_or("", |owner| owner.desired.actor());
+        tracing::info!(node = %task.node, owner, missing = done.missing, changed = done.changed,
             surplus = done.surplus, seconds, "node compared");
     }
 
