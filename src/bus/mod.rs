@@ -8,6 +8,7 @@ pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
+pub mod identity;
 mod link;
 #[cfg(test)]
 mod link_tests;

@@ -12,6 +12,8 @@ pub struct Extensions {
     pub ack_window: bool,
     /// The edge lists what it holds right after connecting.
     pub resync: bool,
+    /// The edge renews its identity over the session and holds an `EdgeIdentity`.
+    pub identity: bool,
 }
 
 /// A session opened. `session` grows with every session of this process.

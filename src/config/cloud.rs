@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::{Check, at_least_one, enabled, file, folder, ip, require, url};
-use super::{CommonConfig, ConfigFile, Host, IdentityConfig, Invalid, Listener, foreign_keys};
+use super::{CloudIdentityConfig, CommonConfig, ConfigFile, Host, Invalid, Listener, foreign_keys};
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct CloudCoreConfig {
     pub kube_api_config: KubeApiConfig,
     /// Folder of everything cloudcore keeps.
     pub data_dir: PathBuf,
-    pub identity: IdentityConfig,
+    pub identity: CloudIdentityConfig,
     pub modules: CloudModules,
 }
 
@@ -31,7 +31,7 @@ impl Default for CloudCoreConfig {
             common_config: CommonConfig::default(),
             kube_api_config: KubeApiConfig::default(),
             data_dir: "/var/lib/kubeedge/cloud".into(),
-            identity: IdentityConfig::default(),
+            identity: CloudIdentityConfig::default(),
             modules: CloudModules::default(),
         }
     }

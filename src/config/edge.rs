@@ -9,7 +9,8 @@ use super::invalid::{
     Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
 };
 use super::{
-    CommonConfig, ConfigFile, DeviceTwinConfig, EventBusConfig, Host, IdentityConfig, Invalid, foreign_keys,
+    CommonConfig, ConfigFile, DeviceTwinConfig, EdgeIdentityConfig, EventBusConfig, Host, Invalid,
+    foreign_keys,
 };
 use crate::model::NodeName;
 
@@ -22,7 +23,7 @@ pub struct EdgeCoreConfig {
     pub common_config: CommonConfig,
     /// Folder of everything edgecore keeps.
     pub data_dir: PathBuf,
-    pub identity: IdentityConfig,
+    pub identity: EdgeIdentityConfig,
     pub modules: EdgeModules,
 }
 
@@ -33,7 +34,7 @@ impl Default for EdgeCoreConfig {
             kind: "EdgeCore".into(),
             common_config: CommonConfig::default(),
             data_dir: "/var/lib/kubeedge/edge".into(),
-            identity: IdentityConfig::default(),
+            identity: EdgeIdentityConfig::default(),
             modules: EdgeModules::default(),
         }
     }

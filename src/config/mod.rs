@@ -9,6 +9,7 @@ mod duration;
 mod edge;
 mod event_bus;
 mod foreign_keys;
+mod identity;
 mod invalid;
 mod loader;
 mod place;
@@ -30,8 +31,9 @@ pub use edge::{
     WebsocketConfig,
 };
 pub use event_bus::{AccessRule, EventBusConfig, EventBusTlsConfig, InternalBrokerConfig};
+pub use identity::{ClonedNodes, CloudIdentityConfig, EdgeIdentityConfig, KeysConfig, PodSeals};
 
-use invalid::{Check, enabled, host_port, ip, log_filter, require};
+use invalid::{Check, enabled, host_port, ip, log_filter};
 use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.
@@ -112,39 +114,5 @@ pub enum LogFormat {
 impl Default for LoggingConfig {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".into() }
-    }
-}
-
-/// Our own section, both programs (design section 4).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct IdentityConfig {
-    /// SPIFFE trust domain.
-    pub trust_domain: String,
-    /// Life of a node certificate, seconds. 0 means `cloudHub.edgeCertSigningDuration` days.
-    pub node_svid_ttl_secs: u64,
-}
-
-impl Default for IdentityConfig {
-    fn default() -> Self {
-        Self { trust_domain: "kubeedge.local".into(), node_svid_ttl_secs: 0 }
-    }
-}
-
-impl IdentityConfig {
-    fn validate(&self) -> Check {
-        let domain = &self.trust_domain;
-        let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'-' | b'_');
-        require(
-            (1..=255).contains(&domain.len()) && domain.bytes().all(legal),
-            "identity.trustDomain",
-            format!("{domain:?} is not 1 to 255 lower-case letters, digits, '.', '-' and '_'"),
-        )?;
-        let ttl = self.node_svid_ttl_secs;
-        require(
-            ttl == 0 || ttl >= 10,
-            "identity.nodeSvidTtlSecs",
-            format!("it must be 0 or at least 10, found {ttl}"),
-        )
     }
 }

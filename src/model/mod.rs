@@ -2,6 +2,7 @@
 
 pub mod device;
 mod envelope;
+pub mod identity;
 mod ids;
 mod resource;
 mod session;

@@ -77,6 +77,8 @@ pub enum Resource {
     Keepalive,
     /// `k8s/ca.crt`.
     ClusterCa,
+    /// `identity/renewal`: a node renews its certificates over the session (ours, design D8).
+    IdentityRenewal,
     /// MQTT topics, URLs, jobs, MetaServer paths and whatever the future brings.
     Other(String),
 }
@@ -92,6 +94,7 @@ impl Resource {
             "twin" => return Self::Twin,
             "node" => return Self::Keepalive,
             "k8s/ca.crt" => return Self::ClusterCa,
+            "identity/renewal" => return Self::IdentityRenewal,
             _ => {}
         }
         let mut parts = text.split('/');
@@ -174,6 +177,7 @@ impl fmt::Display for Resource {
             Self::Twin => f.write_str("twin"),
             Self::Keepalive => f.write_str("node"),
             Self::ClusterCa => f.write_str("k8s/ca.crt"),
+            Self::IdentityRenewal => f.write_str("identity/renewal"),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -217,6 +221,7 @@ mod tests {
             ("default/device/sensor-1", object(Some("default"), "device", Some("sensor-1"))),
             ("default/devicemodel/m", object(Some("default"), "devicemodel", Some("m"))),
             ("k8s/ca.crt", Resource::ClusterCa),
+            ("identity/renewal", Resource::IdentityRenewal),
             ("membership", Resource::Membership),
             ("membership/detail", Resource::MembershipDetail),
             ("device/default/sensor-1/twin/edge_updated", Resource::DeviceTwin { namespace, name }),

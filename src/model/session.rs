@@ -17,6 +17,10 @@ pub enum EndReason {
     BadFrame,
     /// The Node object was deleted.
     NodeDeleted,
+    /// The node was revoked.
+    Revoked,
+    /// Its certificate ended and was not renewed over the session.
+    Expired,
     /// The cloud lost what it knew about this session (a restarted actor).
     Restarted,
     /// cloudcore is stopping.
@@ -24,7 +28,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Closed,
         Self::KeepaliveLost,
         Self::WriteTimeout,
@@ -32,6 +36,8 @@ impl EndReason {
         Self::QueueFull,
         Self::BadFrame,
         Self::NodeDeleted,
+        Self::Revoked,
+        Self::Expired,
         Self::Restarted,
         Self::Shutdown,
     ];
@@ -47,6 +53,8 @@ impl EndReason {
             Self::QueueFull => "queue_full",
             Self::BadFrame => "bad_frame",
             Self::NodeDeleted => "node_deleted",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
             Self::Restarted => "restarted",
             Self::Shutdown => "shutdown",
         }

@@ -7,6 +7,7 @@ use crate::model::NodeName;
 /// Names of our extensions in the `Kubeedge-Extensions` header.
 const ACK_WINDOW: &str = "ack-window";
 const RESYNC: &str = "resync";
+const IDENTITY: &str = "identity";
 
 /// The headers of an upgrade request that matter here.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +71,7 @@ fn parse_extensions(offered: &str) -> Extensions {
         match word {
             ACK_WINDOW => known.ack_window = true,
             RESYNC => known.resync = true,
+            IDENTITY => known.identity = true,
             _ => {}
         }
     }
@@ -78,13 +80,10 @@ fn parse_extensions(offered: &str) -> Extensions {
 
 /// The accepted list for the 101 response; `None` when there is none to name.
 #[must_use]
-pub fn extensions_header(accepted: Extensions) -> Option<&'static str> {
-    match (accepted.ack_window, accepted.resync) {
-        (true, true) => Some("ack-window,resync"),
-        (true, false) => Some(ACK_WINDOW),
-        (false, true) => Some(RESYNC),
-        (false, false) => None,
-    }
+pub fn extensions_header(accepted: Extensions) -> Option<String> {
+    let known = [(accepted.ack_window, ACK_WINDOW), (accepted.resync, RESYNC), (accepted.identity, IDENTITY)];
+    let names: Vec<&str> = known.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 #[cfg(test)]
@@ -93,16 +92,17 @@ mod tests {
 
     #[test]
     fn extensions() {
-        for (offered, ack_window, resync, echoed) in [
-            ("", false, false, None),
-            ("ack-window,resync", true, true, Some("ack-window,resync")),
-            (" resync , zip", false, true, Some("resync")),
-            ("ack-window", true, false, Some("ack-window")),
-            ("ACK-WINDOW", false, false, None),
+        for (offered, ack_window, resync, identity, echoed) in [
+            ("", false, false, false, None),
+            ("ack-window,resync", true, true, false, Some("ack-window,resync")),
+            (" resync , zip", false, true, false, Some("resync")),
+            ("ack-window", true, false, false, Some("ack-window")),
+            ("ACK-WINDOW", false, false, false, None),
+            ("identity,ack-window", true, false, true, Some("ack-window,identity")),
         ] {
             let got = parse_extensions(offered);
-            assert_eq!(got, Extensions { ack_window, resync }, "{offered:?}");
-            assert_eq!(extensions_header(got), echoed);
+            assert_eq!(got, Extensions { ack_window, resync, identity }, "{offered:?}");
+            assert_eq!(extensions_header(got).as_deref(), echoed);
         }
     }
 

@@ -129,8 +129,10 @@ async fn upgrade(
     };
     match ws::WsResponseBuilder::new(pump, &request, payload).frame_size(MAX_IN_BYTES).start() {
         Ok(mut response) => {
-            if let Some(list) = handshake::extensions_header(extensions) {
-                response.headers_mut().insert(EXTENSIONS, HeaderValue::from_static(list));
+            if let Some(list) = handshake::extensions_header(extensions)
+                && let Ok(list) = HeaderValue::from_str(&list)
+            {
+                response.headers_mut().insert(EXTENSIONS, list);
             }
             response
         }

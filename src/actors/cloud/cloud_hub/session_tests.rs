@@ -42,7 +42,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
 #[test]
 fn routing() {
     let now = Instant::now();
-    let both = Extensions { ack_window: true, resync: true };
+    let both = Extensions { ack_window: true, resync: true, identity: false };
     for (source, operation, resource, want) in [
         ("websocket", "keepalive", "node", vec![]),
         ("edged", "query", "default/configmap/c", vec!["upstream"]),
@@ -108,7 +108,7 @@ fn deadlines() {
 #[test]
 fn the_pipe_is_bounded() {
     let now = Instant::now();
-    let mut session = session(Extensions { ack_window: true, resync: true }, now);
+    let mut session = session(Extensions { ack_window: true, resync: true, identity: false }, now);
     let reply = || Outgoing::new(upstream("edgecontroller", "response", "default/lease/l"));
     for n in 0..PIPE_FRAMES + 10 {
         let want = usize::from(n < PIPE_FRAMES);

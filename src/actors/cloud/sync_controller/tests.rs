@@ -95,7 +95,7 @@ impl World {
     }
 
     fn connect(&self, session: u64, resync: bool) {
-        let extensions = Extensions { ack_window: resync, resync };
+        let extensions = Extensions { ack_window: resync, resync, identity: false };
         self.connected.tell(NodeConnected { node: node(), session, extensions }).unwrap();
     }
 
