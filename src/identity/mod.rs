@@ -16,11 +16,14 @@ mod jwt;
 mod key;
 mod node;
 mod peer;
+mod rotation;
 mod service_account;
 mod serving;
 mod signer;
 mod spiffe;
 mod svid;
+#[cfg(test)]
+mod test_chain;
 mod tls;
 
 use std::fmt;
@@ -35,6 +38,7 @@ pub use join_token::{JoinClaims, JoinTokens, split_join_token};
 pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
 pub use node::NodeCredentials;
 pub use peer::{PeerIdentity, Validity, validity};
+pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
 pub use serving::CloudServerTls;
 pub use signer::Signer;
