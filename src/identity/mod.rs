@@ -3,17 +3,28 @@
 //! Keys are ECDSA P-256 throughout (protocol section 5.1), written as SEC1 `EC PRIVATE KEY` because
 //! Go KubeEdge reads nothing else. Every parser here takes bytes from outside: all are total.
 
+pub mod audit;
 mod ca;
+mod chain;
 mod csr;
 mod files;
+mod issuer;
 mod join_token;
+mod jwk;
 mod jwt;
+mod jwt_svid;
 mod key;
 mod node;
+mod node_request;
 mod peer;
+mod proof;
+pub mod seal;
 mod service_account;
 mod spiffe;
+#[cfg(test)]
+mod test_authority;
 mod tls;
+mod vault;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,13 +33,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use ca::Ca;
 pub use csr::new_node_csr;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
-pub use join_token::{JoinClaims, JoinTokens, split_join_token};
+pub use issuer::{WorkloadIssuer, WorkloadSvid};
+pub use join_token::{JoinClaims, JoinTokens, MintOptions, split_join_token};
+pub use jwk::check_jwt_key;
+pub use jwt_svid::JwtSvid;
 pub use key::{cert_der_from_pem, cert_pem_from_der, sha256_hex};
 pub use node::NodeCredentials;
+pub use node_request::{NODE_CA_GROUP, NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, validity};
+pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
+pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
 pub use spiffe::SpiffeId;
 pub use tls::{ClientAuth, ReloadableServerTls, client_tls, client_tls_unverified, server_tls};
+pub use vault::{VAULT_KEY_BYTES, Vault, VaultError};
 
 /// What went wrong, naming the file or field; never contains key material.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +72,14 @@ pub enum TokenError {
     Expired,
     #[error("the token is bound to another CA")]
     OtherCa,
+    #[error("the token is bound to another node")]
+    OtherNode,
+    #[error("the token is of another trust domain")]
+    OtherTrustDomain,
+    #[error("the token is for another audience")]
+    OtherAudience,
+    #[error("the token was signed with a key that is not published")]
+    UnknownKey,
 }
 
 /// A certificate and its key, PEM (`EC PRIVATE KEY`, SEC1). `Debug` hides the key.
