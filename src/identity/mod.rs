@@ -4,11 +4,15 @@
 //! Go KubeEdge reads nothing else. Every parser here takes bytes from outside: all are total.
 
 pub mod audit;
+mod authorities;
+mod bundle;
 mod ca;
-mod chain;
+mod ca_files;
+mod client_verifier;
 mod csr;
 mod files;
 mod issuer;
+mod issuing;
 mod join_token;
 mod jwk;
 mod jwt;
@@ -20,7 +24,10 @@ mod peer;
 mod proof;
 pub mod seal;
 mod service_account;
+mod serving;
+mod signer;
 mod spiffe;
+mod svid;
 #[cfg(test)]
 mod test_authority;
 mod tls;
@@ -30,21 +37,25 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use ca::Ca;
+pub use bundle::TrustBundle;
+pub use ca::{Ca, CaChanged, CaSettings};
 pub use csr::new_node_csr;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use issuer::{WorkloadIssuer, WorkloadSvid};
 pub use join_token::{JoinClaims, JoinTokens, MintOptions, split_join_token};
 pub use jwk::check_jwt_key;
-pub use jwt_svid::JwtSvid;
-pub use key::{cert_der_from_pem, cert_pem_from_der, sha256_hex};
+pub use jwt_svid::{JwtSvid, verify_jwt_svid};
+pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
 pub use node::NodeCredentials;
-pub use node_request::{NODE_CA_GROUP, NodeKeys, NodeRequest};
+pub use node_request::{NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
 pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
+pub use serving::CloudServerTls;
+pub use signer::Signer;
 pub use spiffe::SpiffeId;
+pub use svid::{SvidError, SvidIssuer, VerifiedSvid, verify_x509_svid};
 pub use tls::{ClientAuth, ReloadableServerTls, client_tls, client_tls_unverified, server_tls};
 pub use vault::{VAULT_KEY_BYTES, Vault, VaultError};
 
