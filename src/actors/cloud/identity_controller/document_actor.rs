@@ -54,8 +54,8 @@ impl IdentityController {
             changed
         });
         self.metrics.show(self.sources.counts(), revoked.len());
-        let stored = self.publication.stored().cloned();
-        let kept = || document::lists_of(&stored?.spec);
+        let last = self.publication.current().or(self.publication.stored()).cloned();
+        let kept = || document::lists_of(&last?.spec);
         match document::compile(&news, self.sources.lists(), kept) {
             Ok(compiled) => {
                 self.metrics.document_bytes.set(compiled.text.len() as f64);
