@@ -83,6 +83,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         desired: controller.link(),
         send: controller.link(),
         always: false,
+        identity_only: false,
     }];
     let mut twin = None;
     let mut devices = None;
@@ -94,6 +95,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             desired: slot.link(),
             send: slot.link(),
             always: true,
+            identity_only: false,
         });
         let parts =
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
