@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::Node;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
-use crate::bus::Link;
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
 use crate::actors::cloud::node_monitor::NodeMonitor;
@@ -17,6 +16,7 @@ use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
+use crate::bus::Link;
 use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,

@@ -78,7 +78,9 @@ impl FactoryRoots {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
 
     use super::*;
 
@@ -128,10 +130,7 @@ mod tests {
             ("of nobody", vec![other], Err("")),
             (
                 "expired",
-                vec![
-                    leaf("edge-7", |it| it.not_after = rcgen::date_time_ymd(2021, 1, 1)),
-                    line.clone(),
-                ],
+                vec![leaf("edge-7", |it| it.not_after = rcgen::date_time_ymd(2021, 1, 1)), line.clone()],
                 Err("CertExpired"),
             ),
             ("no name", vec![leaf("Edge 7", plain), line.clone()], Err("common name")),

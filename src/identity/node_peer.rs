@@ -24,7 +24,8 @@ impl NodePeer {
         let mut chain = chain.into_iter();
         let leaf = chain.next().ok_or_else(|| fail("there is none"))?;
         for der in chain {
-            let constraints = parse(der)?.basic_constraints().map(|it| it.map(|it| it.value.path_len_constraint));
+            let constraints =
+                parse(der)?.basic_constraints().map(|it| it.map(|it| it.value.path_len_constraint));
             match constraints {
                 Ok(Some(Some(0))) => return Err(fail("it comes from a node's own CA")),
                 Ok(_) => {}

@@ -11,9 +11,9 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 
+use super::issuing::NODE_CA_ORGANIZATION;
 use super::key::EcKey;
-use super::node_request::NODE_CA_GROUP;
-use super::{NodeCredentials, NodeRequest, unix_secs};
+use super::{NodeCredentials, NodeRequest, TrustBundle, unix_secs};
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
 
@@ -40,8 +40,7 @@ pub fn params(organization: &str, cn: &str, uri: Option<&str>) -> CertificatePar
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     params.distinguished_name.push(DnType::CommonName, cn);
-    params.subject_alt_names =
-        uri.iter().map(|uri| SanType::URI((*uri).try_into().expect("uri"))).collect();
+    params.subject_alt_names = uri.iter().map(|uri| SanType::URI((*uri).try_into().expect("uri"))).collect();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
@@ -49,7 +48,8 @@ pub fn params(organization: &str, cn: &str, uri: Option<&str>) -> CertificatePar
 }
 
 pub fn ca(mut params: CertificateParams, path_length: Option<u8>) -> CertificateParams {
-    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.is_ca =
+        IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     params
 }
@@ -60,6 +60,11 @@ pub fn living(mut params: CertificateParams, now: SystemTime, ttl: Duration) -> 
     params.not_before = epoch + Duration::from_secs(unix_secs(now) - 3600);
     params.not_after = epoch + Duration::from_secs(unix_secs(now)) + ttl;
     params
+}
+
+pub fn bundle(roots: &[&Pair]) -> TrustBundle {
+    let roots = roots.iter().map(|root| root.der.clone()).collect();
+    TrustBundle { trust_domain: TRUST_DOMAIN.into(), roots, jwt_keys: Vec::new() }
 }
 
 impl Pair {
@@ -74,7 +79,8 @@ impl Pair {
     }
 
     pub fn sign(&self, key: EcKey, params: CertificateParams) -> Self {
-        let der = params.signed_by(&key.for_rcgen().expect("key"), &self.issuer()).expect("cert").der().to_vec();
+        let der =
+            params.signed_by(&key.for_rcgen().expect("key"), &self.issuer()).expect("cert").der().to_vec();
         Self { der, key, params }
     }
 
@@ -88,16 +94,18 @@ impl Authority {
         let now = SystemTime::now();
         let root = Pair::root(living(ca(params("", "KubeEdge", None), None), now, 365 * DAY));
         let td = format!("spiffe://{TRUST_DOMAIN}");
-        let issuing = living(ca(params("KubeEdge", "KubeEdge issuing CA", Some(&td)), Some(1)), now, 30 * DAY);
+        let issuing =
+            living(ca(params("KubeEdge", "KubeEdge issuing CA", Some(&td)), Some(1)), now, 30 * DAY);
         Self { issuing: root.issue(issuing), root, now }
     }
 
-    pub fn roots(&self) -> Vec<Vec<u8>> {
-        vec![self.root.der.clone()]
+    pub fn bundle(&self) -> TrustBundle {
+        bundle(&[&self.root])
     }
 
     pub fn node_ca_params(node: &str) -> CertificateParams {
-        let mut params = ca(params(NODE_CA_GROUP, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
+        let mut params =
+            ca(params(NODE_CA_ORGANIZATION, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName(format!("{node}.nodes.{TRUST_DOMAIN}"))],
             excluded_subtrees: vec![

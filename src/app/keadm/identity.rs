@@ -138,7 +138,11 @@ fn show(known: &Known, node: &NodeName, now: SystemTime, out: &mut dyn Write) ->
     writeln!(out, "state         {}", status(known, text, now))?;
     if let Some(it) = identity {
         writeln!(out, "SVID          serial {}, until {}", it.serial, shown(it.svid_expires_at))?;
-        let ca = if it.node_ca_expires_at == 0 { "none".into() } else { format!("until {}", shown(it.node_ca_expires_at)) };
+        let ca = if it.node_ca_expires_at == 0 {
+            "none".into()
+        } else {
+            format!("until {}", shown(it.node_ca_expires_at))
+        };
         writeln!(out, "node CA       {ca}")?;
         writeln!(out, "renewed       {}", shown(it.renewed_at))?;
     }

@@ -65,7 +65,11 @@ pub(super) fn init(args: &InitArgs, now: SystemTime, out: &mut dyn Write) -> Res
         port => format!(" --certport {port}"),
     };
     writeln!(out, "\nStart the cloud:\n\n  cloudcore --config {}", args.places.config_shown("cloudcore"))?;
-    writeln!(out, "\nJoin an edge; run this there within {} minutes, it works once:\n", ttl.as_secs().div_ceil(60))?;
+    writeln!(
+        out,
+        "\nJoin an edge; run this there within {} minutes, it works once:\n",
+        ttl.as_secs().div_ceil(60)
+    )?;
     writeln!(out, "  keadm join --cloudcore-ipport {server}{certport} --token {token}")?;
     Ok(())
 }

@@ -5,16 +5,20 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use serde_json::json;
 
+use super::super::WorkloadIssuer;
 use super::super::jwt::{encode, unsigned};
 use super::super::key::EcKey;
 use super::super::test_authority::{Authority, TRUST_DOMAIN};
-use super::super::WorkloadIssuer;
 use super::*;
 
 const NOW: u64 = 1_790_000_000;
 
 fn at(secs: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
+}
+
+fn publishing(keys: &[Value]) -> TrustBundle {
+    TrustBundle { trust_domain: TRUST_DOMAIN.into(), roots: Vec::new(), jwt_keys: keys.to_vec() }
 }
 
 #[test]
@@ -27,7 +31,7 @@ fn what_a_node_issues_verifies() {
     let (jwt, expires_at) =
         issuer.jwt(&id, &audiences, Duration::from_secs(300), authority.now).expect("jwt");
     assert_eq!(expires_at, unix_secs(authority.now) + 300);
-    let check = |audience, keys: &[Value], now| verify_against(&jwt, audience, TRUST_DOMAIN, keys, now);
+    let check = |audience, keys: &[Value], now| verify_jwt_svid(&jwt, audience, &publishing(keys), now);
     for audience in ["db", "queue"] {
         let svid = check(audience, &bundle.jwt_keys, authority.now).expect("verifies");
         assert_eq!((svid.id, svid.claims["exp"].as_u64()), (id.clone(), Some(expires_at)));
@@ -54,7 +58,8 @@ fn refusals() {
         format!("{signed}.{}", encode(signature.expect("signature").as_ref()))
     };
     let header = json!({"alg": "ES256", "kid": kid, "typ": "JWT"});
-    let claims = json!({"sub": "spiffe://kubeedge.local/ns/a/sa/b", "aud": ["db"], "exp": NOW + 60, "iat": NOW});
+    let claims =
+        json!({"sub": "spiffe://kubeedge.local/ns/a/sa/b", "aud": ["db"], "exp": NOW + 60, "iat": NOW});
     let but = |value: &Value, member: &str, to: Value| {
         let mut value = value.clone();
         match to {
@@ -64,9 +69,9 @@ fn refusals() {
         value
     };
     let good = sign(&key, &header, &claims);
-    verify_against(&good, "db", TRUST_DOMAIN, &keys, at(NOW)).expect("verifies");
+    verify_jwt_svid(&good, "db", &publishing(&keys), at(NOW)).expect("verifies");
     let one_text = sign(&key, &header, &but(&claims, "aud", json!("db")));
-    verify_against(&one_text, "db", TRUST_DOMAIN, &keys, at(NOW)).expect("aud may be one text");
+    verify_jwt_svid(&one_text, "db", &publishing(&keys), at(NOW)).expect("aud may be one text");
 
     // The public key taken for an HMAC secret.
     let confused = {
@@ -78,7 +83,11 @@ fn refusals() {
     let head = |member: &str, to: Value| sign(&key, &but(&header, member, to), &claims);
     let claim = |member: &str, to: Value| sign(&key, &header, &but(&claims, member, to));
     for (case, jwt, want) in [
-        ("alg none", format!("{}.", unsigned(&but(&header, "alg", json!("none")), &claims)), malformed("the header's alg is none of those allowed")),
+        (
+            "alg none",
+            format!("{}.", unsigned(&but(&header, "alg", json!("none")), &claims)),
+            malformed("the header's alg is none of those allowed"),
+        ),
         ("alg HS256", confused, malformed("the header's alg is none of those allowed")),
         ("no alg", head("alg", Value::Null), malformed("the header's alg is none of those allowed")),
         ("an algorithm of no key", head("alg", json!("RS256")), TokenError::UnknownKey),
@@ -88,10 +97,26 @@ fn refusals() {
         ("another kid", head("kid", json!("other")), TokenError::UnknownKey),
         ("another key", sign(&other, &header, &claims), TokenError::Forged),
         ("no sub", claim("sub", Value::Null), malformed("sub is missing")),
-        ("sub is no ID", claim("sub", json!("system:serviceaccount:a:b")), malformed("sub is not a SPIFFE ID")),
-        ("not canonical", claim("sub", json!("spiffe://kubeedge.local/ns/a/../b")), malformed("sub is not a SPIFFE ID")),
-        ("another trust domain", claim("sub", json!("spiffe://else.where/ns/a/sa/b")), TokenError::OtherTrustDomain),
-        ("a node", claim("sub", json!("spiffe://kubeedge.local/node/edge-1")), malformed("sub is no workload's")),
+        (
+            "sub is no ID",
+            claim("sub", json!("system:serviceaccount:a:b")),
+            malformed("sub is not a SPIFFE ID"),
+        ),
+        (
+            "not canonical",
+            claim("sub", json!("spiffe://kubeedge.local/ns/a/../b")),
+            malformed("sub is not a SPIFFE ID"),
+        ),
+        (
+            "another trust domain",
+            claim("sub", json!("spiffe://else.where/ns/a/sa/b")),
+            TokenError::OtherTrustDomain,
+        ),
+        (
+            "a node",
+            claim("sub", json!("spiffe://kubeedge.local/node/edge-1")),
+            malformed("sub is no workload's"),
+        ),
         ("no exp", claim("exp", Value::Null), malformed("exp is missing")),
         ("expired", claim("exp", json!(NOW)), TokenError::Expired),
         ("nbf ahead", claim("nbf", json!(NOW + 61)), malformed("it is not valid yet")),
@@ -101,13 +126,13 @@ fn refusals() {
         ("another aud", claim("aud", json!(["queue"])), TokenError::OtherAudience),
         ("no JWT", "a.b".to_owned(), malformed("it is not a JWT")),
     ] {
-        assert_eq!(verify_against(&jwt, "db", TRUST_DOMAIN, &keys, at(NOW)), Err(want), "{case}");
+        assert_eq!(verify_jwt_svid(&jwt, "db", &publishing(&keys), at(NOW)), Err(want), "{case}");
     }
 }
 
 proptest! {
     #[test]
     fn any_text_never_panics(text in "[a-zA-Z0-9_.=-]{0,80}|.{0,40}") {
-        prop_assert!(verify_against(&text, "db", TRUST_DOMAIN, &[], at(NOW)).is_err());
+        prop_assert!(verify_jwt_svid(&text, "db", &publishing(&[]), at(NOW)).is_err());
     }
 }

@@ -84,7 +84,13 @@ impl Cloud {
         Evidence::JoinToken { token: split_join_token(&token).unwrap().1 }
     }
 
-    fn judge(&self, peer: Option<&NodePeer>, name: &str, evidence: &Evidence, csr: &[u8]) -> Result<Shown, Denied> {
+    fn judge(
+        &self,
+        peer: Option<&NodePeer>,
+        name: &str,
+        evidence: &Evidence,
+        csr: &[u8],
+    ) -> Result<Shown, Denied> {
         self.judge_at(self.now, Some(&self.factory), peer, name, evidence, csr)
     }
 
@@ -105,8 +111,7 @@ impl Cloud {
 
     fn revoke(&mut self, name: &str, allowed: Option<SystemTime>) {
         let at = unix_secs(self.now) - 100;
-        let revocation =
-            Revocation { at, reason: "stolen".to_owned(), allowed_at: allowed.map(unix_secs) };
+        let revocation = Revocation { at, reason: "stolen".to_owned(), allowed_at: allowed.map(unix_secs) };
         self.revoked.insert(node(name), revocation);
     }
 }
@@ -226,16 +231,31 @@ fn the_last_svid() {
     let early = cloud.now - 2 * HOUR;
     let other_cloud = Cloud::new().svid("edge-1", HOUR, 2 * HOUR);
     let other_node = cloud.svid("edge-2", HOUR, 2 * HOUR);
-    let cloudcore = cloud.ca.issue_server("KubeEdge", &["spiffe://kubeedge.local/cloudcore".into()], HOUR).unwrap();
+    let cloudcore =
+        cloud.ca.issue_server("KubeEdge", &["spiffe://kubeedge.local/cloudcore".into()], HOUR).unwrap();
     let Evidence::Svid { proof: mut stolen } = proof(&live) else { panic!("a proof") };
     stolen.chain = Cloud::chain_text(&cloud.svid("edge-1", HOUR, 2 * HOUR));
     for (case, at, evidence, code, reason, word) in [
-        ("after the grace", cloud.now, proof(&long_ago), 401, Refused::GraceOver, "identity.reentryGraceSecs"),
+        (
+            "after the grace",
+            cloud.now,
+            proof(&long_ago),
+            401,
+            Refused::GraceOver,
+            "identity.reentryGraceSecs",
+        ),
         ("not yet valid", early, proof(&live), 401, Refused::Chain, "not valid yet"),
         ("of another cloud", cloud.now, proof(&other_cloud), 401, Refused::Chain, "no trusted root"),
         ("of another node", cloud.now, proof(&other_node), 403, Refused::OtherNode, "node edge-2"),
         ("of cloudcore", cloud.now, proof(&cloudcore), 401, Refused::Chain, "not a node's"),
-        ("a certificate of somebody", cloud.now, Evidence::Svid { proof: stolen }, 401, Refused::Proof, "signature"),
+        (
+            "a certificate of somebody",
+            cloud.now,
+            Evidence::Svid { proof: stolen },
+            401,
+            Refused::Proof,
+            "signature",
+        ),
     ] {
         refused(cloud.judge_at(at, None, None, "edge-1", &evidence, &csr), code, reason, word, case);
     }
@@ -249,7 +269,13 @@ fn the_last_svid() {
     cloud.revoke("edge-1", None);
     refused(cloud.judge(None, "edge-1", &proof(&live), &csr), 403, Refused::Revoked, "stolen", "revoked");
     cloud.revoke("edge-1", Some(cloud.now));
-    refused(cloud.judge(None, "edge-1", &proof(&live), &csr), 403, Refused::Revoked, "from before", "allowed again");
+    refused(
+        cloud.judge(None, "edge-1", &proof(&live), &csr),
+        403,
+        Refused::Revoked,
+        "from before",
+        "allowed again",
+    );
 }
 
 /// A node's own CA cannot make a node of anybody, whatever it signs.
@@ -302,7 +328,13 @@ fn a_connection_with_the_nodes_own_certificate() {
         refused(cloud.judge(Some(peer), name, &token, &csr), code, reason, "certificate", case);
     }
     cloud.revoke("edge-1", Some(cloud.now));
-    refused(cloud.judge(Some(&good), "edge-1", &token, &csr), 403, Refused::Revoked, "from before", "revoked");
+    refused(
+        cloud.judge(Some(&good), "edge-1", &token, &csr),
+        403,
+        Refused::Revoked,
+        "from before",
+        "revoked",
+    );
 }
 
 #[test]

@@ -137,7 +137,12 @@ impl JoinServer {
     }
 
     /// What a request for a certificate came to, for the caller and the record.
-    fn answer(&self, request: &HttpRequest, subject: &str, result: Result<HttpResponse, Denied>) -> HttpResponse {
+    fn answer(
+        &self,
+        request: &HttpRequest,
+        subject: &str,
+        result: Result<HttpResponse, Denied>,
+    ) -> HttpResponse {
         let denied = match result {
             Ok(response) => {
                 self.metrics.joins_signed.increment(1);

@@ -134,8 +134,7 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     }
     let extensions = accepted.extensions;
     let subject = accepted.node.as_str().to_owned();
-    let message =
-        OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
+    let message = OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
     let opened = match door.open.ask(message, OPEN_DEADLINE).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(NotOpened::Denied(denied))) => return deny(&subject, denied),

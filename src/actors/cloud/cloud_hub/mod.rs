@@ -53,10 +53,10 @@ mod revoked;
 mod rivals;
 mod session;
 mod session_worker;
-mod token_use;
-mod token_use_worker;
 #[cfg(test)]
 mod tests;
+mod token_use;
+mod token_use_worker;
 
 pub use self::issuer_worker::NodeIdentities;
 

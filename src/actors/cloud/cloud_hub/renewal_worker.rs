@@ -36,7 +36,8 @@ impl SessionWorker {
             let not_before_min = revoked::check(&issuer.revoked(), &node, from)?;
             issuer.node(&node, wanted(body)?, not_before_min).await
         };
-        let done = work.into_actor(self).map(move |result, actor, ctx| actor.renewal_done(&asked, result, ctx));
+        let done =
+            work.into_actor(self).map(move |result, actor, ctx| actor.renewal_done(&asked, result, ctx));
         ctx.spawn(done);
     }
 
@@ -75,7 +76,7 @@ impl SessionWorker {
 fn wanted(body: Body) -> Result<Wanted, Denied> {
     let wrong = |why: String| Denied::new(400, Refused::Malformed, why);
     let Body::Object(body) = body else { return Err(wrong("the content is no renewal request".to_owned())) };
-    let request: RenewalRequest =
-        serde_json::from_value(body).map_err(|err| wrong(format!("the content is no renewal request: {err}")))?;
+    let request: RenewalRequest = serde_json::from_value(body)
+        .map_err(|err| wrong(format!("the content is no renewal request: {err}")))?;
     Wanted::read(&request)
 }

@@ -34,7 +34,9 @@ pub fn check(
         Some(from) if from < since => Err(Denied::new(
             403,
             Refused::Revoked,
-            format!("node {node} was revoked and this certificate is from before: join again with a new token"),
+            format!(
+                "node {node} was revoked and this certificate is from before: join again with a new token"
+            ),
         )),
         _ => Ok(Some(since)),
     }

@@ -133,7 +133,10 @@ fn a_session_ends_with_its_certificate_unless_that_is_renewed() {
     assert_eq!(kinds(&node.receive(ask(), at(30), 0)), ["renew"], "and again");
     node.renewed(answer(), None, at(31));
     alive(&mut node, 39);
-    assert!(kinds(&node.turn(3, at(40))).contains(&"expired".to_owned()), "a refused renewal changes nothing");
+    assert!(
+        kinds(&node.turn(3, at(40))).contains(&"expired".to_owned()),
+        "a refused renewal changes nothing"
+    );
     assert_eq!(kinds(&node.renewed(answer(), Some(at(90)), at(41))), [""; 0], "too late");
 }
 

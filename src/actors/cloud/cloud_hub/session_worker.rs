@@ -89,7 +89,11 @@ pub struct SessionWorker {
 
 impl SessionWorker {
     /// Lets the state machine see time and pump first, then `input`, and does what it says.
-    pub(super) fn step(&mut self, ctx: &mut Context<Self>, input: impl FnOnce(&mut Session, Instant) -> Vec<Effect>) {
+    pub(super) fn step(
+        &mut self,
+        ctx: &mut Context<Self>,
+        input: impl FnOnce(&mut Session, Instant) -> Vec<Effect>,
+    ) {
         let now = Instant::now();
         let effects = self.state.turn(self.pipe.taken.load(Ordering::Acquire), now);
         self.run(effects, ctx);

@@ -58,8 +58,8 @@ pub fn claim(
     let live = |value: &[u8]| read(value).is_none_or(|it| it.expires_at.saturating_add(KEEP_SECS) > now);
     let mut after: Uses =
         uses.iter().filter(|(_, value)| live(value)).map(|(id, value)| (id.clone(), value.clone())).collect();
-    let value = serde_json::to_vec(&mine)
-        .map_err(|err| Denied::new(500, Refused::Unavailable, err.to_string()))?;
+    let value =
+        serde_json::to_vec(&mine).map_err(|err| Denied::new(500, Refused::Unavailable, err.to_string()))?;
     after.insert(token.id.clone(), value);
     Ok(Claim::Write(after))
 }

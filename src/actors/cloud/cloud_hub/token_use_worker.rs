@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ::kube::api::{Api, ObjectMeta, PostParams};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use ::kube::api::{Api, ObjectMeta, PostParams};
 use parking_lot::Mutex;
 
 use super::join::Denied;
@@ -86,10 +86,11 @@ impl TokenUses {
                 tokio::time::sleep(pause).await;
             }
             let there = deadline(self.secrets.get_opt(USED)).await?;
-            let after = match claim(&uses(there.as_ref()), token, node, key_hash, unix_secs(SystemTime::now()))? {
-                Claim::Again => return Ok(true),
-                Claim::Write(after) => after,
-            };
+            let after =
+                match claim(&uses(there.as_ref()), token, node, key_hash, unix_secs(SystemTime::now()))? {
+                    Claim::Again => return Ok(true),
+                    Claim::Write(after) => after,
+                };
             if self.write(there, after).await? {
                 return Ok(false);
             }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::harness::*;
 use crate::bus::identity::{AuditAction, unix_secs};
 use crate::identity::{
-    KeyPair, MintOptions, NodeKeys, NodeRequest, PeerIdentity, REENTRY_CONTEXT, TrustBundle, cert_ders_from_pem,
-    new_node_csr, prove, split_join_token,
+    KeyPair, MintOptions, NodeKeys, NodeRequest, PeerIdentity, REENTRY_CONTEXT, TrustBundle,
+    cert_ders_from_pem, new_node_csr, prove, split_join_token,
 };
 use crate::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
 use crate::model::{Body, Envelope, Resource};
@@ -94,7 +94,9 @@ async fn a_node_of_ours_joins_comes_back_and_renews() {
     assert!(facts.iter().all(|fact| fact.subject == "edge-1" || fact.subject == "edge-2"), "{facts:?}");
     let keys = world.keys.lock();
     assert_eq!(keys.len(), 4);
-    assert!(keys.iter().all(|key| key.node == node("edge-1") && key.node_ca_expires_at > key.svid_expires_at));
+    assert!(
+        keys.iter().all(|key| key.node == node("edge-1") && key.node_ca_expires_at > key.svid_expires_at)
+    );
     assert!(keys.iter().all(|key| key.jwt_key["kid"].is_string()));
 }
 
@@ -116,7 +118,9 @@ async fn of_two_machines_with_one_token_one_joins() {
         }
     }
     let facts = world.facts.lock();
-    let used = |fact: &&crate::bus::identity::AuditFact| fact.details.get("cause").is_some_and(|c| c == "token_used");
+    let used = |fact: &&crate::bus::identity::AuditFact| {
+        fact.details.get("cause").is_some_and(|c| c == "token_used")
+    };
     assert_eq!(facts.iter().filter(used).count(), 15);
 }
 
@@ -140,9 +144,12 @@ async fn go_edges_use_single_and_reusable_tokens() {
     let once = bearer(MintOptions::once(MINUTE));
     assert_eq!(ask("go-3", &once, b"").await.0, 400, "it is good, but nothing was asked for");
     let first = csr("go-3");
-    for (name, body, want) in
-        [("go-3", first.clone(), 200), ("go-3", first.clone(), 200), ("go-3", csr("go-3"), 401), ("go-4", csr("go-4"), 401)]
-    {
+    for (name, body, want) in [
+        ("go-3", first.clone(), 200),
+        ("go-3", first.clone(), 200),
+        ("go-3", csr("go-3"), 401),
+        ("go-4", csr("go-4"), 401),
+    ] {
         let (code, why) = ask(name, &once, &body).await;
         assert_eq!(code, want, "{name}: {}", String::from_utf8_lossy(&why));
     }
@@ -177,7 +184,10 @@ async fn renewal(edge: &mut Edge, request: &RenewalRequest) -> Option<Envelope> 
     loop {
         let answer = hear(edge).await?;
         if answer.header.parent_msg_id.as_ref() == Some(&ask.header.msg_id) {
-            assert_eq!((answer.route.source.as_str(), answer.route.operation.as_str()), ("cloudhub", "response"));
+            assert_eq!(
+                (answer.route.source.as_str(), answer.route.operation.as_str()),
+                ("cloudhub", "response")
+            );
             say(edge, &answer.ack(2)).await;
             return Some(answer);
         }
@@ -211,7 +221,11 @@ async fn renewal_over_the_session_outlives_the_certificate() {
     let nonsense = Envelope::new("edgehub", "identity", "query", Resource::IdentityRenewal, Body::Null, 1);
     say(&mut edge, &nonsense).await;
     let answer = hear(&mut edge).await.unwrap();
-    assert!(matches!(&answer.body, Body::Text(why) if why.contains("no renewal request")), "{:?}", answer.body);
+    assert!(
+        matches!(&answer.body, Body::Text(why) if why.contains("no renewal request")),
+        "{:?}",
+        answer.body
+    );
 }
 
 #[actix::test]
