@@ -24,6 +24,7 @@ mod harness;
 mod hostile;
 mod identity_at_rest;
 mod identity_kinds;
+mod identity_nodes;
 mod keadm;
 mod kubectl;
 mod main_job;
