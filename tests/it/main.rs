@@ -23,6 +23,7 @@ mod dmi;
 mod harness;
 mod hostile;
 mod keadm;
+mod identity_rotation;
 mod kubectl;
 mod main_job;
 mod mapper_modbus;
