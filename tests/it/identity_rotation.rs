@@ -124,7 +124,10 @@ fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
         }
         caught += u32::from(installs(&world.edge));
         world.edge.process.kill9();
-        assert!(!world.edge.dir.join("bootstrap-edgecore.conf").exists(), "there is no token to fall back on");
+        assert!(
+            !world.edge.dir.join("bootstrap-edgecore.conf").exists(),
+            "there is no token to fall back on"
+        );
         world.edge.restart(&[]);
     }
     wait_connected(&mut world.edge);

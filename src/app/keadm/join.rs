@@ -277,13 +277,20 @@ mod tests {
         let (cert, key) = (file("f.crt", &pair.cert_pem), file("f.key", &pair.key_pem));
         let (root, other_key) = (file("ca.crt", &ca.cert_pem()), file("o.key", &other.key_pem));
         let base = ["-e", &at, "-s", &certport, "-i", "edge-7"];
-        let with = |more: &[&str]| [&base[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let with =
+            |more: &[&str]| [&base[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
         for (args, want) in [
             (with(&[]), "--token"),
             (with(&["--factory-cert", &cert]), "--factory-key"),
             (with(&["--factory-cert", &cert, "--factory-key", &key]), "--ca-cert"),
-            (with(&["--factory-cert", "/none", "--factory-key", &key, "--ca-cert", &root]), "--factory-cert: cannot"),
-            (with(&["--factory-cert", &cert, "--factory-key", &other_key, "--ca-cert", &root]), "--factory-cert: "),
+            (
+                with(&["--factory-cert", "/none", "--factory-key", &key, "--ca-cert", &root]),
+                "--factory-cert: cannot",
+            ),
+            (
+                with(&["--factory-cert", &cert, "--factory-key", &other_key, "--ca-cert", &root]),
+                "--factory-cert: ",
+            ),
             (with(&["--factory-cert", &cert, "--factory-key", &key, "--ca-cert", &key]), "--ca-cert: "),
         ] {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();

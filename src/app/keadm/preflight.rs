@@ -115,9 +115,8 @@ pub(super) async fn cloud(
         Means::Token { .. } => client_tls_unverified()?,
         Means::Roots(pem) => client_tls(pem, None)?,
     };
-    let answer = get(&cloud.host, cloud.certport, "/ca.crt", &[], tls)
-        .await
-        .map_err(|why| failed("/ca.crt", why))?;
+    let answer =
+        get(&cloud.host, cloud.certport, "/ca.crt", &[], tls).await.map_err(|why| failed("/ca.crt", why))?;
     if answer.status != 200 {
         return Err(failed("/ca.crt", format!("HTTP {}: is this cloudcore's join server?", answer.status)));
     }

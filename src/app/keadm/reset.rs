@@ -210,7 +210,16 @@ mod tests {
         );
         fs::write(etc.join("config/edgecore.yaml"), text).expect("config");
         fs::create_dir(dir.path().join("edge")).expect("data");
-        for name in ["e.crt", "e.key", "b.conf", "node-ca.crt", "node-ca.key", "jwt.key", "credentials.next", "edge/CURRENT"] {
+        for name in [
+            "e.crt",
+            "e.key",
+            "b.conf",
+            "node-ca.crt",
+            "node-ca.key",
+            "jwt.key",
+            "credentials.next",
+            "edge/CURRENT",
+        ] {
             fs::write(dir.path().join(name), "x").expect("write");
         }
         let out = keadm(&["reset", "edge", "--root", &root]).await.expect("reset");

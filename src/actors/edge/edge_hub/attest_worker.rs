@@ -16,7 +16,7 @@ use super::https_worker::Call;
 use super::join_worker::{JoinError, Joiner, blocking};
 use crate::identity::{
     IdentityError, KeyPair, NodeCredentials, NodeKeys, NodeRequest, REENTRY_CONTEXT, X509POP_CONTEXT,
-    cert_pem_from_der, cert_ders_from_pem, client_tls, client_tls_unverified, new_node_csr, prove,
+    cert_ders_from_pem, cert_pem_from_der, client_tls, client_tls_unverified, new_node_csr, prove,
     sha256_hex, split_join_token,
 };
 use crate::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
@@ -163,11 +163,8 @@ impl Joiner {
             Ok(asked)
         })
         .await?;
-        let keys = NodeKeys {
-            svid_key_pem: asked.svid_key,
-            ca_key_pem: asked.ca_key,
-            jwt_key_pem: asked.jwt_key,
-        };
+        let keys =
+            NodeKeys { svid_key_pem: asked.svid_key, ca_key_pem: asked.ca_key, jwt_key_pem: asked.jwt_key };
         Ok((asked.request, keys))
     }
 

@@ -117,7 +117,8 @@ pub fn next_renewal(
     now: SystemTime,
 ) -> SystemTime {
     let least = now + (svid.life() / 20).max(Duration::from_secs(1));
-    let first = node_ca.map(|ca| ca.renew_at(random)).into_iter().fold(svid.renew_at(random), SystemTime::min);
+    let first =
+        node_ca.map(|ca| ca.renew_at(random)).into_iter().fold(svid.renew_at(random), SystemTime::min);
     first.max(least)
 }
 

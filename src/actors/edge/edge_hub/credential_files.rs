@@ -172,7 +172,8 @@ pub fn load(places: &Places, node: &NodeName) -> Result<Option<Identity>, Identi
         return Err(wrong("read", &places.roots, &"it is missing"));
     };
     let svid = KeyPair { cert_pem, key_pem };
-    let certificate = Certificate::from_pem(&svid.cert_pem).map_err(|err| wrong("use", &places.svid, &err))?;
+    let certificate =
+        Certificate::from_pem(&svid.cert_pem).map_err(|err| wrong("use", &places.svid, &err))?;
     let trust_domain = certificate.trust_domain.clone();
     let bare = NodeCredentials {
         node: node.clone(),

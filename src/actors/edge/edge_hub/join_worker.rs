@@ -351,11 +351,7 @@ impl Joiner {
 }
 
 /// The roots of `bundle`, if they vouch for what this node holds.
-fn checked_roots(
-    stored: &Identity,
-    bundle: &TrustBundle,
-    now: SystemTime,
-) -> Result<String, IdentityError> {
+fn checked_roots(stored: &Identity, bundle: &TrustBundle, now: SystemTime) -> Result<String, IdentityError> {
     let wrong = |why: String| IdentityError::Certificate(format!("the cloud's new roots: {why}"));
     if bundle.roots.is_empty() {
         return Err(wrong("there are none".to_owned()));

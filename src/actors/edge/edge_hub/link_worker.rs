@@ -146,8 +146,9 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
         .write_buffer_size(8 << 10)
         .max_frame_size(Some(MAX_FRAME_BYTES))
         .max_message_size(Some(MAX_FRAME_BYTES));
-    let (stream, response) =
-        client_async_with_config(request, stream, Some(limits)).await.map_err(|err| not_upgraded(server, err))?;
+    let (stream, response) = client_async_with_config(request, stream, Some(limits))
+        .await
+        .map_err(|err| not_upgraded(server, err))?;
     let accepted = response.headers().get_all(EXTENSIONS_HEADER);
     let names = accepted.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     let names: Vec<&str> = names.map(str::trim).collect();

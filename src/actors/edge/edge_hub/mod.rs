@@ -26,10 +26,12 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::credential_files::Places;
 use self::credential_files::Identity;
+pub use self::credential_files::Places;
 use self::join_worker::Joiner;
-use self::link_worker::{Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump, unix_ms};
+use self::link_worker::{
+    Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump, unix_ms,
+};
 use self::queues::{Outgoing, Purpose};
 use self::renewal_worker::Renewing;
 use self::routing::Route;

@@ -55,8 +55,7 @@ mod tests {
 
     #[test]
     fn questions_and_answers() {
-        let request =
-            RenewalRequest { csr: "a".into(), ca_csr: "b".into(), jwt_key: json!({"kty": "EC"}) };
+        let request = RenewalRequest { csr: "a".into(), ca_csr: "b".into(), jwt_key: json!({"kty": "EC"}) };
         let question = question(&request, 1).unwrap();
         assert_eq!(question.route.resource.to_string(), "identity/renewal");
         let Body::Object(body) = &question.body else { panic!("{question:?}") };

@@ -88,12 +88,13 @@ impl EdgeHub {
 
     fn renew_over_session(&mut self, session: u64, ctx: &mut Context<Self>) {
         let (sender, answer) = oneshot::channel();
-        let asked = NodeRequest::new(&self.node).map_err(|err| err.to_string()).and_then(|(request, keys)| {
-            let question = renewal::question(&request, unix_ms(self.joiner.cloud_now()))?;
-            let question =
-                outgoing(&question, Class::Control, Purpose::Request).map_err(|err| err.to_string())?;
-            Ok((question, keys))
-        });
+        let asked =
+            NodeRequest::new(&self.node).map_err(|err| err.to_string()).and_then(|(request, keys)| {
+                let question = renewal::question(&request, unix_ms(self.joiner.cloud_now()))?;
+                let question =
+                    outgoing(&question, Class::Control, Purpose::Request).map_err(|err| err.to_string())?;
+                Ok((question, keys))
+            });
         let (question, keys) = match asked {
             Ok(asked) => asked,
             Err(why) => return self.renewed(session, Err(Trouble::Session(why)), ctx),

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use futures_util::SinkExt;
 use parking_lot::Mutex;
 use tokio_tungstenite::tungstenite::Message;
-use futures_util::SinkExt;
 
 use self::authority::{Authority, HOUR};
 use self::cloud::Cloud;

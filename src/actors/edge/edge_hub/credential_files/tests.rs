@@ -96,15 +96,15 @@ fn every_file_is_the_owners_only() {
     let dir = tempfile::tempdir().unwrap();
     let places = Places::new(&config(dir.path()));
     save(&places, &Authority::new().credentials("edge-1")).unwrap();
-    for file in [
-        &places.roots,
-        &places.svid,
-        &places.svid_key,
-        &places.node_ca,
-        &places.node_ca_key,
-        &places.jwt_key,
-    ] {
-        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    for file in
+        [&places.roots, &places.svid, &places.svid_key, &places.node_ca, &places.node_ca_key, &places.jwt_key]
+    {
+        assert_eq!(
+            std::fs::metadata(file).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            file.display()
+        );
     }
 }
 

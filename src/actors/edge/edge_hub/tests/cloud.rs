@@ -17,8 +17,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::authority::{Authority, HOUR};
 use super::*;
 use crate::identity::{
-    ClientAuth, JoinTokens, MintOptions, PeerIdentity, REENTRY_CONTEXT, X509POP_CONTEXT, server_tls, validity,
-    verify_proof,
+    ClientAuth, JoinTokens, MintOptions, PeerIdentity, REENTRY_CONTEXT, X509POP_CONTEXT, server_tls,
+    validity, verify_proof,
 };
 use crate::model::identity::{AttestationRequest, Evidence};
 use crate::model::operation;
@@ -280,13 +280,15 @@ impl Join {
                 }
             }
             Evidence::X509pop { proof } => {
-                let chain = verify_proof(X509POP_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
+                let chain =
+                    verify_proof(X509POP_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
                 if !manners.factory.contains(&chain[0]) {
                     return Err("another factory".to_owned());
                 }
             }
             Evidence::Svid { proof } => {
-                let chain = verify_proof(REENTRY_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
+                let chain =
+                    verify_proof(REENTRY_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
                 assert_eq!(node_of(&chain[0]), Some(node));
                 let end = validity(&chain[0]).unwrap().not_after;
                 if now.duration_since(end).is_ok_and(|late| late > manners.grace) {

@@ -36,7 +36,10 @@ async fn renewal_question(session: &mut cloud::Session) -> Envelope {
     let question = timeout(PATIENCE, session.read()).await.expect("a question");
     let route = &question.route;
     assert_eq!((route.source.as_str(), route.group.as_str()), ("edgehub", "identity"));
-    assert_eq!((route.resource.to_string().as_str(), route.operation.as_str()), ("identity/renewal", "query"));
+    assert_eq!(
+        (route.resource.to_string().as_str(), route.operation.as_str()),
+        ("identity/renewal", "query")
+    );
     question
 }
 
@@ -90,7 +93,11 @@ async fn a_lost_answer_does_not_strand_the_machine() {
     let _edge = edge(&cloud);
     cloud.session().await;
     assert!(stored(&cloud).node_ca.is_some());
-    assert_eq!(Places::new(&cloud.config).all().iter().filter(|file| file.exists()).count(), 6, "no leftovers");
+    assert_eq!(
+        Places::new(&cloud.config).all().iter().filter(|file| file.exists()).count(),
+        6,
+        "no leftovers"
+    );
 }
 
 #[actix::test]
