@@ -63,7 +63,7 @@ async fn roots_follow_the_cloud_and_never_vanish() {
 
     let foreign = stranger.ca.bundle().to_document();
     let empty = BundleDocument { roots: Vec::new(), ..document.clone() };
-    for (case, bad, want) in [("foreign", foreign.clone(), "vouches"), ("empty", empty, "none")] {
+    for (case, bad, want) in [("foreign", foreign.clone(), "vouches"), ("empty", empty, "no root")] {
         let err = joiner.replace_roots(bad).await.unwrap_err().to_string();
         assert!(err.contains(want), "{case}: {err}");
     }
