@@ -6,7 +6,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Map, Value};
 
 use super::jwt::Compact;
-use super::{SpiffeId, TokenError, jwk, unix_secs};
+use super::{SpiffeId, TokenError, TrustBundle, jwk, unix_secs};
 
 /// Asymmetric algorithms that the standard allows; never `none`, never HMAC.
 const ALLOWED: [&str; 9] = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
@@ -20,15 +20,14 @@ pub struct JwtSvid {
     pub claims: Map<String, Value>,
 }
 
-/// Verifies against the JWT keys of one trust domain.
+/// Verifies against the JWT keys of the bundle's trust domain.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn verify_against(
+pub fn verify_jwt_svid(
     jwt: &str,
     audience: &str,
-    trust_domain: &str,
-    jwt_keys: &[Value],
+    bundle: &TrustBundle,
     now: SystemTime,
 ) -> Result<JwtSvid, TokenError> {
     let malformed = TokenError::Malformed;
@@ -46,14 +45,14 @@ pub(super) fn verify_against(
     let kid = header("kid").ok_or(malformed("the header's kid is missing"))?;
     let sub = token.claims.get("sub").and_then(Value::as_str).ok_or(malformed("sub is missing"))?;
     let id = SpiffeId::parse(sub).map_err(|_| malformed("sub is not a SPIFFE ID"))?;
-    if id.trust_domain() != trust_domain {
+    if id.trust_domain() != bundle.trust_domain {
         return Err(TokenError::OtherTrustDomain);
     }
     // Nodes sign for their workloads, and for nobody else.
     if !id.path().starts_with("/ns/") && !id.path().starts_with("/device/") {
         return Err(malformed("sub is no workload's"));
     }
-    let key = jwt_keys.iter().find(|key| key.get("kid").and_then(Value::as_str) == Some(kid));
+    let key = bundle.jwt_keys.iter().find(|key| key.get("kid").and_then(Value::as_str) == Some(kid));
     let point = key.and_then(jwk::point).filter(|_| alg == "ES256").ok_or(TokenError::UnknownKey)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
         .verify(token.signed.as_bytes(), &token.signature)

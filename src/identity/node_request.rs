@@ -7,16 +7,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 
-use super::chain::verify_chain;
+use super::issuing::NODE_CA_ORGANIZATION;
 use super::jwk::jwk;
-use super::key::{EcKey, cert_pem_from_der};
-use super::peer::{PeerIdentity, common_name, parse, texts, validity};
-use super::{IdentityError, KeyPair, NodeCredentials, new_node_csr};
+use super::key::{EcKey, chain_pem};
+use super::peer::{parse, validity};
+use super::{
+    IdentityError, KeyPair, NodeCredentials, SpiffeId, SvidIssuer, TrustBundle, WorkloadIssuer, new_node_csr,
+    verify_x509_svid,
+};
 use crate::model::NodeName;
 use crate::model::identity::{RenewalReply, RenewalRequest};
-
-/// Organization in the subject of every node CA.
-pub const NODE_CA_GROUP: &str = "kubeedge node CA";
 
 /// The private keys of a request, PEM (SEC1). `Debug` hides them.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl NodeRequest {
 fn node_ca_csr(node: &NodeName, key: &EcKey) -> Result<Vec<u8>, IdentityError> {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, NODE_CA_GROUP);
+    subject.push(DnType::OrganizationName, NODE_CA_ORGANIZATION);
     subject.push(DnType::CommonName, node.as_str());
     params.distinguished_name = subject;
     let request = params
@@ -80,69 +80,60 @@ impl NodeKeys {
         node: &NodeName,
         reply: &RenewalReply,
     ) -> Result<NodeCredentials, IdentityError> {
-        let roots = decode("bundle.roots", &reply.bundle.roots)?;
-        if roots.is_empty() {
-            return Err(refuse("bundle.roots", "there is none"));
-        }
+        let part = |part: &'static str| move |why: String| refuse(part, &why);
+        let bundle =
+            TrustBundle::from_document(&reply.bundle).map_err(|err| part("bundle")(err.to_string()))?;
         let svid = decode("svid", &reply.svid)?;
-        check_part("svid", &svid, &roots, &self.svid_key_pem)?;
-        let leaf = first("svid", &svid)?;
-        let peer = PeerIdentity::from_der(leaf)?;
-        if peer.node().as_ref() != Some(node) {
+        let middle = check_key("svid", &svid, &self.svid_key_pem)?;
+        let verified =
+            verify_x509_svid(&svid, &bundle, middle).map_err(|err| part("svid")(err.to_string()))?;
+        if verified.peer.node().as_ref() != Some(node) || verified.id.path() != format!("/node/{node}") {
             return Err(refuse("svid", "it is not this node's"));
-        }
-        let trust_domain = &reply.bundle.trust_domain;
-        if peer.spiffe_id.as_deref() != Some(&format!("spiffe://{trust_domain}/node/{node}")) {
-            return Err(refuse("svid", "its SPIFFE ID is not this node's in the bundle's trust domain"));
-        }
-        if parse(leaf)?.is_ca() {
-            return Err(refuse("svid", "it is a CA"));
         }
 
         let node_ca = decode("nodeCa", &reply.node_ca)?;
-        check_part("nodeCa", &node_ca, &roots, &self.ca_key_pem)?;
-        let ca = parse(first("nodeCa", &node_ca)?)?;
-        let subject = ca.subject();
-        let named = common_name(subject).is_ok_and(|name| name == node.as_str())
-            && texts(subject.iter_organization()).is_ok_and(|groups| groups == [NODE_CA_GROUP]);
-        if !ca.is_ca() || !named {
-            return Err(refuse("nodeCa", "it is not this node's CA"));
-        }
-        EcKey::from_pem(self.jwt_key_pem.as_bytes()).map_err(|why| refuse("jwtKey", &why))?;
-        Ok(NodeCredentials {
+        let middle = check_key("nodeCa", &node_ca, &self.ca_key_pem)?;
+        let credentials = NodeCredentials {
             node: node.clone(),
-            trust_domain: trust_domain.clone(),
-            svid: KeyPair { cert_pem: pems(&svid), key_pem: self.svid_key_pem },
-            node_ca: Some(KeyPair { cert_pem: pems(&node_ca), key_pem: self.ca_key_pem }),
+            trust_domain: bundle.trust_domain.clone(),
+            svid: KeyPair { cert_pem: chain_pem(&svid), key_pem: self.svid_key_pem },
+            node_ca: Some(KeyPair { cert_pem: chain_pem(&node_ca), key_pem: self.ca_key_pem }),
             jwt_key_pem: Some(self.jwt_key_pem),
-            roots_pem: pems(&roots),
-        })
+            roots_pem: bundle.roots_pem(),
+        };
+        check_node_ca(&credentials, &bundle, middle).map_err(part("nodeCa"))?;
+        Ok(credentials)
     }
 }
 
-/// The first certificate has this key, and the chain holds in the middle of its life.
-fn check_part(part: &str, chain: &[Vec<u8>], roots: &[Vec<u8>], key_pem: &str) -> Result<(), IdentityError> {
-    let leaf = first(part, chain)?;
+/// The first certificate has this key. Returns the middle of its life.
+fn check_key(part: &str, chain: &[Vec<u8>], key_pem: &str) -> Result<SystemTime, IdentityError> {
+    let first = chain.first().ok_or_else(|| refuse(part, "there is none"))?;
     let key = EcKey::from_pem(key_pem.as_bytes()).map_err(|why| refuse(part, &why))?;
-    if parse(leaf)?.public_key().raw != key.spki() {
+    let cert = parse(first).map_err(|err| refuse(part, &err.to_string()))?;
+    if cert.public_key().raw != key.spki() {
         return Err(refuse(part, "it is not for the key that was asked for"));
     }
-    let life = validity(leaf)?;
+    let life = validity(first)?;
     let length = life.not_after.duration_since(life.not_before).unwrap_or(Duration::ZERO);
-    let middle: SystemTime = life.not_before + length / 2;
-    verify_chain(chain, roots, middle).map_err(|why| refuse(part, why))
+    Ok(life.not_before + length / 2)
 }
 
-fn first<'a>(part: &str, chain: &'a [Vec<u8>]) -> Result<&'a Vec<u8>, IdentityError> {
-    chain.first().ok_or_else(|| refuse(part, "there is none"))
+/// What the node CA signs is believed as this node's: shown by signing something.
+fn check_node_ca(credentials: &NodeCredentials, bundle: &TrustBundle, at: SystemTime) -> Result<(), String> {
+    let probe = SpiffeId::parse(&format!("spiffe://{}/ns/kubeedge/sa/probe", bundle.trust_domain))?;
+    let svid = WorkloadIssuer::new(credentials)
+        .and_then(|issuer| issuer.x509(&probe, &[], Duration::from_secs(60), at))
+        .map_err(|err| err.to_string())?;
+    let verified = verify_x509_svid(&svid.chain, bundle, at).map_err(|err| err.to_string())?;
+    match verified.issuer {
+        SvidIssuer::Node(node) if node == credentials.node => Ok(()),
+        _ => Err("it is not this node's CA".to_owned()),
+    }
 }
 
 fn decode(part: &str, texts: &[String]) -> Result<Vec<Vec<u8>>, IdentityError> {
     texts.iter().map(|text| STANDARD.decode(text).map_err(|_| refuse(part, "it is not base64"))).collect()
-}
-
-fn pems(ders: &[Vec<u8>]) -> String {
-    ders.iter().map(|der| cert_pem_from_der(der)).collect()
 }
 
 fn refuse(part: &str, why: &str) -> IdentityError {
@@ -200,13 +191,21 @@ mod tests {
             (
                 "another node's CA",
                 with(&|r| r.node_ca = other_node.node_ca.clone()),
-                "nodeCa of the cloud's answer: it is not this node's CA",
+                "nodeCa of the cloud's answer: ",
             ),
-            ("another root", with(&|r| r.bundle = foreign.bundle.clone()), "svid of the cloud's answer: "),
-            ("chain cut", with(&|r| r.svid.truncate(1)), "leads to no root"),
-            ("another trust domain", with(&|r| r.bundle.trust_domain = "else.where".into()), "trust domain"),
+            (
+                "another root",
+                with(&|r| r.bundle = foreign.bundle.clone()),
+                "svid of the cloud's answer: no trusted root",
+            ),
+            ("chain cut", with(&|r| r.svid.truncate(1)), "no trusted root"),
+            (
+                "another trust domain",
+                with(&|r| r.bundle.trust_domain = "else.where".into()),
+                "of trust domain",
+            ),
             ("no svid", with(&|r| r.svid.clear()), "svid of the cloud's answer: there is none"),
-            ("no roots", with(&|r| r.bundle.roots.clear()), "bundle.roots"),
+            ("no roots", with(&|r| r.bundle.roots.clear()), "bundle of the cloud's answer: "),
             (
                 "no base64",
                 with(&|r| r.node_ca = vec!["!".into()]),

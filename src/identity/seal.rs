@@ -3,8 +3,7 @@
 //! for years without the cloud.
 //!
 //! Only cloudcore seals: the leaf is exactly `spiffe://{trust domain}/cloudcore`, and no node's CA
-//! stands in the chain. URI names are not bound by X.509 name constraints here, so a node could
-//! write that ID into a certificate; its CA (path length 0) is what gives it away.
+//! signed it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,13 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, EcdsaKeyPair, UnparsedPublicKey};
 use serde_json::{Map, Value, json};
-use x509_parser::certificate::X509Certificate;
 
-use super::chain::verify_chain;
 use super::jwt::{Compact, encode, unsigned};
-use super::node_request::NODE_CA_GROUP;
-use super::peer::{PeerIdentity, parse, texts};
-use super::{IdentityError, sha256_hex, unix_secs};
+use super::peer::parse;
+use super::{IdentityError, SvidError, SvidIssuer, TrustBundle, sha256_hex, unix_secs, verify_x509_svid};
 use crate::model::NodeName;
 use crate::model::identity::SEAL_ANNOTATION;
 
@@ -48,7 +44,9 @@ pub enum SealError {
     #[error("the object differs from what was sealed")]
     Changed,
     #[error("the seal's signer is not trusted: {0}")]
-    Signer(&'static str),
+    Signer(SvidError),
+    #[error("the seal's signer is not cloudcore")]
+    NotCloudcore,
 }
 
 /// Seals `payload` for `node`. `x5c` is the signer's chain, leaf first, without the root.
@@ -85,13 +83,12 @@ pub fn sign(
 ///
 /// # Errors
 /// What is wrong, in the order in which it is looked at: form, signer, signature, then what it is for.
-pub(super) fn verify_against(
+pub fn verify(
     seal: &str,
     kind: &str,
     node: &NodeName,
     payload: &[u8],
-    trust_domain: &str,
-    roots: &[Vec<u8>],
+    roots: &TrustBundle,
 ) -> Result<SealInfo, SealError> {
     let jws = Compact::parse(seal).map_err(|_| SealError::Malformed("it is not a compact JWS"))?;
     let malformed = SealError::Malformed;
@@ -106,10 +103,12 @@ pub(super) fn verify_against(
         .filter(|_| iat <= LAST_SECOND)
         .ok_or(malformed("iat is no time"))?;
 
-    let leaf_der = chain.first().ok_or(malformed("x5c is empty"))?;
-    let leaf = parse(leaf_der).map_err(|_| malformed("x5c holds no X.509 certificate"))?;
-    check_signer(leaf_der, &leaf, chain.get(1), trust_domain)?;
-    verify_chain(&chain, roots, sealed_at).map_err(SealError::Signer)?;
+    let signer = verify_x509_svid(&chain, roots, sealed_at).map_err(SealError::Signer)?;
+    // The path is the standing of the signer: nodes and workloads seal nothing.
+    if signer.id.path() != "/cloudcore" || signer.issuer != SvidIssuer::Cloud {
+        return Err(SealError::NotCloudcore);
+    }
+    let leaf = chain.first().and_then(|der| parse(der).ok()).ok_or(malformed("x5c is empty"))?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, leaf.public_key().subject_public_key.data.as_ref())
         .verify(jws.signed.as_bytes(), &jws.signature)
         .map_err(|_| SealError::Forged)?;
@@ -124,7 +123,7 @@ pub(super) fn verify_against(
     if text("hash") != Some(&sha256_hex(payload)) {
         return Err(SealError::Changed);
     }
-    Ok(SealInfo { sealed_at, serial_hex: serial_hex(&leaf) })
+    Ok(SealInfo { sealed_at, serial_hex: signer.serial_hex })
 }
 
 /// End of the year 9999, the last X.509 can say.
@@ -136,42 +135,6 @@ fn x5c(header: &Map<String, Value>) -> Result<Vec<Vec<u8>>, SealError> {
         .map(|one| one.as_str().and_then(|text| STANDARD.decode(text).ok()))
         .collect::<Option<_>>()
         .ok_or(SealError::Malformed("x5c is not base64"))
-}
-
-fn check_signer(
-    leaf_der: &[u8],
-    leaf: &X509Certificate<'_>,
-    issuer: Option<&Vec<u8>>,
-    trust_domain: &str,
-) -> Result<(), SealError> {
-    let refuse = |why| Err(SealError::Signer(why));
-    let id = PeerIdentity::from_der(leaf_der).ok().and_then(|peer| peer.spiffe_id);
-    if id.as_deref() != Some(&format!("spiffe://{trust_domain}/cloudcore")) {
-        return refuse("it is not cloudcore of this trust domain");
-    }
-    if leaf.is_ca() {
-        return refuse("it is a CA");
-    }
-    let may_sign = matches!(leaf.key_usage(), Ok(Some(usage)) if usage.value.digital_signature());
-    if !may_sign {
-        return refuse("its key may not sign");
-    }
-    let Some(issuer) = issuer else { return Ok(()) };
-    let issuer = parse(issuer).map_err(|_| SealError::Malformed("x5c holds no X.509 certificate"))?;
-    let path_length = match issuer.basic_constraints() {
-        Ok(Some(constraints)) => constraints.value.path_len_constraint,
-        _ => return refuse("a certificate that signed another is not a CA"),
-    };
-    let is_node_ca = path_length == Some(0)
-        || !matches!(issuer.name_constraints(), Ok(None))
-        || texts(issuer.subject().iter_organization())
-            .is_ok_and(|all| all.iter().any(|o| o == NODE_CA_GROUP));
-    if is_node_ca { refuse("it was issued by a node") } else { Ok(()) }
-}
-
-/// Of a certificate: lower-case hex without separators.
-pub(super) fn serial_hex(cert: &X509Certificate<'_>) -> String {
-    cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a pod's seal is over: name, namespace, uid, labels, annotations without the seal, and spec.

@@ -11,9 +11,9 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 
+use super::issuing::NODE_CA_ORGANIZATION;
 use super::key::EcKey;
-use super::node_request::NODE_CA_GROUP;
-use super::{NodeCredentials, NodeRequest, unix_secs};
+use super::{NodeCredentials, NodeRequest, TrustBundle, unix_secs};
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
 
@@ -62,6 +62,11 @@ pub fn living(mut params: CertificateParams, now: SystemTime, ttl: Duration) -> 
     params
 }
 
+pub fn bundle(roots: &[&Pair]) -> TrustBundle {
+    let roots = roots.iter().map(|root| root.der.clone()).collect();
+    TrustBundle { trust_domain: TRUST_DOMAIN.into(), roots, jwt_keys: Vec::new() }
+}
+
 impl Pair {
     pub fn root(params: CertificateParams) -> Self {
         let key = EcKey::generate().expect("key");
@@ -94,12 +99,13 @@ impl Authority {
         Self { issuing: root.issue(issuing), root, now }
     }
 
-    pub fn roots(&self) -> Vec<Vec<u8>> {
-        vec![self.root.der.clone()]
+    pub fn bundle(&self) -> TrustBundle {
+        bundle(&[&self.root])
     }
 
     pub fn node_ca_params(node: &str) -> CertificateParams {
-        let mut params = ca(params(NODE_CA_GROUP, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
+        let mut params =
+            ca(params(NODE_CA_ORGANIZATION, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName(format!("{node}.nodes.{TRUST_DOMAIN}"))],
             excluded_subtrees: vec![

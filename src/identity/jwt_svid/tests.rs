@@ -17,6 +17,10 @@ fn at(secs: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
 }
 
+fn publishing(keys: &[Value]) -> TrustBundle {
+    TrustBundle { trust_domain: TRUST_DOMAIN.into(), roots: Vec::new(), jwt_keys: keys.to_vec() }
+}
+
 #[test]
 fn what_a_node_issues_verifies() {
     let authority = Authority::new();
@@ -27,7 +31,7 @@ fn what_a_node_issues_verifies() {
     let (jwt, expires_at) =
         issuer.jwt(&id, &audiences, Duration::from_secs(300), authority.now).expect("jwt");
     assert_eq!(expires_at, unix_secs(authority.now) + 300);
-    let check = |audience, keys: &[Value], now| verify_against(&jwt, audience, TRUST_DOMAIN, keys, now);
+    let check = |audience, keys: &[Value], now| verify_jwt_svid(&jwt, audience, &publishing(keys), now);
     for audience in ["db", "queue"] {
         let svid = check(audience, &bundle.jwt_keys, authority.now).expect("verifies");
         assert_eq!((svid.id, svid.claims["exp"].as_u64()), (id.clone(), Some(expires_at)));
@@ -65,9 +69,9 @@ fn refusals() {
         value
     };
     let good = sign(&key, &header, &claims);
-    verify_against(&good, "db", TRUST_DOMAIN, &keys, at(NOW)).expect("verifies");
+    verify_jwt_svid(&good, "db", &publishing(&keys), at(NOW)).expect("verifies");
     let one_text = sign(&key, &header, &but(&claims, "aud", json!("db")));
-    verify_against(&one_text, "db", TRUST_DOMAIN, &keys, at(NOW)).expect("aud may be one text");
+    verify_jwt_svid(&one_text, "db", &publishing(&keys), at(NOW)).expect("aud may be one text");
 
     // The public key taken for an HMAC secret.
     let confused = {
@@ -122,13 +126,13 @@ fn refusals() {
         ("another aud", claim("aud", json!(["queue"])), TokenError::OtherAudience),
         ("no JWT", "a.b".to_owned(), malformed("it is not a JWT")),
     ] {
-        assert_eq!(verify_against(&jwt, "db", TRUST_DOMAIN, &keys, at(NOW)), Err(want), "{case}");
+        assert_eq!(verify_jwt_svid(&jwt, "db", &publishing(&keys), at(NOW)), Err(want), "{case}");
     }
 }
 
 proptest! {
     #[test]
     fn any_text_never_panics(text in "[a-zA-Z0-9_.=-]{0,80}|.{0,40}") {
-        prop_assert!(verify_against(&text, "db", TRUST_DOMAIN, &[], at(NOW)).is_err());
+        prop_assert!(verify_jwt_svid(&text, "db", &publishing(&[]), at(NOW)).is_err());
     }
 }
