@@ -25,6 +25,7 @@ mod hostile;
 mod identity_at_rest;
 mod identity_kinds;
 mod identity_nodes;
+mod identity_rotation;
 mod keadm;
 mod kubectl;
 mod main_job;
