@@ -1,9 +1,12 @@
 //! edgecore: the hub to the cloud, what must be remembered, and the pods.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
@@ -11,11 +14,13 @@ use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
+use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
+use crate::cri::runtime::Runtime;
 use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
@@ -25,6 +30,7 @@ use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::workload::WorkloadMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
@@ -32,6 +38,8 @@ const PODS_THREAD: &str = "edged";
 const DEVICES_THREAD: &str = "devices";
 /// Thread of EventBus and its connections: a flood of messages delays nobody else.
 const BUS_THREAD: &str = "eventbus";
+/// Thread of Identity: signatures and callers delay nobody else.
+const IDENTITY_THREAD: &str = "identity";
 
 /// Runs edgecore until it is told to end; the exit code.
 #[must_use]
@@ -59,6 +67,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
+    // EdgeHub's to write, and Identity's.
+    let (credentials_changed, credentials) = watch::channel(None);
+    let policies = watch::Sender::new(None);
+
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
     let tree = &mut stage.tree;
@@ -67,6 +79,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);
     let dmi = tree.slot::<Dmi>(dmi::NAME, 4_096);
     let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
+    let identity = tree.slot::<Identity>(identity::NAME, 1_024);
     let bus = modules.event_bus.enable.then(|| tree.slot::<EventBus>("EventBus", 1_024));
 
     let pod_links = edged::MetaLinks {
@@ -101,6 +114,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             model_changed: dmi.link(),
             model_removed: dmi.link(),
         },
+        edge_identity_changed: identity.link(),
     };
     let twin_links = TwinLinks {
         list_devices: meta.link(),
@@ -131,10 +145,27 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         node: node.clone(),
         config: modules.edged.clone(),
         kubernetes_service: None,
+        workload_api: workload_api(&config.identity),
         clock: Arc::new(Timestamp::now),
         update_every: parse_go_duration(&kubelet.node_status_update_frequency)?,
         report_every: parse_go_duration(&kubelet.node_status_report_frequency)?,
     };
+    let identity_settings = IdentitySettings {
+        node: node.clone(),
+        socket: workload_api(&config.identity),
+        x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
+        jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
+    };
+    let identity_links = IdentityLinks {
+        get_object: meta.link(),
+        roots_changed: Link::from_fn(|_| ()),
+        audit: Link::from_fn(|_| ()),
+    };
+    let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
+    tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
+        let metrics = WorkloadMetrics::new(&identity::REASONS);
+        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+    });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
         Edged::new(edged_settings, pod_links, runtime, handle, EdgedMetrics::new())
@@ -161,7 +192,12 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     tree.add(hub, MAIN_THREAD, Policy::default(), move || {
         EdgeHub::new(hub_settings, hub_links, EdgeHubMetrics::new(), Arc::new(log_link))
     });
-    Ok(Box::new(guard))
+    Ok(Box::new((guard, credentials_changed)))
+}
+
+/// Where the Workload API is served, if it is.
+fn workload_api(config: &EdgeIdentityConfig) -> Option<PathBuf> {
+    config.workload_api.then(|| config.workload_api_socket.clone())
 }
 
 /// What DeviceTwin is told when it publishes.

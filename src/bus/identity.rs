@@ -51,6 +51,12 @@ pub struct Revocation {
 #[rtype(result = "()")]
 pub struct EdgeIdentityChanged(pub Option<Arc<Value>>);
 
+/// The trust bundle of the newest verified `EdgeIdentity`. The edge's Identity actor tells EdgeHub,
+/// which trusts these roots from now on.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RootsChanged(pub Arc<BundleDocument>);
+
 /// A node renewed its identity: its key for JWT-SVIDs is to be published until `expires_at` (unix
 /// seconds). CloudHub tells IdentityController.
 #[derive(Debug, Clone, Message)]

@@ -42,6 +42,7 @@ pub struct Issued {
 struct Held {
     issued: Issued,
     grant: Grant,
+    kept_at: SystemTime,
     /// Number of the trust it was last checked against.
     trust: u64,
 }
@@ -53,8 +54,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The SVID that is held, if it is good enough: not past half of its life, made for the same
-    /// grant, and checked against the trust of number `trust`; `still_trusted` does that once.
+    /// The SVID that is held, if it is good enough: not past half of its life, not from a future
+    /// the clock was turned back from, made for the same grant, and checked against the trust of number `trust`; `still_trusted` does that once.
     pub fn held(
         &mut self,
         key: &Key,
@@ -64,7 +65,7 @@ impl Ledger {
         still_trusted: impl FnOnce(&WorkloadSvid) -> bool,
     ) -> Option<Issued> {
         let held = self.held.get_mut(key)?;
-        if held.grant != *grant || now >= held.issued.renew_at {
+        if held.grant != *grant || now >= held.issued.renew_at || now < held.kept_at {
             return None;
         }
         if held.trust != trust {
@@ -76,28 +77,24 @@ impl Ledger {
         Some(held.issued.clone())
     }
 
-    /// Keeps a new SVID. `signer_ends` is when the authority's certificate ends: what ends with it
-    /// cannot be made better by asking again. `jitter` (0.0..=1.0) spreads renewals.
-    pub fn keep(
-        &mut self,
-        key: Key,
-        grant: Grant,
-        trust: u64,
-        svid: WorkloadSvid,
-        signer_ends: SystemTime,
-        now: SystemTime,
-        jitter: f64,
-    ) -> Issued {
-        let renew_at = renew_at(svid.not_after, signer_ends, now, jitter);
-        let issued = Issued { svid: Arc::new(svid), renew_at };
-        self.held.insert(key, Held { issued: issued.clone(), grant, trust });
+    /// Keeps a new SVID.
+    pub fn keep(&mut self, key: Key, grant: Grant, trust: u64, issued: Issued, now: SystemTime) {
+        self.held.insert(key, Held { issued, grant, kept_at: now, trust });
         if self.held.len() > MAX_HELD {
             let first = self.held.iter().min_by_key(|(_, held)| held.issued.svid.not_after);
             if let Some(key) = first.map(|(key, _)| key.clone()) {
                 self.held.remove(&key);
             }
         }
-        issued
+    }
+
+    /// There is another signer: what was cut short by the last one's end is to be renewed.
+    pub fn signer_changed(&mut self, now: SystemTime) {
+        for held in self.held.values_mut() {
+            if held.issued.renew_at == held.issued.svid.not_after {
+                held.issued.renew_at = now;
+            }
+        }
     }
 
     /// Forgets what ended.
@@ -123,8 +120,11 @@ pub fn life(wanted: Duration, signer_ends: SystemTime, now: SystemTime) -> Optio
     (left >= LEAST_LIFE).then(|| wanted.min(left))
 }
 
-/// Half of the life ahead, up to a tenth of it earlier.
-fn renew_at(not_after: SystemTime, signer_ends: SystemTime, now: SystemTime, jitter: f64) -> SystemTime {
+/// When to renew what ends at `not_after`: at half of the life ahead, up to a tenth of it earlier
+/// (`jitter`, 0.0..=1.0, spreads renewals). What ends with its signer is not made better by asking
+/// again: it is kept to its end, or until the signer changes.
+#[must_use]
+pub fn renew_at(not_after: SystemTime, signer_ends: SystemTime, now: SystemTime, jitter: f64) -> SystemTime {
     let share = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
     let life = not_after.duration_since(now).unwrap_or_default();
     // Certificates count whole seconds.

@@ -75,6 +75,7 @@ fn start(store: &Arc<MemoryStore>) -> World {
         twin_link_changed: Link::from_fn(|_: CloudLinkChanged| ()),
         twin: device_links("twin", &told),
         dmi: device_links("dmi", &told),
+        edge_identity_changed: edge_identity(&told),
     };
     let (committer, guard) =
         Committer::start(Arc::clone(store) as Arc<dyn Store>, CommitterSettings::default()).unwrap();
