@@ -20,7 +20,7 @@ fn key(pod_uid: &str, grant: &Grant) -> Key {
 }
 
 fn svid(tag: u8, not_after: SystemTime) -> WorkloadSvid {
-    WorkloadSvid { chain: vec![vec![tag]], key_pkcs8: vec![tag], not_after }
+    WorkloadSvid { chain: vec![vec![tag]], key_pkcs8: vec![tag], not_after, serial_hex: String::new() }
 }
 
 fn issued(tag: u8, not_after: SystemTime, renew_at: SystemTime) -> Issued {
