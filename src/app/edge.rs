@@ -18,7 +18,7 @@ use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySetti
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
-use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
+use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
 use crate::kube::names::{label_value, qualified_name};

@@ -16,7 +16,10 @@ use super::device::{DeviceInfo, PropertyInfo};
 use super::driver::{Connection, Driver, DriverError};
 use super::value::Value;
 use super::{MapperSettings, run};
-use crate::wire::dmi::{self, DeviceManager, ManagerServer, MapperClient, MapperRegisterRequest, MapperRegisterResponse, ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest, SOCKET_MODE};
+use crate::wire::dmi::{
+    self, DeviceManager, ManagerServer, MapperClient, MapperRegisterRequest, MapperRegisterResponse,
+    ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest, SOCKET_MODE,
+};
 use crate::wire::socket::GrpcSocket;
 
 /// A device's registers, how often it was opened, and what it does wrong.

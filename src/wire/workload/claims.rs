@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn claims_keep_their_shapes() {
-        let claims = json!({"sub": "spiffe://a/b", "aud": ["x"], "exp": 7, "deep": {"yes": true}, "none": null});
+        let claims =
+            json!({"sub": "spiffe://a/b", "aud": ["x"], "exp": 7, "deep": {"yes": true}, "none": null});
         let fields = claims_struct(claims.as_object().unwrap()).fields;
         let kind = |name: &str| fields[name].kind.clone().unwrap();
         assert_eq!(kind("sub"), Kind::StringValue("spiffe://a/b".into()));

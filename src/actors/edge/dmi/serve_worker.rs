@@ -16,7 +16,10 @@ use crate::bus::device_twin::{ReportRejected, ReportState, ReportTwins};
 use crate::bus::{Link, LinkError};
 use crate::supervise::spread;
 use crate::telemetry::dmi::DmiMetrics;
-use crate::wire::dmi::{DeviceManager, ManagerServer, MapperRegisterRequest, MapperRegisterResponse, ReportDeviceStatesRequest, ReportDeviceStatusRequest, SOCKET_MODE};
+use crate::wire::dmi::{
+    DeviceManager, ManagerServer, MapperRegisterRequest, MapperRegisterResponse, ReportDeviceStatesRequest,
+    ReportDeviceStatusRequest, SOCKET_MODE,
+};
 use crate::wire::socket::GrpcSocket;
 
 /// Connections at once; more wait to be accepted.

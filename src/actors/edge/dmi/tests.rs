@@ -15,7 +15,11 @@ use super::*;
 use crate::bus::Mail;
 use crate::bus::device_twin::{DeviceObjects, ReportRejected};
 use crate::store::{CommitterGuard, CommitterSettings, MemoryStore, Table};
-use crate::wire::dmi::{self, DeviceMapper, DeviceMessage, DeviceStatus, ManagerClient, MapperInfo, MapperRegisterRequest, MapperServer, ModelMessage, ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest, Twin, TwinProperty, SOCKET_MODE};
+use crate::wire::dmi::{
+    self, DeviceMapper, DeviceMessage, DeviceStatus, ManagerClient, MapperInfo, MapperRegisterRequest,
+    MapperServer, ModelMessage, ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest,
+    SOCKET_MODE, Twin, TwinProperty,
+};
 use crate::wire::socket::GrpcSocket;
 
 const SHORT: Duration = Duration::from_secs(10);
@@ -446,11 +450,17 @@ async fn a_file_that_is_no_socket_is_left_alone_and_a_dead_socket_is_replaced() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dmi.sock");
     std::fs::write(&path, "precious").unwrap();
-    assert_eq!(GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(
+        GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(),
+        std::io::ErrorKind::AlreadyExists
+    );
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let alive = GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap();
-    assert_eq!(GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(
+        GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(),
+        std::io::ErrorKind::AddrInUse
+    );
     drop(alive);
     assert!(!path.exists());
 }

@@ -90,7 +90,8 @@ pub fn environment(
 /// [`EnvError::NoWorkloadApi`] when it asks for what this node does not have.
 pub fn workload_api<'a>(pod: &Pod, host: &'a HostContext) -> Result<Option<&'a Path>, EnvError> {
     let annotations = pod.metadata.annotations.iter().flatten();
-    let asks = annotations.into_iter().any(|(name, value)| name == WORKLOAD_API_ANNOTATION && value == "true");
+    let asks =
+        annotations.into_iter().any(|(name, value)| name == WORKLOAD_API_ANNOTATION && value == "true");
     match host.workload_api.as_deref() {
         Some(socket) => Ok(asks.then_some(socket)),
         None if asks => Err(EnvError::NoWorkloadApi),

@@ -21,7 +21,10 @@ fn every_shape_of_a_containers_cgroup_is_read() {
         ("cgroupfs, burstable", format!("/kubepods/burstable/pod{UID}/{a}")),
         ("cgroupfs, best effort", format!("/kubepods/besteffort/pod{UID}/{a}")),
         ("cgroupfs, cri-o", format!("/kubepods/besteffort/pod{UID}/crio-{a}")),
-        ("systemd, guaranteed", format!("/kubepods.slice/kubepods-pod{UNDER}.slice/cri-containerd-{a}.scope")),
+        (
+            "systemd, guaranteed",
+            format!("/kubepods.slice/kubepods-pod{UNDER}.slice/cri-containerd-{a}.scope"),
+        ),
         (
             "systemd, burstable",
             format!(
@@ -62,7 +65,9 @@ fn what_is_no_container_is_none() {
         format!("/kubepods/pod/{a}"),
         format!("/kubepods/../pod{UID}/{a}"),
         format!("/kubepods.slice/kubepods-pod{UNDER}.slice/{a}"),
-        format!("/kubepods.slice/kubepods-burstable.slice/kubepods-pod{UNDER}.slice/cri-containerd-{a}.scope"),
+        format!(
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-pod{UNDER}.slice/cri-containerd-{a}.scope"
+        ),
         format!("/docker/{a}"),
         // A user may make such folders below their own.
         format!("/user.slice/user-1000.slice/user@1000.service/kubepods/burstable/pod{UID}/{a}"),
@@ -89,7 +94,9 @@ fn a_process_between_two_containers_has_none() {
 #[test]
 fn stat_lines() {
     let line = |comm: &str, state: &str| {
-        format!("71 ({comm}) {state} 1 71 71 0 -1 4194560 1 0 0 0 7 8 0 0 20 0 1 0 123456 0 0 18446744073709551615\n")
+        format!(
+            "71 ({comm}) {state} 1 71 71 0 -1 4194560 1 0 0 0 7 8 0 0 20 0 1 0 123456 0 0 18446744073709551615\n"
+        )
     };
     for (comm, state, is_dead) in [
         ("sh", "S", false),

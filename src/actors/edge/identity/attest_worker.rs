@@ -66,11 +66,7 @@ impl NodeAttestor {
         Self { runtime, get_object, containers: Mutex::default(), hashes: Arc::default() }
     }
 
-    async fn workload(
-        &self,
-        peer: &Arc<Peer>,
-        registrations: &[Registration],
-    ) -> Result<Workload, Refusal> {
+    async fn workload(&self, peer: &Arc<Peer>, registrations: &[Registration]) -> Result<Workload, Refusal> {
         let asked = Arc::clone(peer);
         let place = blocking(move || asked.place()).await?;
         let container = self.container(&place).await?;
@@ -163,10 +159,13 @@ impl NodeAttestor {
             Ok(Err(err)) => return Err(Refusal::Unavailable(format!("MetaManager: {err}"))),
             Err(err) => return Err(Refusal::Unavailable(err.to_string())),
         };
-        let text = |pod: &Value, at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pod: &Value, at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(pod) = pod.filter(|pod| text(pod, "/metadata/uid") == container.pod_uid) else {
             let (namespace, name) = (&container.namespace, &container.pod);
-            return Err(Refusal::Unknown(format!("pod {namespace}/{name} of the container is none of this node's")));
+            return Err(Refusal::Unknown(format!(
+                "pod {namespace}/{name} of the container is none of this node's"
+            )));
         };
         let account = Some(text(&pod, "/spec/serviceAccountName")).filter(|name| !name.is_empty());
         let labels = pod.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();

@@ -55,8 +55,8 @@ pub fn verify(
     if newest.is_some_and(|newest| info.sealed_at < newest) {
         return Err(BadDocument::Older);
     }
-    let spec: EdgeIdentitySpec =
-        serde::Deserialize::deserialize(spec).map_err(|err: serde_json::Error| BadDocument::Spec(err.to_string()))?;
+    let spec: EdgeIdentitySpec = serde::Deserialize::deserialize(spec)
+        .map_err(|err: serde_json::Error| BadDocument::Spec(err.to_string()))?;
     if spec.bundle.trust_domain != roots.trust_domain {
         return Err(BadDocument::Bundle(format!("it is of trust domain {:?}", spec.bundle.trust_domain)));
     }

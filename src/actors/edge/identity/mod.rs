@@ -138,7 +138,10 @@ impl Identity {
             stats: Arc::new(ActorStats::bounded(OWN_MAILBOX)),
             signer: None,
             ledger: Ledger::default(),
-            view: watch::Sender::new(Arc::new(View { closed: Some(NOT_JOINED.to_owned()), ..View::default() })),
+            view: watch::Sender::new(Arc::new(View {
+                closed: Some(NOT_JOINED.to_owned()),
+                ..View::default()
+            })),
             pending: None,
             is_verifying: false,
             verify_again: false,
@@ -222,13 +225,16 @@ impl Identity {
 
     /// Loads the document of the last run, until MetaManager has answered.
     fn load(&mut self, ctx: &mut Context<Self>) {
-        let key = ObjectKey::namespaced(EDGE_IDENTITY_NAMESPACE, EDGE_IDENTITY_KIND, self.settings.node.as_str());
+        let key =
+            ObjectKey::namespaced(EDGE_IDENTITY_NAMESPACE, EDGE_IDENTITY_KIND, self.settings.node.as_str());
         let link = self.links.get_object.clone();
         let loaded = async move {
             loop {
                 match link.ask(GetObject(key.clone()), LOAD_DEADLINE).await {
                     Ok(Ok(document)) => return document,
-                    Ok(Err(err)) => tracing::warn!(error = %err, "registrations and policies were not loaded"),
+                    Ok(Err(err)) => {
+                        tracing::warn!(error = %err, "registrations and policies were not loaded")
+                    }
                     Err(err) => tracing::warn!(error = %err, "registrations and policies were not loaded"),
                 }
                 tokio::time::sleep(spread(LOAD_RETRY, fastrand::f64())).await;
@@ -301,10 +307,14 @@ impl Identity {
         let wrong = registrations.iter().filter_map(|registration| {
             let Registration { namespace, name, path, dns_names, .. } = registration;
             if !is_own_path(path, namespace) {
-                return Some(format!("{namespace}/{name}: path {path:?} is not below /ns/{namespace}/ or /device/{namespace}/"));
+                return Some(format!(
+                    "{namespace}/{name}: path {path:?} is not below /ns/{namespace}/ or /device/{namespace}/"
+                ));
             }
             let foreign = dns_names.iter().find(|dns| !is_below(dns, &suffix))?;
-            Some(format!("{namespace}/{name}: {foreign:?} is left out, this node gives names below {suffix} only"))
+            Some(format!(
+                "{namespace}/{name}: {foreign:?} is left out, this node gives names below {suffix} only"
+            ))
         });
         for why in wrong.take(MAX_COMPLAINTS) {
             tracing::warn!(why, "WorkloadIdentity");
@@ -339,7 +349,8 @@ impl Identity {
         let (ends_at, wanted) = (signer.ends_at(), grant.ttl.unwrap_or(self.settings.x509_ttl));
         let life = ledger::life(wanted, ends_at, now).ok_or_else(ended)?;
         let suffix = signer.dns_suffix();
-        let names: Vec<String> = grant.dns_names.iter().filter(|name| is_below(name, suffix)).cloned().collect();
+        let names: Vec<String> =
+            grant.dns_names.iter().filter(|name| is_below(name, suffix)).cloned().collect();
         let svid = signer.x509(&grant.id, &names, life, now).map_err(not_signed)?;
         let renew_at = ledger::renew_at(svid.not_after, ends_at, now, fastrand::f64());
         let fact = issued_fact(workload, &grant.id, "x509").with("serial", &svid.serial_hex);
@@ -350,7 +361,12 @@ impl Identity {
         Ok(issued)
     }
 
-    fn jwt(&mut self, workload: &Workload, id: &SpiffeId, audiences: &[String]) -> Result<(String, u64), Refusal> {
+    fn jwt(
+        &mut self,
+        workload: &Workload,
+        id: &SpiffeId,
+        audiences: &[String],
+    ) -> Result<(String, u64), Refusal> {
         let now = SystemTime::now();
         let Some(signer) = &self.signer else { return Err(closed(&self.view.borrow())) };
         let life = ledger::life(self.settings.jwt_ttl, signer.ends_at(), now).ok_or_else(ended)?;
@@ -450,7 +466,9 @@ impl Handler<EdgeIdentityChanged> for Identity {
                 self.verify(ctx);
             }
             // Policies that could be taken away without a signature would protect nothing.
-            None => tracing::warn!("registrations and policies are gone from the cloud: the last ones stay in force"),
+            None => tracing::warn!(
+                "registrations and policies are gone from the cloud: the last ones stay in force"
+            ),
         }
     }
 }

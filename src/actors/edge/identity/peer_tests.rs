@@ -90,7 +90,8 @@ async fn a_handle_holds_one_process_only() {
     let path = dir.path().join("s");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     // Connects, stays a moment, ends.
-    let code = "import socket,sys,time; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()";
+    let code =
+        "import socket,sys,time; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()";
     let python = Command::new("python3").args(["-c", code]).arg(&path).stdin(Stdio::piped()).spawn();
     let mut child = python.expect("python3 (deploy/tools.sh test installs it)");
     let (stream, _) = listener.accept().await.unwrap();

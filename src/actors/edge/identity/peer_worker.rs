@@ -104,7 +104,14 @@ impl Peer {
     /// Somebody whose process is not known.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { pid: None, uid: None, handle: Handle::Gone, started: None, origin: 0, is_told: AtomicBool::new(false) }
+        Self {
+            pid: None,
+            uid: None,
+            handle: Handle::Gone,
+            started: None,
+            origin: 0,
+            is_told: AtomicBool::new(false),
+        }
     }
 
     /// True once: refusals of one connection are one record.

@@ -139,10 +139,7 @@ pub struct Guest {
 
 /// Connections with what the kernel says of their clients; those of an origin that has too many
 /// are closed.
-fn known(
-    socket: GrpcSocket,
-    origins: Origins,
-) -> impl Stream<Item = io::Result<Accepted<Guest>>> + Send {
+fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<Accepted<Guest>>> + Send {
     socket.connections().filter_map(move |accepted| {
         let origins = origins.clone();
         async move {
@@ -204,9 +201,10 @@ impl Service {
         if !refusal.is_transient() && peer.tell_once() {
             let (pid, uid) = (shown(peer.pid), shown(peer.uid));
             tracing::warn!(call, pid, uid, error = %refusal, "a caller of the Workload API was refused");
-            let fact = AuditFact::new(AuditAction::Refuse, format!("process {pid}"), false, refusal.to_string())
-                .with("call", call)
-                .with("uid", uid);
+            let fact =
+                AuditFact::new(AuditAction::Refuse, format!("process {pid}"), false, refusal.to_string())
+                    .with("call", call)
+                    .with("uid", uid);
             if let Err(err) = self.door.audit.tell(fact) {
                 tracing::warn!(error = %err, "a refusal is not on record");
             }
@@ -300,7 +298,10 @@ impl Api {
 }
 
 impl WorkloadApi for Api {
-    async fn fetch_x509_svid(&self, request: Request<Everything>) -> Result<Answers<X509SvidResponse>, Status> {
+    async fn fetch_x509_svid(
+        &self,
+        request: Request<Everything>,
+    ) -> Result<Answers<X509SvidResponse>, Status> {
         self.open(&request).await
     }
 

@@ -111,7 +111,17 @@ pub async fn open<T: Content>(
     }
     let (told, renew_at) = T::make(&service, &peer, view).await?;
     let counted = Counted::new(&service.door().metrics.streams);
-    let flow = Flow { service, peer, views, first: Some(told.clone()), told, renew_at, retry: false, _place: place, _counted: counted };
+    let flow = Flow {
+        service,
+        peer,
+        views,
+        first: Some(told.clone()),
+        told,
+        renew_at,
+        retry: false,
+        _place: place,
+        _counted: counted,
+    };
     Ok(unfold(Some(flow), |flow| async { flow?.next().await }).boxed())
 }
 

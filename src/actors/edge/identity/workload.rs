@@ -65,10 +65,8 @@ pub struct Grant {
 #[must_use]
 pub fn grants(workload: &Workload, trust_domain: &str, registrations: &[Registration]) -> Vec<Grant> {
     let mut grants = Vec::new();
-    let account = format!(
-        "spiffe://{trust_domain}/ns/{}/sa/{}",
-        workload.namespace, workload.service_account
-    );
+    let account =
+        format!("spiffe://{trust_domain}/ns/{}/sa/{}", workload.namespace, workload.service_account);
     let plain = |id| Grant { id, hint: String::new(), dns_names: Vec::new(), ttl: None };
     grants.extend(SpiffeId::parse(&account).map(plain));
     for registration in registrations {
@@ -83,7 +81,8 @@ pub fn grants(workload: &Workload, trust_domain: &str, registrations: &[Registra
         }
         if grants.len() >= MAX_GRANTS {
             tracing::warn!(
-                namespace = workload.namespace, pod = workload.pod,
+                namespace = workload.namespace,
+                pod = workload.pod,
                 "more than {MAX_GRANTS} identities: the rest is left out"
             );
             break;
@@ -120,9 +119,7 @@ fn selects(selectors: &Selectors, workload: &Workload) -> bool {
         return false;
     }
     let Selectors { service_account, pod_labels, container, image_digest, uid, path, sha256 } = selectors;
-    let is = |want: &Option<String>, has: Option<&str>| {
-        want.as_deref().is_none_or(|want| has == Some(want))
-    };
+    let is = |want: &Option<String>, has: Option<&str>| want.as_deref().is_none_or(|want| has == Some(want));
     is(service_account, Some(&workload.service_account))
         && pod_labels.iter().all(|(name, value)| workload.labels.get(name) == Some(value))
         && is(container, Some(&workload.container))

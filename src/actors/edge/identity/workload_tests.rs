@@ -19,7 +19,13 @@ fn workload() -> Workload {
 }
 
 fn registration(path: &str, selectors: Selectors) -> Registration {
-    Registration { namespace: "shop".into(), name: "r".into(), path: path.into(), selectors, ..Default::default() }
+    Registration {
+        namespace: "shop".into(),
+        name: "r".into(),
+        path: path.into(),
+        selectors,
+        ..Default::default()
+    }
 }
 
 fn by_container() -> Selectors {

@@ -31,8 +31,8 @@ use self::objects::{Change, Index, Notice, store_key};
 use self::reports::{PodId, Reports};
 use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
-use crate::bus::identity::EdgeIdentityChanged;
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::identity::EdgeIdentityChanged;
 use crate::bus::meta::{
     ApplyDownstream, ConfirmPodDeleted, GetObject, GetToken, ListPods, MetaError, NotStored, PatchNodeStatus,
     RegisterNode, RenewLease, ReportEvent, ReportPodStatus,

@@ -22,8 +22,16 @@ const LISTED_PER_FRAME: usize = 2000;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     PodChanged(Arc<Value>),
-    PodRemoved { namespace: String, name: String, uid: String },
-    ConfigChanged { kind: String, namespace: String, name: String },
+    PodRemoved {
+        namespace: String,
+        name: String,
+        uid: String,
+    },
+    ConfigChanged {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
     NodeChanged(Arc<Value>),
     /// This node's registrations and policies; `None` when they are gone.
     EdgeIdentity(Option<Arc<Value>>),

@@ -93,7 +93,11 @@ fn the_nodes_registrations_and_policies() {
         ("delete", "6", 0, vec![]),
     ] {
         let change = index.apply(&message(operation, key, document(version))).unwrap();
-        assert_eq!((change.batch.ops().len(), names(&change)), (writes, want.iter().map(|it| (*it).to_owned()).collect()), "{operation} {version}");
+        assert_eq!(
+            (change.batch.ops().len(), names(&change)),
+            (writes, want.iter().map(|it| (*it).to_owned()).collect()),
+            "{operation} {version}"
+        );
     }
     index.apply(&message("insert", key, document("7"))).unwrap();
     assert_eq!(index.listing()[0]["objects"], json!([[key, "i", "7"]]));
