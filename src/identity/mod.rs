@@ -31,7 +31,8 @@ mod serving;
 mod signer;
 mod spiffe;
 mod svid;
-mod test_authority;
+#[cfg(test)]
+pub(crate) mod test_authority;
 #[cfg(test)]
 mod test_chain;
 mod tls;

@@ -20,3 +20,4 @@ pub mod meta_manager;
 pub mod node_monitor;
 pub mod readiness;
 pub mod scheduler;
+pub mod workload;

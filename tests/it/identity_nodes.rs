@@ -59,7 +59,12 @@ fn a_join_token_works_once_for_its_node_and_for_its_time() {
         });
         let winner = answers.iter().position(Result::is_ok).expect("one machine joins");
         let loser = 1 - winner;
-        refused(answers.into_iter().nth(loser).unwrap(), 401, "the token was used by node", "the slower machine");
+        refused(
+            answers.into_iter().nth(loser).unwrap(),
+            401,
+            "the token was used by node",
+            "the slower machine",
+        );
         let record = audited(&cloud, &[&names[loser], "token_used"]);
         assert_eq!((&record["allowed"], &record["action"]), (&false.into(), &"refuse".into()), "{record}");
         audited(&cloud, &[&names[winner], "\"join\""]);
@@ -95,7 +100,8 @@ fn a_join_token_works_once_for_its_node_and_for_its_time() {
     let evidence = token(&cloud, &["--node", "edge-1"]);
     let (good, _) = NodeRequest::new(&node("edge-1")).unwrap();
     let (other, _) = NodeRequest::new(&node("edge-2")).unwrap();
-    let extra = csr(|params| params.subject_alt_names = vec![SanType::DnsName("evil.example".try_into().unwrap())]);
+    let extra =
+        csr(|params| params.subject_alt_names = vec![SanType::DnsName("evil.example".try_into().unwrap())]);
     for (case, csr, word) in
         [("an extra name", extra, "evil.example"), ("another node's name", other.csr, "system:node:edge-2")]
     {
@@ -122,7 +128,10 @@ fn a_join_token_works_once_for_its_node_and_for_its_time() {
     let verified = keadm(&cloud, &["audit", "verify"]);
     assert!(verified.is_ok(), "{verified:?}");
     let (_, metrics) = http("GET", &cloud.monitor, "/metrics", &[]).unwrap();
-    for line in ["kubeedge_identity_refused_total{reason=\"token_used\"}", "kubeedge_identity_issued_total{kind=\"node_ca\"}"] {
+    for line in [
+        "kubeedge_identity_refused_total{reason=\"token_used\"}",
+        "kubeedge_identity_issued_total{kind=\"node_ca\"}",
+    ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
     assert!(!cloud.process.log().contains(&jwt(&cloud, &[])[..20]), "no token is logged");
@@ -155,7 +164,9 @@ fn a_revoked_node_is_out_at_once_and_stays_out() {
         took.push(format!("{} ms ({} of them keadm)", begun.elapsed().as_millis(), asked.as_millis()));
         keadm(&cloud, &["node", "allow", "victim"]).unwrap();
         until("the node may join again", PATIENCE, || {
-            join(&cloud, "victim", token(&cloud, &[])).map(drop).map_err(|(code, why)| format!("{round}: {code} {why}"))
+            join(&cloud, "victim", token(&cloud, &[]))
+                .map(drop)
+                .map_err(|(code, why)| format!("{round}: {code} {why}"))
         });
     }
     println!("from `keadm node revoke` to the end of the session: {}", took.join(", "));
@@ -176,7 +187,8 @@ fn a_revoked_node_is_out_at_once_and_stays_out() {
         let (request, _) = NodeRequest::new(&node("edge-1")).unwrap();
         refused(attest(&cloud, "edge-1", nothing(), &request, Some(&old.svid)), 403, "was revoked", &case);
         let (csr, _) = new_node_csr(&node("edge-1")).unwrap();
-        let (code, _) = call(&cloud, "GET /edge.crt", Some(&old.svid), &[("NodeName", "edge-1")], &csr).unwrap();
+        let (code, _) =
+            call(&cloud, "GET /edge.crt", Some(&old.svid), &[("NodeName", "edge-1")], &csr).unwrap();
         assert_eq!(code, 403, "{case}");
         drop(Session::open(&cloud, "edge-2", &bystander.svid).unwrap());
     }
@@ -193,7 +205,12 @@ fn a_revoked_node_is_out_at_once_and_stays_out() {
     refused(Session::open(&cloud, "edge-1", &old.svid), 403, "from before", "the old certificate");
     refused(reenter(&cloud, "edge-1", &old.svid), 403, "from before", "the old key");
     Session::open(&cloud, "edge-1", &back.svid).unwrap();
-    refused(Session::open(&cloud, "edge-3", &back.svid), 403, "the certificate is for node", "another node_id");
+    refused(
+        Session::open(&cloud, "edge-3", &back.svid),
+        403,
+        "the certificate is for node",
+        "another node_id",
+    );
 }
 
 #[test]
@@ -247,7 +264,9 @@ fn a_factory_certificate_joins_its_node_and_no_other() {
         let leaf = named(certified).signed_by(&key, maker).unwrap();
         let csr = STANDARD.decode(csr).unwrap();
         let chain = vec![leaf.der().to_vec()];
-        Evidence::X509pop { proof: prove(X509POP_CONTEXT, &node(asked), &csr, chain, &key.serialize_pem()).unwrap() }
+        Evidence::X509pop {
+            proof: prove(X509POP_CONTEXT, &node(asked), &csr, chain, &key.serialize_pem()).unwrap(),
+        }
     };
     let (request, keys) = NodeRequest::new(&node("edge-1")).unwrap();
     let good = evidence("edge-1", "edge-1", &request.csr, &ours);
@@ -259,7 +278,13 @@ fn a_factory_certificate_joins_its_node_and_no_other() {
     let (other, _) = NodeRequest::new(&node("edge-1")).unwrap();
     for (case, evidence, request, code, word) in [
         ("another factory", evidence("edge-1", "edge-1", &request.csr, &theirs), &request, 401, "factory"),
-        ("another node", evidence("edge-2", "edge-1", &request.csr, &ours), &request, 403, "edge-2 cannot ask"),
+        (
+            "another node",
+            evidence("edge-2", "edge-1", &request.csr, &ours),
+            &request,
+            403,
+            "edge-2 cannot ask",
+        ),
         ("sent again with another key", good, &other, 401, "signature"),
     ] {
         refused(attest(&cloud, "edge-1", evidence, request, None), code, word, case);
@@ -304,18 +329,26 @@ fn go_edges_join_with_a_certificate_and_nothing_else() {
     };
     let csr = |name: &str| new_node_csr(&node(name)).unwrap();
     let (code, root) = call(&cloud, "GET /ca.crt", None, &[], b"").unwrap();
-    assert_eq!((code, cert_pem_from_der(&root)), (200, fs::read_to_string(dir.path().join("ca/rootCA.crt")).unwrap()));
+    assert_eq!(
+        (code, cert_pem_from_der(&root)),
+        (200, fs::read_to_string(dir.path().join("ca/rootCA.crt")).unwrap())
+    );
 
     let once = jwt(&cloud, &[]);
     let (request, key_pem) = csr("go-1");
     let (code, der) = ask(&cloud, "go-1", &once, &request);
     assert_eq!(code, 200, "{}", String::from_utf8_lossy(&der));
-    assert_eq!(PeerIdentity::from_der(&der).unwrap().node(), Some(node("go-1")), "the body is one certificate");
+    assert_eq!(
+        PeerIdentity::from_der(&der).unwrap().node(),
+        Some(node("go-1")),
+        "the body is one certificate"
+    );
     let pair = KeyPair { cert_pem: cert_pem_from_der(&der), key_pem };
     Session::open(&cloud, "go-1", &pair).expect("its leaf alone is enough");
     let (code, why) = ask(&cloud, "go-2", &once, &csr("go-2").0);
     assert_eq!(code, 401, "{}", String::from_utf8_lossy(&why));
-    let (code, der) = call(&cloud, "GET /edge.crt", Some(&pair), &[("NodeName", "go-1")], &csr("go-1").0).unwrap();
+    let (code, der) =
+        call(&cloud, "GET /edge.crt", Some(&pair), &[("NodeName", "go-1")], &csr("go-1").0).unwrap();
     assert_eq!(code, 200, "rotation by certificate: {}", String::from_utf8_lossy(&der));
 
     let complaint = keadm(&cloud, &["gettoken", "--reusable"]).unwrap_err();
@@ -326,7 +359,10 @@ fn go_edges_join_with_a_certificate_and_nothing_else() {
     let many = jwt(&cloud, &["--reusable"]);
     let (code, why) = ask(&cloud, "go-3", &many, &csr("go-3").0);
     let why = String::from_utf8(why).unwrap();
-    assert!(code == 401 && why.contains("identity.reusableTokens is off"), "not before it is allowed: {code} {why}");
+    assert!(
+        code == 401 && why.contains("identity.reusableTokens is off"),
+        "not before it is allowed: {code} {why}"
+    );
     cloud.process.kill9();
     cloud.restart(&[]);
     for name in ["go-3", "go-4", "go-3"] {

@@ -197,7 +197,11 @@ fn a_copied_disk_cuts_off_both_machines_until_the_node_is_allowed_again() {
     world.edge.restart(&[]);
     until("it is connected again", PATIENCE, || {
         let (_, text) = http("GET", &world.cloud.monitor, "/metrics", &[])?;
-        if text.contains("kubeedge_cloudhub_connected_nodes 1") { Ok(()) } else { Err(world.edge.process.tail()) }
+        if text.contains("kubeedge_cloudhub_connected_nodes 1") {
+            Ok(())
+        } else {
+            Err(world.edge.process.tail())
+        }
     });
     world.kubectl().wait_node("edge-1", "True");
 }

@@ -36,7 +36,10 @@ fn svids_say_who_and_when_and_differ() {
     let mut serials = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let svid = issuer.x509(&id("/device/default/sensor"), &[], HOUR, now).expect("svid");
-        serials.insert(parse(&svid.chain[0]).expect("cert").raw_serial().to_vec());
+        let cert = parse(&svid.chain[0]).expect("cert");
+        let shown: String = cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(svid.serial_hex, shown);
+        serials.insert(cert.raw_serial().to_vec());
     }
     assert_eq!(serials.len(), 50);
 

@@ -28,7 +28,8 @@ pub fn node(name: &str) -> NodeName {
 /// keadm on the cloud's machine: its output, or its complaint.
 pub fn keadm(cloud: &Cloud, args: &[&str]) -> Result<String, String> {
     let config = cloud.dir.join("cloudcore.yaml");
-    let out = Command::new(env!("CARGO_BIN_EXE_keadm")).args(args).arg("--config").arg(config).output().unwrap();
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_keadm")).args(args).arg("--config").arg(config).output().unwrap();
     let (said, complaint) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     if out.status.success() { Ok(said) } else { Err(complaint) }
 }

@@ -101,6 +101,7 @@ fn bench(meta: Arc<Mutex<Meta>>, runtime: FakeRuntime, dir: Arc<tempfile::TempDi
         node: NodeName::parse("edge-1").expect("name"),
         config,
         kubernetes_service: None,
+        workload_api: None,
         clock,
         update_every: Duration::from_secs(10),
         report_every: Duration::from_secs(300),

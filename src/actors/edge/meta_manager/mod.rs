@@ -34,6 +34,7 @@ pub use self::sealed_store::{SealedStore, SecretSettings, SecretsError};
 use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::identity::EdgeIdentityChanged;
 use crate::bus::meta::{
     ApplyDownstream, ConfirmPodDeleted, GetObject, GetToken, ListPods, MetaError, NotStored, PatchNodeStatus,
     RegisterNode, RenewLease, ReportEvent, ReportPodStatus,
@@ -75,6 +76,7 @@ pub struct MetaLinks {
     pub twin_link_changed: Link<CloudLinkChanged>,
     pub twin: DeviceLinks,
     pub dmi: DeviceLinks,
+    pub edge_identity_changed: Link<EdgeIdentityChanged>,
 }
 
 /// Its metrics and the outbox's.
@@ -308,6 +310,9 @@ impl MetaManager {
                     self.links.config_changed.tell(ConfigChanged { kind, namespace, name })
                 }
                 Notice::NodeChanged(node) => self.links.node_changed.tell(NodeChanged(node)),
+                Notice::EdgeIdentity(document) => {
+                    self.links.edge_identity_changed.tell(EdgeIdentityChanged(document))
+                }
                 // Those have queues of their own: see `keep_notices`.
                 Notice::Device(_) => Ok(()),
             };
