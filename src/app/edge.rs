@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
@@ -14,6 +15,7 @@ use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, 
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
+use crate::bus::identity::AuditFact;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::kube::names::{label_value, qualified_name};
@@ -127,17 +129,21 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
+    let (_, credentials) = watch::channel(None);
+    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),
+        identity: config.identity.clone(),
         kubernetes_service: None,
         clock: Arc::new(Timestamp::now),
         update_every: parse_go_duration(&kubelet.node_status_update_frequency)?,
         report_every: parse_go_duration(&kubelet.node_status_report_frequency)?,
     };
+    let trust = edged::Trust { credentials, policies, audit: Link::from_fn(|_: AuditFact| ()) };
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
-        Edged::new(edged_settings, pod_links, runtime, handle, EdgedMetrics::new())
+        Edged::new(edged_settings, pod_links, runtime, handle, trust, EdgedMetrics::new())
     });
     let twin_settings = TwinSettings { node: node.clone(), config: modules.device_twin.clone() };
     let (twin_store, twin_committer) = (Arc::clone(&store), committer.clone());
