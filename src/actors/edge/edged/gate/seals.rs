@@ -165,3 +165,82 @@ pub fn ending(running: &Pod, refused: &Pod) -> Option<Pod> {
     pod.metadata.deletion_grace_period_seconds = refused.metadata.deletion_grace_period_seconds;
     Some(pod)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::KeyPair;
+
+    fn node() -> NodeName {
+        NodeName::parse("edge-1").expect("name")
+    }
+
+    fn credentials(roots_pem: &str) -> NodeCredentials {
+        let pair = || KeyPair { cert_pem: String::new(), key_pem: String::new() };
+        NodeCredentials {
+            node: node(),
+            trust_domain: "kubeedge.local".into(),
+            svid: pair(),
+            node_ca: Some(pair()),
+            jwt_key_pem: None,
+            roots_pem: roots_pem.to_owned(),
+        }
+    }
+
+    fn pod(annotations: &Value) -> (Pod, Value) {
+        let value =
+            json!({"metadata": {"name": "a", "namespace": "b", "uid": "c", "annotations": annotations}});
+        (serde_json::from_value(value.clone()).expect("pod"), value)
+    }
+
+    #[test]
+    fn the_seal_comes_off() {
+        for (annotations, left) in [
+            (json!({SEAL_ANNOTATION: "x", "own": "1"}), Some(1)),
+            (json!({SEAL_ANNOTATION: "x"}), None),
+            (json!({"own": "1"}), Some(1)),
+        ] {
+            let (pod, value) = pod(&annotations);
+            let given = Delivered::new(pod, &value, Source::Cloud);
+            assert_eq!(given.pod.metadata.annotations.as_ref().map(std::collections::BTreeMap::len), left);
+            assert_eq!(given.claim.seal.is_some(), annotations.get(SEAL_ANNOTATION).is_some());
+        }
+    }
+
+    #[test]
+    fn verdicts_are_kept_for_their_basis() {
+        let (pod, value) = pod(&json!({}));
+        let claim = Arc::clone(&Delivered::new(pod, &value, Source::Cloud).claim);
+        let off = Arc::new(Basis::new(node(), PodSeals::Off, None));
+        assert_eq!(claim.judge(&off), (Verdict::Fine, true));
+        assert_eq!(claim.judge(&off), (Verdict::Fine, false));
+        let unknown = Arc::new(Basis::new(node(), PodSeals::Required, None));
+        assert!(matches!(claim.judge(&unknown), (Verdict::Wait(_), true)));
+        assert_eq!(claim.judge(&off), (Verdict::Fine, true), "another basis");
+    }
+
+    #[test]
+    fn roots_that_are_none_let_nothing_pass() {
+        let (pod, value) = pod(&json!({SEAL_ANNOTATION: "x.y.z"}));
+        let given = Delivered::new(pod, &value, Source::Cloud);
+        let basis = Arc::new(Basis::new(node(), PodSeals::Auto, Some(&credentials("no PEM"))));
+        let (verdict, _) = given.claim.judge(&basis);
+        assert!(matches!(&verdict, Verdict::Refused(_)), "{verdict:?}");
+        let file = Claim::new(&value, Source::File);
+        assert_eq!(file.judge(&basis).0, Verdict::Fine, "files are listed, not sealed");
+    }
+
+    #[test]
+    fn only_a_deletion_is_taken_over() {
+        let (old, _) = pod(&json!({}));
+        let mut new = old.clone();
+        new.metadata.labels = Some([("evil".to_owned(), "1".to_owned())].into());
+        assert_eq!(ending(&old, &new), None);
+        let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+        new.metadata.deletion_timestamp = Some(at.clone());
+        let ended = ending(&old, &new).expect("ends");
+        assert_eq!((ended.metadata.deletion_timestamp, ended.metadata.labels), (Some(at), None));
+    }
+}
