@@ -162,9 +162,12 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
+    let (_, credentials) = watch::channel(None);
+    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),
+        identity: config.identity.clone(),
         kubernetes_service: None,
         workload_api: workload_api(&config.identity),
         clock: Arc::new(Timestamp::now),
@@ -177,6 +180,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
+        let trust = edged::Trust {
+        credentials: credentials.clone(),
+        policies: policies.subscribe(),
+        audit: record.clone(),
+    };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
         let metrics = WorkloadMetrics::new(&identity::REASONS);
@@ -184,7 +192,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
-        Edged::new(edged_settings, pod_links, runtime, handle, EdgedMetrics::new())
+        Edged::new(edged_settings, pod_links, runtime, handle, trust, EdgedMetrics::new())
     });
     let twin_settings = TwinSettings { node: node.clone(), config: modules.device_twin.clone() };
     let (twin_store, twin_committer) = (Arc::clone(&store), committer.clone());

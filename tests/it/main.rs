@@ -26,6 +26,7 @@ mod identity_at_rest;
 mod identity_kinds;
 mod identity_nodes;
 mod identity_rotation;
+mod identity_gate;
 mod keadm;
 mod kubectl;
 mod main_job;
