@@ -5,8 +5,11 @@
 
 mod ca;
 mod csr;
+mod door;
 mod files;
 mod join_token;
+#[cfg(test)]
+pub mod joined;
 mod jwt;
 mod key;
 mod node;
@@ -21,6 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use ca::Ca;
 pub use csr::new_node_csr;
+pub use door::{Admitted, EdgeDoor, Refused};
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use join_token::{JoinClaims, JoinTokens, split_join_token};
 pub use key::{cert_der_from_pem, cert_pem_from_der, sha256_hex};

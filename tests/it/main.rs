@@ -22,6 +22,8 @@ mod devices;
 mod dmi;
 mod harness;
 mod hostile;
+mod identity_doors;
+mod identity_mqtt;
 mod keadm;
 mod kubectl;
 mod main_job;
