@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::ServerConfig;
 use serde_json::json;
 
-use crate::identity::{self, Ca, ClientAuth, IdentityError};
+use crate::identity::{self, Ca, ClientAuth, CloudServerTls, IdentityError};
 
-/// Life of the certificates made at each start.
+/// Life of the certificates made at each start, at most that of the issuing CA.
 const CERTIFICATE_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// TLS for the API server: a fresh certificate of `ca` for this host and `names`; client
-/// certificates of `ca` are optional, tokens are the other way in.
+/// TLS for the API server: certificates of `ca` for this host and `names`; client certificates of
+/// `ca` are optional, tokens are the other way in.
 ///
 /// # Errors
 /// [`IdentityError`] when the certificate cannot be made.
-pub fn server_tls(ca: &Ca, listen: SocketAddr, names: &[String]) -> Result<Arc<ServerConfig>, IdentityError> {
-    let pair = ca.issue_server("kube-apiserver", &server_names(listen, names), CERTIFICATE_TTL)?;
-    identity::server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional)
+pub fn server_tls(
+    ca: &Arc<Ca>,
+    listen: SocketAddr,
+    names: &[String],
+) -> Result<CloudServerTls, IdentityError> {
+    let names = server_names(listen, names);
+    CloudServerTls::issued(Arc::clone(ca), "kube-apiserver", &names, CERTIFICATE_TTL, ClientAuth::Optional)
 }
 
 fn server_names(listen: SocketAddr, names: &[String]) -> Vec<String> {
@@ -71,7 +74,7 @@ pub fn write_admin(ca: &Ca, path: &Path, url: &str) -> Result<(), IdentityError>
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "kubeedge", "cluster": {
-            "server": url, "certificate-authority-data": STANDARD.encode(ca.cert_pem()),
+            "server": url, "certificate-authority-data": STANDARD.encode(ca.bundle().roots_pem()),
         }}],
         "users": [{"name": "kubernetes-admin", "user": {
             "client-certificate-data": STANDARD.encode(&pair.cert_pem),

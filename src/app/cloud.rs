@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
@@ -15,7 +15,9 @@ use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
 use crate::config::{CloudCoreConfig, Loaded, host};
-use crate::identity::{self, Ca, ClientAuth, JoinTokens, KeyPair, ServiceAccountKeys};
+use crate::identity::{
+    self, Ca, CaSettings, ClientAuth, CloudServerTls, JoinTokens, KeyPair, ServiceAccountKeys,
+};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
 use crate::telemetry::identity::IdentityMetrics;
@@ -24,6 +26,8 @@ use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
+/// Life of CloudHub's certificate, at most that of the issuing CA.
+const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(364 * 24 * 3600);
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
 /// Thread of DeviceController: a flood of reports delays no pod.
@@ -40,7 +44,8 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
 
 async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
     let hub_config = &config.modules.cloud_hub;
-    let ca = Arc::new(Ca::load_or_create(&hub_config.tls_ca_file, &hub_config.tls_ca_key_file)?);
+    let settings = CaSettings { may_create: true, ..CaSettings::from(config) };
+    let ca = Arc::new(Ca::open(settings, SystemTime::now())?);
     let names = server_names(config);
 
     let mut keep: KeepAlive = Box::new(());
@@ -48,7 +53,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         let core = embedded_api(stage, config, &ca, &names)?;
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
-        (core.client(), ca.cert_pem())
+        (core.client(), ca.bundle().roots_pem())
     } else {
         real_cluster(config).await?
     };
@@ -87,18 +92,16 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
         devices = Some((slot, parts));
     }
-    let pair = hub_pair(config, &ca, &names)?;
-    if let Some(der) = identity::cert_der_from_pem(&pair.cert_pem) {
-        IdentityMetrics::cloud().set_end(identity::validity(&der)?.not_after);
-    }
+    let websocket_tls = hub_tls(config, &ca, &names, ClientAuth::Required)?;
+    let https_tls = hub_tls(config, &ca, &names, ClientAuth::Optional)?;
+    IdentityMetrics::cloud().set_end(websocket_tls.not_after());
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
         listeners: Listeners::bind(hub_config)?,
-        websocket_tls: identity::server_tls(&pair, &ca.cert_pem(), ClientAuth::Required)?,
-        https_tls: identity::server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional)?,
+        websocket_tls: websocket_tls.config(),
+        https_tls: https_tls.config(),
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
-        trust_domain: config.identity.trust_domain.clone(),
         node_cert_ttl: config.node_certificate_ttl(),
         cluster_ca_pem: cluster_ca.into(),
         client: client.clone(),
@@ -153,7 +156,7 @@ fn embedded_api(
     let core = ApiCore::start(ApiSettings {
         store,
         keys,
-        ca_pem: ca.cert_pem(),
+        ca_pem: ca.bundle().roots_pem(),
         clock: Arc::new(jiff::Timestamp::now),
     })?;
     core.show_in(&stage.readiness);
@@ -163,7 +166,7 @@ fn embedded_api(
     let parts = ApiServerParts {
         core: Arc::clone(&core),
         ca: Arc::clone(ca),
-        tls: kubeconfig::server_tls(ca, listener.local_addr()?, names)?,
+        tls: Arc::new(kubeconfig::server_tls(ca, listener.local_addr()?, names)?),
         listener: Arc::new(listener),
         kubeconfig: api.kubeconfig.clone(),
         deadlines: Deadlines::default(),
@@ -217,18 +220,20 @@ fn server_names(config: &CloudCoreConfig) -> Vec<String> {
     names
 }
 
-/// CloudHub's certificate: the configured files if they exist, else a fresh one of our CA.
-fn hub_pair(config: &CloudCoreConfig, ca: &Ca, names: &[String]) -> Result<KeyPair, Fatal> {
+/// TLS of a CloudHub listener: the configured files if they exist, else certificates of our CA.
+fn hub_tls(
+    config: &CloudCoreConfig,
+    ca: &Arc<Ca>,
+    names: &[String],
+    auth: ClientAuth,
+) -> Result<CloudServerTls, Fatal> {
     let hub = &config.modules.cloud_hub;
-    if hub.tls_cert_file.exists() || hub.tls_private_key_file.exists() {
-        let read = |path: &std::path::Path| {
-            std::fs::read_to_string(path).map_err(|err| format!("cannot read {}: {err}", path.display()))
-        };
-        return Ok(KeyPair {
-            cert_pem: read(&hub.tls_cert_file)?,
-            key_pem: read(&hub.tls_private_key_file)?,
-        });
+    if !hub.tls_cert_file.exists() && !hub.tls_private_key_file.exists() {
+        return Ok(CloudServerTls::issued(Arc::clone(ca), "KubeEdge", names, HUB_CERTIFICATE_TTL, auth)?);
     }
-    let pair = ca.issue_server("KubeEdge", names, Duration::from_secs(364 * 24 * 3600))?;
-    Ok(pair)
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).map_err(|err| format!("cannot read {}: {err}", path.display()))
+    };
+    let pair = KeyPair { cert_pem: read(&hub.tls_cert_file)?, key_pem: read(&hub.tls_private_key_file)? };
+    Ok(CloudServerTls::given(Arc::clone(ca), &pair, auth)?)
 }

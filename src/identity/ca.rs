@@ -1,112 +1,204 @@
-//! The certificate authority of cloudcore, and what it signs.
+//! The authorities of cloudcore: the root that nodes know, the issuing CA that works.
+//!
+//! The root's key is needed only when an issuing CA is made; it may be taken off the machine.
+//! Everything signed here comes as a chain, leaf first, without the root.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, SanType, SerialNumber,
-};
-use ring::rand::SecureRandom;
-use rustls_pki_types::{CertificateDer, DnsName};
+use parking_lot::RwLock;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 
-use super::key::{EcKey, cert_pem_from_der};
-use super::peer::{NODE_GROUP, NODE_PREFIX, Validity, parse, validity};
-use super::{
-    IdentityError, KEY_MODE, KeyPair, MAX_TTL, PUBLIC_MODE, SpiffeId, csr, files, key, sha256_hex, unix_secs,
-};
+use super::authorities::{State, build, is_due};
+use super::ca_files::Places;
+use super::key::{EcKey, chain_pem};
+use super::peer::{NODE_GROUP, NODE_PREFIX, Validity};
+use super::signer::{KeyStore, key_store};
+use super::{IdentityError, KeyPair, TrustBundle, cert_pem_from_der, csr, issuing, sha256_hex};
+use crate::config::{CloudCoreConfig, KeysConfig};
 use crate::model::NodeName;
 
-/// Days the CA is good for, as Go KubeEdge has it (protocol section 5.1).
-const CA_DAYS: u64 = 100 * 364;
-/// Certificates begin this much in the past: clocks at the edge run behind.
-const BACKDATE: Duration = Duration::from_secs(60);
+/// Where the authorities are and how they work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaSettings {
+    /// The root's certificate, PEM. Files about its rotation stand beside it.
+    pub ca_file: PathBuf,
+    /// The root's key; may be absent. The issuing CA's files stand beside it.
+    pub ca_key_file: PathBuf,
+    /// SPIFFE trust domain.
+    pub trust_domain: String,
+    /// Life of the issuing CA.
+    pub issuing_ttl: Duration,
+    pub keys: KeysConfig,
+    /// Make a root when there is none. Never where nodes are enrolled: they know the old one.
+    pub may_create: bool,
+}
 
-/// The certificate authority of cloudcore: ECDSA P-256 (protocol section 5.1).
+impl CaSettings {
+    /// Of a new cloud, with everything else as `identity` defaults to.
+    #[must_use]
+    pub fn new(ca_file: &Path, ca_key_file: &Path) -> Self {
+        let defaults = crate::config::CloudIdentityConfig::default();
+        Self {
+            ca_file: ca_file.into(),
+            ca_key_file: ca_key_file.into(),
+            trust_domain: defaults.trust_domain,
+            issuing_ttl: Duration::from_secs(defaults.issuing_ca_ttl_secs),
+            keys: defaults.keys,
+            may_create: true,
+        }
+    }
+}
+
+impl From<&CloudCoreConfig> for CaSettings {
+    /// As cloudcore.yaml says. Creating is off.
+    fn from(config: &CloudCoreConfig) -> Self {
+        let hub = &config.modules.cloud_hub;
+        Self {
+            ca_file: hub.tls_ca_file.clone(),
+            ca_key_file: hub.tls_ca_key_file.clone(),
+            trust_domain: config.identity.trust_domain.clone(),
+            issuing_ttl: Duration::from_secs(config.identity.issuing_ca_ttl_secs),
+            keys: config.identity.keys.clone(),
+            may_create: false,
+        }
+    }
+}
+
+/// What [`Ca::reload`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CaChanged {
+    /// The roots to be trusted.
+    pub bundle: bool,
+    /// What signs from now on, or the chain to it: certificates should be renewed.
+    pub issuing: bool,
+}
+
+/// The authorities of cloudcore, ECDSA P-256 (protocol section 5.1). Shared by threads; what it
+/// signs with changes only in [`Ca::reload`].
 pub struct Ca {
-    cert_der: Vec<u8>,
-    valid: Validity,
-    issuer: Issuer<'static, rcgen::KeyPair>,
+    settings: CaSettings,
+    places: Places,
+    keys: Arc<dyn KeyStore>,
+    state: RwLock<Arc<State>>,
+    generation: AtomicU64,
 }
 
 impl Ca {
-    /// Loads both files; creates both if neither exists. One of the two missing is an error that
-    /// names it: a CA is never replaced silently.
+    /// Loads the authorities. Makes a root if there is none and `may_create`, and an issuing CA
+    /// when one is due and the root's key is there. Blocks.
     ///
     /// # Errors
-    /// [`IdentityError::File`] naming the file that is missing, unreadable or wrong.
-    pub fn load_or_create(cert_file: &Path, key_file: &Path) -> Result<Self, IdentityError> {
-        let missing = |path: &Path, other: &Path| IdentityError::File {
-            op: "read",
-            path: path.into(),
-            why: format!(
-                "it is missing while {} exists; bring it back, or move that one away to start with a new CA \
-                 (every node must then join again)",
-                other.display()
-            ),
+    /// [`IdentityError::File`] naming the file that is missing, unreadable or wrong. A root is never
+    /// replaced silently: half of one is an error.
+    pub fn open(settings: CaSettings, now: SystemTime) -> Result<Self, IdentityError> {
+        issuing::domain_id(&settings.trust_domain)?;
+        let places = Places::new(&settings.ca_file, &settings.ca_key_file);
+        let keys = key_store(&settings.keys)?;
+        let state = build(&settings, &places, &*keys, settings.may_create, now)?;
+        Ok(Self {
+            settings,
+            places,
+            keys,
+            state: RwLock::new(Arc::new(state)),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the files again, takes over what `keadm ca` did, renews the issuing CA at half of its
+    /// life. Cheap when nothing changed. Blocks.
+    ///
+    /// # Errors
+    /// As [`Ca::open`]; what was in use stays in use.
+    pub fn reload(&self, now: SystemTime) -> Result<CaChanged, IdentityError> {
+        let before = self.state();
+        if self.places.read()? == before.contents && !is_due(&before, now) {
+            return Ok(CaChanged::default());
+        }
+        let after = build(&self.settings, &self.places, &*self.keys, false, now)?;
+        let changed = CaChanged {
+            bundle: after.roots() != before.roots(),
+            issuing: after.chain() != before.chain() || after.former != before.former,
         };
-        match (files::read_small(cert_file)?, files::read_small(key_file)?) {
-            (Some(cert), Some(key)) => Self::load(cert_file, &cert, key_file, &key),
-            (Some(_), None) => Err(missing(key_file, cert_file)),
-            (None, Some(_)) => Err(missing(cert_file, key_file)),
-            (None, None) => {
-                let key = EcKey::generate().map_err(IdentityError::Certificate)?;
-                let cert_der = self_sign(&key, SystemTime::now())?;
-                files::write_atomic(key_file, key.to_pem().as_bytes(), KEY_MODE)?;
-                files::write_atomic(cert_file, cert_pem_from_der(&cert_der).as_bytes(), PUBLIC_MODE)?;
-                tracing::info!(cert = %cert_file.display(), hash = sha256_hex(&cert_der), "created a new CA");
-                Self::new(cert_der, &key)
-            }
+        *self.state.write() = Arc::new(after);
+        if changed != CaChanged::default() {
+            self.generation.fetch_add(1, Ordering::Release);
         }
+        Ok(changed)
     }
 
-    fn load(cert_file: &Path, cert: &[u8], key_file: &Path, key: &[u8]) -> Result<Self, IdentityError> {
-        let wrong = |path: &Path, why: String| IdentityError::File { op: "use", path: path.into(), why };
-        let cert_der = std::str::from_utf8(cert)
-            .ok()
-            .and_then(key::cert_der_from_pem)
-            .ok_or_else(|| wrong(cert_file, "it holds no PEM certificate".into()))?;
-        let key = EcKey::from_pem(key).map_err(|why| wrong(key_file, why))?;
-        let certificate = parse(&cert_der).map_err(|err| wrong(cert_file, err.to_string()))?;
-        if !certificate.is_ca() {
-            return Err(wrong(cert_file, "it is not the certificate of a CA".into()));
-        }
-        if certificate.public_key().raw != key.spki() {
-            return Err(wrong(key_file, format!("it is not the key of {}", cert_file.display())));
-        }
-        Self::new(cert_der, &key)
-    }
-
-    fn new(cert_der: Vec<u8>, key: &EcKey) -> Result<Self, IdentityError> {
-        let signer = key.for_rcgen().map_err(IdentityError::Certificate)?;
-        let valid = validity(&cert_der)?;
-        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(cert_der.as_slice()), signer)
-            .map_err(|err| IdentityError::Certificate(format!("of the CA: {err}")))?;
-        Ok(Self { cert_der, valid, issuer })
-    }
-
-    /// The CA certificate, DER: what `GET /ca.crt` answers.
+    /// Grows with each change that [`Ca::reload`] found.
     #[must_use]
-    pub fn cert_der(&self) -> &[u8] {
-        &self.cert_der
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
-    /// The CA certificate, PEM.
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.read())
+    }
+
+    /// The root in use, DER: what `GET /ca.crt` answers.
+    #[must_use]
+    pub fn cert_der(&self) -> Vec<u8> {
+        self.state().root_der.clone()
+    }
+
+    /// The root in use, PEM.
     #[must_use]
     pub fn cert_pem(&self) -> String {
-        cert_pem_from_der(&self.cert_der)
+        cert_pem_from_der(&self.state().root_der)
     }
 
-    /// Lower-case hex sha256 of the CA certificate's DER: the first part of a join token.
+    /// Lower-case hex sha256 of the root's DER: the first part of a join token.
     #[must_use]
     pub fn hash_hex(&self) -> String {
-        sha256_hex(&self.cert_der)
+        sha256_hex(&self.state().root_der)
+    }
+
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.settings.trust_domain
+    }
+
+    /// The roots to be trusted: in use, next, old. Without keys for JWT-SVIDs, which are not ours.
+    #[must_use]
+    pub fn bundle(&self) -> TrustBundle {
+        TrustBundle {
+            trust_domain: self.settings.trust_domain.clone(),
+            roots: self.state().roots(),
+            jwt_keys: Vec::new(),
+        }
+    }
+
+    /// What client certificates are verified with: the roots, and the issuing CAs, because a Go
+    /// edge presents nothing but its leaf. PEM.
+    #[must_use]
+    pub fn client_anchors_pem(&self) -> String {
+        let state = self.state();
+        let mut anchors = state.roots();
+        anchors.push(state.issuing.der.clone());
+        anchors.extend(state.former.iter().cloned());
+        chain_pem(&anchors)
+    }
+
+    /// How long the issuing CA is good.
+    #[must_use]
+    pub fn issuing_validity(&self) -> Validity {
+        self.state().issuing.valid
+    }
+
+    /// Is the root's key on this machine? Without it no issuing CA is made.
+    #[must_use]
+    pub fn has_root_key(&self) -> bool {
+        self.state().root.is_some()
     }
 
     /// Signs a node's CSR (DER). The CSR must ask for exactly `CN=system:node:{node}`,
     /// `O=system:nodes`; the certificate also carries `spiffe://{trust_domain}/node/{node}`.
-    /// Returns DER. Nothing but the public key is taken from the request.
+    /// Nothing but the public key is taken from the request. Valid from a minute ago, but not before
+    /// `not_before_min`.
     ///
     /// # Errors
     /// [`IdentityError::Csr`] naming the field that is refused.
@@ -114,136 +206,84 @@ impl Ca {
         &self,
         csr_der: &[u8],
         node: &NodeName,
-        trust_domain: &str,
         ttl: Duration,
+        not_before_min: Option<SystemTime>,
         now: SystemTime,
-    ) -> Result<Vec<u8>, IdentityError> {
-        let id = SpiffeId::parse(&format!("spiffe://{trust_domain}/node/{node}"))
-            .map_err(|why| IdentityError::Certificate(format!("trust domain {trust_domain:?}: {why}")))?;
-        let spki = csr::check_node_csr(csr_der, node, &id)?;
-        let spki = rcgen::SubjectPublicKeyInfo::from_der(&spki)
-            .map_err(|_| IdentityError::Csr("public key: it does not parse".into()))?;
-        let mut params = leaf(&format!("{NODE_PREFIX}{node}"), &[NODE_GROUP], self.window(ttl, now)?)?;
-        params.subject_alt_names = vec![uri_san(&id)?];
+    ) -> Result<Vec<Vec<u8>>, IdentityError> {
+        let state = self.state();
+        let id = issuing::id_in(&self.settings.trust_domain, &format!("/node/{node}"))?;
+        let key = public_key(&csr::check_node_csr(csr_der, node, &id)?)?;
+        let window = state.issuing.window(ttl, not_before_min, now)?;
+        let mut params = issuing::base(&format!("{NODE_PREFIX}{node}"), &[NODE_GROUP], window)?;
+        params.subject_alt_names = vec![issuing::uri_san(&id)?];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(&params, &spki)
+        Ok(state.chain_of(state.issuing.sign(&params, &key)?))
     }
 
-    /// A server certificate for these IP addresses and DNS names, O `KubeEdge`. A name that begins
-    /// with `spiffe://` becomes the URI SAN; empty names are skipped.
+    /// Makes a node's key an intermediate CA for its workloads. Nothing but the public key is taken
+    /// from the request, and nothing else may be asked for.
+    ///
+    /// # Errors
+    /// [`IdentityError::Csr`] naming the field that is refused.
+    pub fn sign_node_ca_csr(
+        &self,
+        csr_der: &[u8],
+        node: &NodeName,
+        ttl: Duration,
+        not_before_min: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Vec<Vec<u8>>, IdentityError> {
+        let state = self.state();
+        let key = public_key(&csr::check_node_ca_csr(csr_der, node)?)?;
+        let window = state.issuing.window(ttl, not_before_min, now)?;
+        let params = issuing::node_ca(node, &self.settings.trust_domain, window)?;
+        Ok(state.chain_of(state.issuing.sign(&params, &key)?))
+    }
+
+    /// A server certificate for these IP addresses and DNS names, O `KubeEdge`, with its chain. A
+    /// name that begins with `spiffe://` becomes the URI SAN; empty names are skipped.
     ///
     /// # Errors
     /// [`IdentityError::Certificate`] naming the name that is none.
     pub fn issue_server(&self, cn: &str, names: &[String], ttl: Duration) -> Result<KeyPair, IdentityError> {
-        let mut params = leaf(cn, &["KubeEdge"], self.window(ttl, SystemTime::now())?)?;
-        params.subject_alt_names =
-            names.iter().filter(|name| !name.is_empty()).map(|name| san(name)).collect::<Result<_, _>>()?;
+        let state = self.state();
+        let mut params =
+            issuing::base(cn, &["KubeEdge"], state.issuing.window(ttl, None, SystemTime::now())?)?;
+        params.subject_alt_names = names
+            .iter()
+            .filter(|name| !name.is_empty())
+            .map(|name| issuing::san(name))
+            .collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue(&params)
+        if names.iter().any(|name| name.starts_with("spiffe://")) {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        issue(&state, &params)
     }
 
-    /// A client certificate (admin: CN `kubernetes-admin`, O `system:masters`).
+    /// A client certificate (admin: CN `kubernetes-admin`, O `system:masters`), with its chain.
     ///
     /// # Errors
     /// [`IdentityError::Certificate`].
     pub fn issue_client(&self, cn: &str, orgs: &[&str], ttl: Duration) -> Result<KeyPair, IdentityError> {
-        let mut params = leaf(cn, orgs, self.window(ttl, SystemTime::now())?)?;
+        let state = self.state();
+        let mut params = issuing::base(cn, orgs, state.issuing.window(ttl, None, SystemTime::now())?)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(&params)
-    }
-
-    fn issue(&self, params: &CertificateParams) -> Result<KeyPair, IdentityError> {
-        let key = EcKey::generate().map_err(IdentityError::Certificate)?;
-        let public = key.for_rcgen().map_err(IdentityError::Certificate)?;
-        let cert_der = self.sign(params, &public)?;
-        Ok(KeyPair { cert_pem: cert_pem_from_der(&cert_der), key_pem: key.to_pem() })
-    }
-
-    fn sign(
-        &self,
-        params: &CertificateParams,
-        public: &impl rcgen::PublicKeyData,
-    ) -> Result<Vec<u8>, IdentityError> {
-        let cert = params
-            .signed_by(public, &self.issuer)
-            .map_err(|err| IdentityError::Certificate(format!("it could not be signed: {err}")))?;
-        Ok(cert.der().to_vec())
-    }
-
-    /// From a minute ago (less for a short life) until `ttl` from now, at most as long as the CA itself.
-    fn window(&self, ttl: Duration, now: SystemTime) -> Result<Validity, IdentityError> {
-        if ttl.is_zero() {
-            return Err(IdentityError::Certificate("its life must be longer than 0 s".into()));
-        }
-        if now >= self.valid.not_after {
-            return Err(IdentityError::Certificate("the CA expired".into()));
-        }
-        // A tenth of a short life: renewal at half of it must lie ahead.
-        let not_before = now.checked_sub(BACKDATE.min(ttl / 10)).unwrap_or(now);
-        let not_after = now.checked_add(ttl.min(MAX_TTL)).unwrap_or(self.valid.not_after);
-        Ok(Validity { not_before, not_after: not_after.min(self.valid.not_after) })
+        issue(&state, &params)
     }
 }
 
-fn self_sign(key: &EcKey, now: SystemTime) -> Result<Vec<u8>, IdentityError> {
-    let life = Duration::from_secs(CA_DAYS * 86_400);
-    let not_before = now.checked_sub(BACKDATE).unwrap_or(now);
-    let mut params = leaf("KubeEdge", &[], Validity { not_before, not_after: now + life })?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let signer = key.for_rcgen().map_err(IdentityError::Certificate)?;
-    let cert = params
-        .self_signed(&signer)
-        .map_err(|err| IdentityError::Certificate(format!("of the CA could not be signed: {err}")))?;
-    Ok(cert.der().to_vec())
+fn issue(state: &State, params: &CertificateParams) -> Result<KeyPair, IdentityError> {
+    let key = EcKey::generate().map_err(IdentityError::Certificate)?;
+    let public = key.for_rcgen().map_err(IdentityError::Certificate)?;
+    let chain = state.chain_of(state.issuing.sign(params, &public)?);
+    Ok(KeyPair { cert_pem: chain_pem(&chain), key_pem: key.to_pem() })
 }
 
-/// What all certificates share: subject, window, random serial number, `CA:FALSE`,
-/// digitalSignature (an X.509-SVID's leaf has neither keyCertSign nor cRLSign, protocol section 18).
-fn leaf(cn: &str, orgs: &[&str], window: Validity) -> Result<CertificateParams, IdentityError> {
-    let mut params = CertificateParams::default();
-    let mut subject = DistinguishedName::new();
-    // DistinguishedName keeps one value per type; more organizations than one are never needed here.
-    match orgs {
-        [] => {}
-        [org] => subject.push(DnType::OrganizationName, *org),
-        _ => return Err(IdentityError::Certificate("a subject has one organization here".into())),
-    }
-    subject.push(DnType::CommonName, cn);
-    params.distinguished_name = subject;
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(unix_secs(window.not_before));
-    params.not_after = epoch + Duration::from_secs(unix_secs(window.not_after));
-    let mut serial = [0; 16];
-    ring::rand::SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| IdentityError::Certificate("the system gave no random bytes".into()))?;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-fn uri_san(id: &SpiffeId) -> Result<SanType, IdentityError> {
-    let uri = id.as_str().try_into().map_err(|_| IdentityError::Certificate(format!("{id} is not ASCII")))?;
-    Ok(SanType::URI(uri))
-}
-
-fn san(name: &str) -> Result<SanType, IdentityError> {
-    let wrong = |why: &str| IdentityError::Certificate(format!("name {name:?}: {why}"));
-    if name.starts_with("spiffe://") {
-        return uri_san(&SpiffeId::parse(name).map_err(wrong)?);
-    }
-    if let Ok(ip) = name.parse::<IpAddr>() {
-        return Ok(SanType::IpAddress(ip));
-    }
-    let without_star = name.strip_prefix("*.").unwrap_or(name);
-    DnsName::try_from(without_star).map_err(|_| wrong("it is neither an IP address nor a DNS name"))?;
-    Ok(SanType::DnsName(name.try_into().map_err(|_| wrong("it is not ASCII"))?))
+fn public_key(spki: &[u8]) -> Result<rcgen::SubjectPublicKeyInfo, IdentityError> {
+    rcgen::SubjectPublicKeyInfo::from_der(spki)
+        .map_err(|_| IdentityError::Csr("public key: it does not parse".into()))
 }
 
 #[cfg(test)]

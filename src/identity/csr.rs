@@ -51,17 +51,8 @@ pub(super) fn check_node_csr(
     node: &NodeName,
     spiffe: &SpiffeId,
 ) -> Result<Vec<u8>, IdentityError> {
-    if der.len() > MAX_CSR_BYTES {
-        return Err(fail("it is larger than 16 KiB"));
-    }
-    let request = match X509CertificationRequest::from_der(der) {
-        Ok(([], request)) => request,
-        Ok(_) => return Err(fail("bytes follow it")),
-        Err(_) => return Err(fail("it is not a PKCS#10 request")),
-    };
+    let request = read(der)?;
     let info = &request.certification_request_info;
-    require_p256(&info.subject_pki)?;
-    request.verify_signature().map_err(|_| fail("signature: it was not made with the key in the request"))?;
 
     let name = common_name(&info.subject).map_err(|why| fail(format!("CN: {why}")))?;
     let want = format!("{NODE_PREFIX}{node}");
@@ -81,6 +72,51 @@ pub(super) fn check_node_csr(
         }
     }
     Ok(info.subject_pki.raw.to_vec())
+}
+
+/// Checks that a request asks for the CA of this node, or names nobody, and proves it has the key.
+/// Returns the public key as [`check_node_csr`] does.
+pub(super) fn check_node_ca_csr(der: &[u8], node: &NodeName) -> Result<Vec<u8>, IdentityError> {
+    let request = read(der)?;
+    let info = &request.certification_request_info;
+    let name = common_name(&info.subject).map_err(|why| fail(format!("CN: {why}")))?;
+    if !name.is_empty() && name != node.as_str() {
+        return Err(fail(format!("CN: want {:?}, the request asks for {:?}", node.as_str(), clip(&name))));
+    }
+    for attribute in info.iter_attributes() {
+        if let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() {
+            for extension in &requested.extensions {
+                match extension.parsed_extension() {
+                    ParsedExtension::SubjectAlternativeName(_) => {
+                        return Err(fail("subjectAltName: a node's CA is given its names"));
+                    }
+                    ParsedExtension::NameConstraints(_) => {
+                        return Err(fail("nameConstraints: a node's CA is given its constraints"));
+                    }
+                    ParsedExtension::ParseError { .. } => {
+                        return Err(fail("extensions: one of them does not parse"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(info.subject_pki.raw.to_vec())
+}
+
+/// A whole request for a P-256 key, signed with that key.
+fn read(der: &[u8]) -> Result<X509CertificationRequest<'_>, IdentityError> {
+    if der.len() > MAX_CSR_BYTES {
+        return Err(fail("it is larger than 16 KiB"));
+    }
+    let request = match X509CertificationRequest::from_der(der) {
+        Ok(([], request)) => request,
+        Ok(_) => return Err(fail("bytes follow it")),
+        Err(_) => return Err(fail("it is not a PKCS#10 request")),
+    };
+    require_p256(&request.certification_request_info.subject_pki)?;
+    request.verify_signature().map_err(|_| fail("signature: it was not made with the key in the request"))?;
+    Ok(request)
 }
 
 fn require_p256(key: &SubjectPublicKeyInfo<'_>) -> Result<(), IdentityError> {

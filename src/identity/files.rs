@@ -24,10 +24,7 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), Identi
     let Some(name) = path.file_name() else {
         return Err(IdentityError::File { op: "write", path: path.into(), why: "it names no file".into() });
     };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(|err| fail("create the folder of", err))?;
     let mut temporary_name = std::ffi::OsString::from(".");
     temporary_name.push(name);
@@ -44,6 +41,22 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), Identi
     file.sync_all().map_err(|err| fail("sync", err))?;
     fs::rename(&temporary.0, path).map_err(|err| fail("replace", err))?;
     File::open(folder).and_then(|dir| dir.sync_all()).map_err(|err| fail("sync the folder of", err))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes renames and removals in a file's folder last.
+pub(super) fn sync_folder(path: &Path) -> Result<(), IdentityError> {
+    File::open(folder_of(path)).and_then(|dir| dir.sync_all()).map_err(|err| IdentityError::File {
+        op: "sync the folder of",
+        path: path.into(),
+        why: err.to_string(),
+    })
 }
 
 /// Removes the temporary file of a write that failed; after the rename there is nothing to remove.

@@ -122,10 +122,7 @@ impl EcKey {
 
     /// `SubjectPublicKeyInfo`, DER.
     pub fn spki(&self) -> Vec<u8> {
-        let algorithm = [OID_EC.as_slice(), OID_P256.as_slice()].concat();
-        let mut bits = vec![0];
-        bits.extend_from_slice(&self.public);
-        tagged(0x30, &[tagged(0x30, &algorithm), tagged(0x03, &bits)].concat())
+        spki_of(&self.public)
     }
 
     /// For JWTs (fixed-length signatures). Fails when the public key is not the private key's.
@@ -146,6 +143,14 @@ impl EcKey {
         rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)
             .map_err(|_| "the key is not an ECDSA P-256 key".to_owned())
     }
+}
+
+/// `SubjectPublicKeyInfo` of an uncompressed P-256 point, DER.
+pub(super) fn spki_of(point: &[u8; 65]) -> Vec<u8> {
+    let algorithm = [OID_EC.as_slice(), OID_P256.as_slice()].concat();
+    let mut bits = vec![0];
+    bits.extend_from_slice(point);
+    tagged(0x30, &[tagged(0x30, &algorithm), tagged(0x03, &bits)].concat())
 }
 
 /// One DER value of this tag at the head of `input`: (content, rest). Lengths up to 65535.
@@ -203,6 +208,18 @@ pub fn cert_pem_from_der(der: &[u8]) -> String {
 #[must_use]
 pub fn cert_der_from_pem(pem: &str) -> Option<Vec<u8>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
+}
+
+/// DER of every certificate in a PEM text, in its order; text that is none is skipped.
+#[must_use]
+pub fn cert_ders_from_pem(pem: &str) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().map(|der| der.to_vec()).collect()
+}
+
+/// PEM text of a chain, in its order.
+#[must_use]
+pub fn chain_pem<D: AsRef<[u8]>>(chain: &[D]) -> String {
+    chain.iter().map(|der| cert_pem_from_der(der.as_ref())).collect()
 }
 
 /// Lower-case hex SHA-256: of a CA's DER it is the first part of a join token.

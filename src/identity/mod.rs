@@ -3,10 +3,15 @@
 //! Keys are ECDSA P-256 throughout (protocol section 5.1), written as SEC1 `EC PRIVATE KEY` because
 //! Go KubeEdge reads nothing else. Every parser here takes bytes from outside: all are total.
 
+mod authorities;
+mod bundle;
 mod ca;
+mod ca_files;
+mod client_verifier;
 mod csr;
 mod door;
 mod files;
+mod issuing;
 mod join_token;
 #[cfg(test)]
 pub mod joined;
@@ -15,23 +20,30 @@ mod key;
 mod node;
 mod peer;
 mod service_account;
+mod serving;
+mod signer;
 mod spiffe;
+mod svid;
 mod tls;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use ca::Ca;
+pub use bundle::TrustBundle;
+pub use ca::{Ca, CaChanged, CaSettings};
 pub use csr::new_node_csr;
 pub use door::{Admitted, EdgeDoor, Refused};
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use join_token::{JoinClaims, JoinTokens, split_join_token};
-pub use key::{cert_der_from_pem, cert_pem_from_der, sha256_hex};
+pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
 pub use node::NodeCredentials;
 pub use peer::{PeerIdentity, Validity, validity};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
+pub use serving::CloudServerTls;
+pub use signer::Signer;
 pub use spiffe::SpiffeId;
+pub use svid::{SvidError, SvidIssuer, VerifiedSvid, verify_x509_svid};
 pub use tls::{ClientAuth, ReloadableServerTls, client_tls, client_tls_unverified, server_tls};
 
 /// What went wrong, naming the file or field; never contains key material.

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::client_verifier::ClientVerifier;
 use super::{IdentityError, KeyPair};
+use crate::model::NodeName;
 
-/// Whether a TLS server wants client certificates.
+/// Whether a TLS server wants client certificates. Whatever is presented must verify, and must not
+/// be signed by the CA of a node unless [`ReloadableServerTls::accept_workloads_of`] says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Refuse the handshake without a certificate of this CA.
+    /// Refuse the handshake without a certificate.
     Required,
     /// Verify one if it comes.
     Optional,
@@ -38,34 +40,37 @@ fn provider() -> Arc<CryptoProvider> {
 /// [`IdentityError::Tls`] when the pair or the CA is no such thing.
 pub fn server_tls(
     pair: &KeyPair,
-    client_ca_pem: &str,
+    anchors_pem: &str,
     auth: ClientAuth,
 ) -> Result<Arc<ServerConfig>, IdentityError> {
-    Ok(ReloadableServerTls::new(pair, client_ca_pem, auth)?.config())
+    Ok(ReloadableServerTls::new(pair, anchors_pem, auth)?.config())
 }
 
-/// A server configuration whose certificate can be replaced while it serves: handshakes that begin
-/// afterwards get the new one, no listener restarts.
+/// A server configuration whose certificate, and the anchors of its clients, can be replaced while
+/// it serves: handshakes that begin afterwards get the new ones, no listener restarts.
 #[derive(Clone)]
 pub struct ReloadableServerTls {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
+    verifier: Arc<ClientVerifier>,
 }
 
 impl ReloadableServerTls {
     /// # Errors
     /// [`IdentityError::Tls`] when the pair or the CA is no such thing.
-    pub fn new(pair: &KeyPair, client_ca_pem: &str, auth: ClientAuth) -> Result<Self, IdentityError> {
+    pub fn new(pair: &KeyPair, anchors_pem: &str, auth: ClientAuth) -> Result<Self, IdentityError> {
         let current = Arc::new(Current(RwLock::new(certified(pair)?)));
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let provider = provider();
+        let verifier = Arc::new(ClientVerifier::new(roots(anchors_pem)?, auth, &provider));
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|err| fail(err.to_string()))?
-            .with_client_cert_verifier(client_verifier(client_ca_pem, auth)?)
+            .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(current.clone());
         // A resumed session is not verified again: an expired client certificate would live on in it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), current })
+        Ok(Self { config: Arc::new(config), current, verifier })
     }
 
     /// For a listener. Sharing it shares the replacements too.
@@ -82,6 +87,22 @@ impl ReloadableServerTls {
         let fresh = certified(pair)?;
         *self.current.0.write() = fresh;
         Ok(())
+    }
+
+    /// Verifies clients with `anchors_pem` from the next handshake on; the old anchors stay when it
+    /// is refused.
+    ///
+    /// # Errors
+    /// [`IdentityError::Tls`] when it holds no certificate or one that cannot be an anchor.
+    pub fn replace_anchors(&self, anchors_pem: &str) -> Result<(), IdentityError> {
+        self.verifier.replace_anchors(roots(anchors_pem)?);
+        Ok(())
+    }
+
+    /// Accepts SVIDs of workloads and devices that the CA of `node` signed, and no other node's;
+    /// `None`: of no node, as it is at first.
+    pub fn accept_workloads_of(&self, node: Option<NodeName>) {
+        self.verifier.accept_workloads_of(node);
     }
 }
 
@@ -127,15 +148,6 @@ fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
         store.add(der).map_err(|err| fail(format!("CA certificate: {err}")))?;
     }
     Ok(Arc::new(store))
-}
-
-fn client_verifier(ca_pem: &str, auth: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider());
-    let builder = match auth {
-        ClientAuth::Required => builder,
-        ClientAuth::Optional => builder.allow_unauthenticated(),
-    };
-    builder.build().map_err(|err| fail(format!("client verification: {err}")))
 }
 
 /// A rustls client configuration that trusts only `ca_pem`, presenting `pair` if given.
@@ -215,18 +227,19 @@ impl ServerCertVerifier for AnyServer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use rustls::{ClientConnection, ServerConnection};
 
     use super::*;
-    use crate::identity::Ca;
+    use crate::identity::{Ca, CaSettings};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn ca() -> Ca {
         let dir = tempfile::tempdir().expect("temp dir");
-        Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca")
+        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+            .expect("ca")
     }
 
     fn server_pair(ca: &Ca) -> KeyPair {
@@ -265,8 +278,8 @@ mod tests {
     fn who_gets_through() {
         let (ours, theirs) = (ca(), ca());
         let pair = server_pair(&ours);
-        let required = server_tls(&pair, &ours.cert_pem(), ClientAuth::Required).expect("server");
-        let optional = server_tls(&pair, &ours.cert_pem(), ClientAuth::Optional).expect("server");
+        let required = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Required).expect("server");
+        let optional = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Optional).expect("server");
         let ours_pem = ours.cert_pem();
         let client = |pair: Option<&KeyPair>| client_tls(&ours_pem, pair).expect("client");
         let admin = ours.issue_client("admin", &["system:masters"], HOUR).expect("client");

@@ -3,9 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
 use futures_util::{SinkExt, StreamExt};
-use kubeedge::identity::{Ca, KeyPair, client_tls, new_node_csr};
+use kubeedge::identity::{Ca, CaSettings, KeyPair, chain_pem, client_tls, new_node_csr};
 use kubeedge::model::{Body, Envelope, NodeName, Resource};
 use kubeedge::wire::frame;
 use serde_json::{Value, json};
@@ -49,13 +48,12 @@ impl Edge {
     /// Connects with a certificate of the cloud's CA. `extensions` as a Go edge has them: none.
     async fn connect(cloud: &Cloud, name: &str, extensions: &str) -> Self {
         let at = |file: &str| cloud.dir.join("ca").join(file);
-        let ca = Ca::load_or_create(&at("rootCA.crt"), &at("rootCA.key")).unwrap();
+        let ca = Ca::open(CaSettings::new(&at("rootCA.crt"), &at("rootCA.key")), SystemTime::now()).unwrap();
         let node = NodeName::parse(name).unwrap();
         let (csr, key_pem) = new_node_csr(&node).unwrap();
         let day = Duration::from_secs(86_400);
-        let der = ca.sign_node_csr(&csr, &node, "kubeedge.local", day, SystemTime::now()).unwrap();
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let cert_pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        let chain = ca.sign_node_csr(&csr, &node, day, None, SystemTime::now()).unwrap();
+        let cert_pem = chain_pem(&chain);
         let tls = client_tls(&ca.cert_pem(), Some(&KeyPair { cert_pem, key_pem })).unwrap();
         let address = format!("wss://127.0.0.1:{}/p/{name}/events", cloud.hub_port);
         let mut request = address.into_client_request().unwrap();

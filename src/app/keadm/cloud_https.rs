@@ -84,14 +84,15 @@ pub(super) mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::identity::{Ca, ClientAuth, client_tls, client_tls_unverified, server_tls};
+    use crate::identity::{Ca, CaSettings, ClientAuth, client_tls, client_tls_unverified, server_tls};
 
     /// A join server that answers these paths and 404 to all others, as long as the test runs.
     pub async fn serve(ca: &Ca, answers: BTreeMap<String, Vec<u8>>, date: &str) -> u16 {
         let pair =
             ca.issue_server("KubeEdge", &["127.0.0.1".into()], Duration::from_secs(3600)).expect("server");
-        let acceptor =
-            TlsAcceptor::from(server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional).expect("tls"));
+        let acceptor = TlsAcceptor::from(
+            server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Optional).expect("tls"),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         let date = date.to_owned();
@@ -122,21 +123,22 @@ pub(super) mod tests {
 
     pub fn ca() -> Ca {
         let dir = tempfile::tempdir().expect("temp dir");
-        Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca")
+        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+            .expect("ca")
     }
 
     #[tokio::test]
     async fn answers_and_failures() {
         let ours = ca();
         let answers = BTreeMap::from([
-            ("/ca.crt".to_owned(), ours.cert_der().to_vec()),
+            ("/ca.crt".to_owned(), ours.cert_der()),
             ("/huge".to_owned(), vec![0; MAX_BODY_BYTES + 1]),
         ]);
         let port = serve(&ours, answers, "Sun, 06 Nov 1994 08:49:37 GMT").await;
         let trusting = client_tls(&ours.cert_pem(), None).expect("tls");
         let blind = client_tls_unverified().expect("tls");
         let answer = get("127.0.0.1", port, "/ca.crt", &[], blind.clone()).await.expect("answer");
-        assert_eq!((answer.status, answer.body.as_slice()), (200, ours.cert_der()));
+        assert_eq!((answer.status, answer.body.as_slice()), (200, ours.cert_der().as_slice()));
         assert_eq!(answer.date, Some(UNIX_EPOCH + Duration::from_secs(784_111_777)));
         assert_eq!(
             get("127.0.0.1", port, "/node/x", &[], trusting.clone()).await.expect("answer").status,

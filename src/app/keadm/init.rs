@@ -11,7 +11,7 @@ use super::Refusal;
 use super::places::Places;
 use super::token::mint;
 use crate::config::{CloudCoreConfig, Loaded, differing_keys, host, load, load_with, parse};
-use crate::identity::{Ca, PUBLIC_MODE, write_atomic};
+use crate::identity::{Ca, CaSettings, PUBLIC_MODE, write_atomic};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -48,7 +48,9 @@ pub(super) fn init(args: &InitArgs, now: SystemTime, out: &mut dyn Write) -> Res
     }
 
     let outcome = if hub.tls_ca_file.exists() { "kept" } else { "created" };
-    let ca = Ca::load_or_create(&hub.tls_ca_file, &hub.tls_ca_key_file)?;
+    // Where an API has been, nodes may know its CA.
+    let may_create = !config.api_server_data_dir().exists();
+    let ca = Ca::open(CaSettings { may_create, ..CaSettings::from(&config) }, now)?;
     writeln!(out, "CA      {} ({outcome})", hub.tls_ca_file.display())?;
 
     let hours = hub.token_refresh_duration;
@@ -129,10 +131,7 @@ mod tests {
         assert!(!second.contains("not applied"), "{second}");
         assert_eq!(fs::read_to_string(&path).expect("config"), text);
 
-        let ca = Ca::load_or_create(
-            &config.modules.cloud_hub.tls_ca_file,
-            &config.modules.cloud_hub.tls_ca_key_file,
-        );
+        let ca = Ca::open(CaSettings::from(&config), SystemTime::now());
         let ca_hash = ca.expect("ca").hash_hex();
         let tokens = JoinTokens::load_or_create(&config.token_key_file()).expect("key");
         let mut ids = Vec::new();
@@ -153,6 +152,9 @@ mod tests {
         let third = keadm(&["init", "--root", &root, "--advertise-address", "10.0.0.8"]).await.expect("kept");
         assert!(third.contains("not applied"), "{third}");
         fs::remove_file(&config.modules.cloud_hub.tls_ca_key_file).expect("remove");
+        let offline = keadm(&args).await.expect("the root's key may be elsewhere");
+        assert!(offline.contains("rootCA.crt (kept)"), "{offline}");
+        fs::remove_file(config.modules.cloud_hub.tls_ca_key_file.with_file_name("issuing.key")).expect("key");
         let err = keadm(&args).await.expect_err("half a CA");
         assert!(err.contains("rootCA.key: it is missing") && !err.contains('\n'), "{err}");
     }

@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn a_join_writes_a_config_that_loads_and_a_secret_token() {
         let ca = ca();
-        let answers = BTreeMap::from([("/ca.crt".to_owned(), ca.cert_der().to_vec())]);
+        let answers = BTreeMap::from([("/ca.crt".to_owned(), ca.cert_der())]);
         let port = serve(&ca, answers, "").await;
         let (at, certport) = (format!("127.0.0.1:{port}"), port.to_string());
         let token = format!("{}.a.b.c", ca.hash_hex());

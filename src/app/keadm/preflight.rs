@@ -222,7 +222,7 @@ mod tests {
         let then = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let answers = |node: &str| {
             BTreeMap::from([
-                ("/ca.crt".to_owned(), ours.cert_der().to_vec()),
+                ("/ca.crt".to_owned(), ours.cert_der()),
                 (format!("/node/{node}"), b"Node found".to_vec()),
             ])
         };

@@ -1,20 +1,24 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
-use crate::identity::{PeerIdentity, new_node_csr};
+use crate::identity::issuing::ROOT_DAYS;
+use crate::identity::{MAX_TTL, PeerIdentity, cert_der_from_pem, new_node_csr, unix_secs, validity};
 
 struct Fixture {
     dir: tempfile::TempDir,
     ca: Ca,
 }
 
+fn settings(dir: &Path) -> CaSettings {
+    CaSettings::new(&dir.join("ca/rootCA.crt"), &dir.join("ca/rootCA.key"))
+}
+
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let ca = Ca::load_or_create(&dir.path().join("ca/rootCA.crt"), &dir.path().join("ca/rootCA.key"));
+        let ca = Ca::open(settings(dir.path()), SystemTime::now());
         Self { ca: ca.expect("ca"), dir }
     }
 
@@ -23,18 +27,18 @@ impl Fixture {
     }
 
     fn reload(&self) -> Result<Ca, IdentityError> {
-        Ca::load_or_create(&self.path("rootCA.crt"), &self.path("rootCA.key"))
+        Ca::open(settings(self.dir.path()), SystemTime::now())
     }
 
     fn error(&self) -> String {
         self.reload().err().expect("refused").to_string()
     }
 
-    fn node_cert(&self) -> Vec<u8> {
+    fn node_chain(&self) -> Vec<Vec<u8>> {
         let node = NodeName::parse("edge-1").expect("name");
         let (csr, _) = new_node_csr(&node).expect("csr");
         let ttl = Duration::from_secs(3600);
-        self.ca.sign_node_csr(&csr, &node, "kubeedge.local", ttl, SystemTime::now()).expect("signed")
+        self.ca.sign_node_csr(&csr, &node, ttl, None, SystemTime::now()).expect("signed")
     }
 
     /// Runs the openssl program; it is part of what the tests need (apt: openssl).
@@ -54,9 +58,9 @@ fn created_once_then_loaded() {
     assert_eq!(f.reload().expect("reload").hash_hex(), f.ca.hash_hex());
     assert_eq!(f.ca.cert_pem(), fs::read_to_string(f.path("rootCA.crt")).expect("read"));
     assert!(fs::read_to_string(f.path("rootCA.key")).expect("read").starts_with("-----BEGIN EC PRIVATE KEY"));
-    let valid = validity(f.ca.cert_der()).expect("validity");
+    let valid = validity(&f.ca.cert_der()).expect("validity");
     let days = valid.not_after.duration_since(valid.not_before).expect("order").as_secs() / 86_400;
-    assert_eq!(days, CA_DAYS);
+    assert_eq!(days, ROOT_DAYS);
 }
 
 #[test]
@@ -66,6 +70,7 @@ fn one_missing_or_wrong_file_is_named_and_nothing_is_replaced() {
         (fs::read(f.path("rootCA.crt")).expect("cert"), fs::read(f.path("rootCA.key")).expect("key"));
 
     fs::remove_file(f.path("rootCA.key")).expect("remove");
+    fs::remove_file(f.path("issuing.key")).expect("remove");
     assert!(f.error().contains("rootCA.key: it is missing"), "{}", f.error());
     assert_eq!(fs::read(f.path("rootCA.crt")).expect("cert"), cert);
 
@@ -90,7 +95,7 @@ fn one_missing_or_wrong_file_is_named_and_nothing_is_replaced() {
 #[test]
 fn openssl_agrees_with_every_chain() {
     let f = Fixture::new();
-    fs::write(f.path("node.crt"), cert_pem_from_der(&f.node_cert())).expect("write");
+    fs::write(f.path("node.crt"), chain_pem(&f.node_chain())).expect("write");
     let server = f
         .ca
         .issue_server("KubeEdge", &["127.0.0.1".into(), "cloud.example".into()], Duration::from_secs(3600))
@@ -99,8 +104,29 @@ fn openssl_agrees_with_every_chain() {
     fs::write(f.path("server.key"), &server.key_pem).expect("write");
 
     for args in [
-        ["verify", "-x509_strict", "-CAfile", "rootCA.crt", "-purpose", "sslclient", "node.crt"].as_slice(),
-        &["verify", "-x509_strict", "-CAfile", "rootCA.crt", "-purpose", "sslserver", "node.crt"],
+        [
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            "rootCA.crt",
+            "-purpose",
+            "sslclient",
+            "-untrusted",
+            "node.crt",
+            "node.crt",
+        ]
+        .as_slice(),
+        &[
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            "rootCA.crt",
+            "-purpose",
+            "sslserver",
+            "-untrusted",
+            "node.crt",
+            "node.crt",
+        ],
         &[
             "verify",
             "-CAfile",
@@ -109,20 +135,40 @@ fn openssl_agrees_with_every_chain() {
             "sslserver",
             "-verify_ip",
             "127.0.0.1",
+            "-untrusted",
+            "server.crt",
             "server.crt",
         ],
-        &["verify", "-CAfile", "rootCA.crt", "-verify_hostname", "cloud.example", "server.crt"],
+        &[
+            "verify",
+            "-CAfile",
+            "rootCA.crt",
+            "-verify_hostname",
+            "cloud.example",
+            "-untrusted",
+            "server.crt",
+            "server.crt",
+        ],
         &["ec", "-in", "server.key", "-check", "-noout"],
     ] {
         let (ok, text) = f.openssl(args);
         assert!(ok, "openssl {args:?}: {text}");
     }
-    let (ok, text) = f.openssl(&["verify", "-CAfile", "rootCA.crt", "-purpose", "sslclient", "server.crt"]);
+    let (ok, text) = f.openssl(&[
+        "verify",
+        "-CAfile",
+        "rootCA.crt",
+        "-purpose",
+        "sslclient",
+        "-untrusted",
+        "server.crt",
+        "server.crt",
+    ]);
     assert!(!ok, "a server certificate is no client's: {text}");
     let (_, text) = f.openssl(&["x509", "-in", "node.crt", "-noout", "-text"]);
     for want in [
         "O = system:nodes, CN = system:node:edge-1",
-        "Issuer: CN = KubeEdge",
+        "Issuer: O = KubeEdge, CN = KubeEdge issuing CA ",
         "URI:spiffe://kubeedge.local/node/edge-1",
         "CA:FALSE",
         "TLS Web Client Authentication, TLS Web Server Authentication",
@@ -146,12 +192,21 @@ fn a_go_style_ca_made_by_openssl_loads_and_signs() {
     assert_ne!(ca.hash_hex(), f.ca.hash_hex());
     let client = ca.issue_client("kubernetes-admin", &["system:masters"], MAX_TTL).expect("client");
     fs::write(f.path("admin.crt"), &client.cert_pem).expect("write");
-    let (ok, text) = f.openssl(&["verify", "-CAfile", "rootCA.crt", "-purpose", "sslclient", "admin.crt"]);
+    let (ok, text) = f.openssl(&[
+        "verify",
+        "-CAfile",
+        "rootCA.crt",
+        "-purpose",
+        "sslclient",
+        "-untrusted",
+        "admin.crt",
+        "admin.crt",
+    ]);
     assert!(ok, "{text}");
     // A certificate does not outlive its CA.
-    let der = key::cert_der_from_pem(&client.cert_pem).expect("der");
+    let der = cert_der_from_pem(&client.cert_pem).expect("der");
     let end = validity(&der).expect("validity").not_after;
-    assert_eq!(end, validity(ca.cert_der()).expect("validity").not_after);
+    assert_eq!(end, ca.issuing_validity().not_after);
 }
 
 #[test]
@@ -160,7 +215,7 @@ fn a_node_certificate_says_who_and_when() {
     let node = NodeName::parse("edge-1").expect("name");
     let (csr, _) = new_node_csr(&node).expect("csr");
     let now = std::time::UNIX_EPOCH + Duration::from_secs(unix_secs(SystemTime::now()));
-    let sign = |ttl| f.ca.sign_node_csr(&csr, &node, "kubeedge.local", ttl, now);
+    let sign = |ttl| f.ca.sign_node_csr(&csr, &node, ttl, None, now).map(|mut chain| chain.swap_remove(0));
     let der = sign(Duration::from_secs(3600)).expect("signed");
     let identity = PeerIdentity::from_der(&der).expect("identity");
     assert_eq!(identity.node(), Some(node.clone()));
@@ -173,9 +228,10 @@ fn a_node_certificate_says_who_and_when() {
 
     let other = NodeName::parse("edge-2").expect("name");
     let ttl = Duration::from_secs(60);
-    let err = f.ca.sign_node_csr(&csr, &other, "kubeedge.local", ttl, now).expect_err("another node");
+    let err = f.ca.sign_node_csr(&csr, &other, ttl, None, now).expect_err("another node");
     assert!(err.to_string().contains("CN: want \"system:node:edge-2\""), "{err}");
-    let err = f.ca.sign_node_csr(&csr, &node, "Not A Domain", ttl, now).expect_err("trust domain");
+    let settings = CaSettings { trust_domain: "Not A Domain".into(), ..settings(f.dir.path()) };
+    let err = Ca::open(settings, now).err().expect("trust domain");
     assert!(err.to_string().contains("trust domain"), "{err}");
 }
 
@@ -185,7 +241,7 @@ fn server_names_are_checked() {
     let ttl = Duration::from_secs(60);
     let names = ["", "::1", "*.edge.example", "spiffe://kubeedge.local/cloudcore"].map(String::from);
     let pair = f.ca.issue_server("KubeEdge", &names, ttl).expect("issued");
-    let der = key::cert_der_from_pem(&pair.cert_pem).expect("der");
+    let der = cert_der_from_pem(&pair.cert_pem).expect("der");
     let identity = PeerIdentity::from_der(&der).expect("identity");
     assert_eq!(identity.spiffe_id.as_deref(), Some("spiffe://kubeedge.local/cloudcore"));
     assert_eq!(identity.node(), None);

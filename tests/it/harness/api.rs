@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use actix::System;
 use jiff::Timestamp;
 use kubeedge::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use kubeedge::apiserver::http::Deadlines;
 use kubeedge::apiserver::{ApiCore, ApiSettings, kubeconfig};
-use kubeedge::identity::{self, Ca, KeyPair, ServiceAccountKeys};
+use kubeedge::identity::{self, Ca, CaSettings, KeyPair, ServiceAccountKeys};
 use kubeedge::store::{RocksStore, Tuning};
 use kubeedge::supervise::{MAIN_THREAD, Policy, Tree, TreeHandle, TreeSettings};
 
@@ -36,7 +37,11 @@ impl Api {
 
     pub fn start_with(deadlines: Deadlines) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).expect("ca");
+        let ca = Ca::open(
+            CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")),
+            SystemTime::now(),
+        )
+        .expect("ca");
         let ca = Arc::new(ca);
         let keys = ServiceAccountKeys::load_or_create(&dir.path().join("sa.key")).expect("keys");
         let store = RocksStore::open(&dir.path().join("db"), Tuning::cloud()).expect("store");
@@ -52,7 +57,7 @@ impl Api {
         let parts = ApiServerParts {
             core: Arc::clone(&core),
             ca: Arc::clone(&ca),
-            tls: kubeconfig::server_tls(&ca, address, &[]).expect("tls"),
+            tls: Arc::new(kubeconfig::server_tls(&ca, address, &[]).expect("tls")),
             listener: Arc::new(listener),
             kubeconfig: dir.path().join("admin.conf"),
             deadlines,

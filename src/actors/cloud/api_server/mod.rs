@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
-use rustls::ServerConfig;
 
 use crate::apiserver::{ApiCore, http, kubeconfig};
-use crate::identity::Ca;
+use crate::identity::{Ca, CloudServerTls};
 
 /// Pause between looks at expired events and ending namespaces.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Pause between looks at the authorities.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 /// Pause before the socket is served again after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -28,8 +29,10 @@ pub struct ApiServerParts {
     /// Bound by the program before the tree starts, so that a taken port is an error at once and
     /// a restart cannot lose the port.
     pub listener: Arc<TcpListener>,
-    pub tls: Arc<ServerConfig>,
-    /// Written 0600 at each start; nothing is written for an empty path.
+    /// Whoever reloads the authorities refreshes it.
+    pub tls: Arc<CloudServerTls>,
+    /// Written 0600 at each start and whenever the authorities changed; nothing is written for an
+    /// empty path.
     pub kubeconfig: PathBuf,
     pub deadlines: http::Deadlines,
 }
@@ -41,19 +44,21 @@ pub struct ApiServer {
     /// Counts servers: the end of an older one is expected.
     generation: u64,
     sweeping: bool,
+    /// Of the authorities when the kubeconfig was written.
+    written: u64,
 }
 
 impl ApiServer {
     #[must_use]
     pub fn new(parts: ApiServerParts) -> Self {
-        Self { parts, server: None, generation: 0, sweeping: false }
+        Self { parts, server: None, generation: 0, sweeping: false, written: 0 }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
         self.stop_server();
         self.generation += 1;
         let served = self.parts.listener.try_clone().and_then(|listener| {
-            http::serve(&self.parts.core, listener, &self.parts.tls, self.parts.deadlines)
+            http::serve(&self.parts.core, listener, &self.parts.tls.config(), self.parts.deadlines)
         });
         match served {
             Ok(server) => {
@@ -89,7 +94,8 @@ impl ApiServer {
         self.parts.listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
     }
 
-    fn write_kubeconfig(&self) {
+    fn write_kubeconfig(&mut self) {
+        self.written = self.parts.ca.generation();
         let parts = self.parts.clone();
         if parts.kubeconfig.as_os_str().is_empty() {
             return;
@@ -134,6 +140,11 @@ impl Actor for ApiServer {
         self.serve(ctx);
         self.sweep(ctx);
         ctx.run_interval(SWEEP_EVERY, Self::sweep);
+        ctx.run_interval(FOLLOW_EVERY, |actor, _| {
+            if actor.parts.ca.generation() != actor.written {
+                actor.write_kubeconfig();
+            }
+        });
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {

@@ -34,7 +34,6 @@ pub struct JoinServer {
     ca: Arc<Ca>,
     tokens: Arc<JoinTokens>,
     client: ::kube::Client,
-    trust_domain: String,
     node_cert_ttl: Duration,
     limit: Mutex<RateLimit>,
     revoked: Mutex<Option<(Instant, Arc<HashSet<String>>)>>,
@@ -47,12 +46,11 @@ impl JoinServer {
         ca: Arc<Ca>,
         tokens: Arc<JoinTokens>,
         client: ::kube::Client,
-        trust_domain: String,
         node_cert_ttl: Duration,
         metrics: CloudHubMetrics,
     ) -> Self {
         let limit = Mutex::new(RateLimit::new(BURST, PER_SEC, MAX_PEERS));
-        Self { ca, tokens, client, trust_domain, node_cert_ttl, limit, revoked: Mutex::new(None), metrics }
+        Self { ca, tokens, client, node_cert_ttl, limit, revoked: Mutex::new(None), metrics }
     }
 
     /// `None`: whoever asks may have a certificate but sent no request for one, as `keadm join` does to
@@ -76,11 +74,11 @@ impl JoinServer {
         if csr.is_empty() {
             return Ok(None);
         }
-        let signed =
-            self.ca.sign_node_csr(&csr, &node, &self.trust_domain, self.node_cert_ttl, SystemTime::now());
-        let der = signed.map_err(|err| Denied::new(400, err.to_string()))?;
+        let signed = self.ca.sign_node_csr(&csr, &node, self.node_cert_ttl, None, SystemTime::now());
+        let chain = signed.map_err(|err| Denied::new(400, err.to_string()))?;
         tracing::info!(%node, rotation = peer.is_some(), "node certificate signed");
-        Ok(Some(der))
+        // A Go edge knows one certificate only; our listeners know the issuing CAs.
+        Ok(chain.into_iter().next())
     }
 
     async fn check_token(&self, jwt: &str) -> Result<(), Denied> {
@@ -142,7 +140,7 @@ pub async fn serve(
         return refuse(&Denied::new(429, "too many requests from this address"));
     }
     match route(request.method().as_str(), request.path()) {
-        Route::CaCertificate => binary(server.ca.cert_der().to_vec()),
+        Route::CaCertificate => binary(server.ca.cert_der()),
         Route::Node(name) => server.node(&name).await,
         Route::EdgeCertificate => match server.edge_certificate(&request, payload).await {
             Ok(None) => refuse(&Denied::new(400, "the body holds no certificate request")),

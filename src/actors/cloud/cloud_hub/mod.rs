@@ -101,7 +101,6 @@ pub struct CloudHubParts {
     pub https_tls: Arc<rustls::ServerConfig>,
     pub ca: Arc<Ca>,
     pub tokens: Arc<JoinTokens>,
-    pub trust_domain: String,
     /// Life of the node certificates it signs.
     pub node_cert_ttl: Duration,
     /// PEM of the CA that the Kubernetes API's certificate is signed by; edges ask for it.
@@ -190,7 +189,6 @@ impl CloudHub {
             Arc::clone(&parts.ca),
             Arc::clone(&parts.tokens),
             parts.client.clone(),
-            parts.trust_domain.clone(),
             parts.node_cert_ttl,
             self.metrics.clone(),
         ));

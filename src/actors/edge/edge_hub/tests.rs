@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request as Upgrade, Resp
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::*;
-use crate::identity::{Ca, ClientAuth, JoinTokens, PeerIdentity, server_tls};
+use crate::identity::{Ca, CaSettings, ClientAuth, JoinTokens, PeerIdentity, server_tls};
 use crate::model::{Resource, operation, source};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -64,7 +64,9 @@ impl Cloud {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let ca = Arc::new(Ca::load_or_create(&at("cloud-ca.crt"), &at("cloud-ca.key")).unwrap());
+        let ca = Arc::new(
+            Ca::open(CaSettings::new(&at("cloud-ca.crt"), &at("cloud-ca.key")), SystemTime::now()).unwrap(),
+        );
         let tokens = Arc::new(JoinTokens::load_or_create(&at("join.key")).unwrap());
         let (token, _) = tokens.mint(&ca.hash_hex(), HOUR, SystemTime::now());
         let pair = ca.issue_server("cloudcore", &["127.0.0.1".to_owned()], HOUR).unwrap();
@@ -82,9 +84,9 @@ impl Cloud {
         };
         config.websocket.server = wss.local_addr().unwrap().to_string();
         config.websocket.read_deadline = 0;
-        let tls = server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional).unwrap();
+        let tls = server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Optional).unwrap();
         actix::spawn(serve_join(https, TlsAcceptor::from(tls), Arc::clone(&ca), tokens));
-        let tls = server_tls(&pair, &ca.cert_pem(), ClientAuth::Required).unwrap();
+        let tls = server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Required).unwrap();
         actix::spawn(serve_sessions(wss, TlsAcceptor::from(tls), accepted));
         Self { dir, ca, token, config, sessions }
     }
@@ -123,7 +125,7 @@ async fn serve_join(listener: TcpListener, acceptor: TlsAcceptor, ca: Arc<Ca>, t
             lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         let (status, answer) = if head.starts_with("GET /ca.crt ") {
-            ("200 OK", ca.cert_der().to_vec())
+            ("200 OK", ca.cert_der())
         } else {
             let jwt = header("authorization").unwrap_or_default();
             let jwt = jwt.strip_prefix("Bearer ").unwrap_or_default();
@@ -131,7 +133,10 @@ async fn serve_join(listener: TcpListener, acceptor: TlsAcceptor, ca: Arc<Ca>, t
             let known =
                 peer.is_some_and(|der| PeerIdentity::from_der(&der).unwrap().node() == Some(node.clone()));
             if known || tokens.verify(jwt, SystemTime::now()).is_ok() {
-                ("200 OK", ca.sign_node_csr(&body, &node, "kubeedge.local", HOUR, SystemTime::now()).unwrap())
+                (
+                    "200 OK",
+                    ca.sign_node_csr(&body, &node, HOUR, None, SystemTime::now()).unwrap().swap_remove(0),
+                )
             } else {
                 ("401 Unauthorized", b"invalid token".to_vec())
             }
@@ -354,7 +359,7 @@ async fn an_expired_certificate_needs_a_token_and_says_so() {
     let node = NodeName::parse("edge-1").unwrap();
     let (csr, key) = crate::identity::new_node_csr(&node).unwrap();
     let long_ago = SystemTime::now() - HOUR * 48;
-    let der = cloud.ca.sign_node_csr(&csr, &node, "kubeedge.local", HOUR, long_ago).unwrap();
+    let der = cloud.ca.sign_node_csr(&csr, &node, HOUR, None, long_ago).unwrap().swap_remove(0);
     let files = [
         (&cloud.config.tls_ca_file, cloud.ca.cert_pem()),
         (&cloud.config.tls_cert_file, crate::identity::cert_pem_from_der(&der)),

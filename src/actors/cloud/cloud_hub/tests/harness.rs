@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as Ws};
 
 use super::super::*;
-use crate::identity::{ClientAuth, KeyPair, client_tls, new_node_csr, server_tls};
+use crate::identity::{CaSettings, ClientAuth, KeyPair, chain_pem, client_tls, new_node_csr, server_tls};
 use crate::model::Envelope;
 use crate::supervise::{Running, Tree, TreeSettings};
 use crate::wire::frame;
@@ -60,7 +60,8 @@ impl World {
     pub fn start(change: impl FnOnce(&mut CloudHubConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let ca = Arc::new(Ca::load_or_create(&at("ca.crt"), &at("ca.key")).unwrap());
+        let ca =
+            Arc::new(Ca::open(CaSettings::new(&at("ca.crt"), &at("ca.key")), SystemTime::now()).unwrap());
         let tokens = Arc::new(JoinTokens::load_or_create(&at("token.key")).unwrap());
         let pair =
             ca.issue_server("KubeEdge", &["127.0.0.1".to_owned()], Duration::from_secs(3_600)).unwrap();
@@ -86,11 +87,10 @@ impl World {
         let parts = CloudHubParts {
             config,
             listeners,
-            websocket_tls: server_tls(&pair, &ca.cert_pem(), ClientAuth::Required).unwrap(),
-            https_tls: server_tls(&pair, &ca.cert_pem(), ClientAuth::Optional).unwrap(),
+            websocket_tls: server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Required).unwrap(),
+            https_tls: server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Optional).unwrap(),
             ca: Arc::clone(&ca),
             tokens: Arc::clone(&tokens),
-            trust_domain: "kubeedge.local".to_owned(),
             node_cert_ttl: Duration::from_secs(3_600),
             cluster_ca_pem: "CLUSTER CA".into(),
             client: fake_api(Arc::clone(&api)),
@@ -132,8 +132,8 @@ impl World {
     pub fn certificate(&self, name: &str) -> KeyPair {
         let (csr, key_pem) = new_node_csr(&node(name)).unwrap();
         let ttl = Duration::from_secs(600);
-        let der = self.ca.sign_node_csr(&csr, &node(name), "kubeedge.local", ttl, SystemTime::now()).unwrap();
-        KeyPair { cert_pem: pem(&der), key_pem }
+        let chain = self.ca.sign_node_csr(&csr, &node(name), ttl, None, SystemTime::now()).unwrap();
+        KeyPair { cert_pem: chain_pem(&chain), key_pem }
     }
 
     async fn tls(

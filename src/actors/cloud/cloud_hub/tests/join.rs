@@ -19,7 +19,7 @@ fn bearer(world: &World, ttl: Duration, minted: SystemTime) -> (String, String) 
 async fn a_node_joins_and_rotates() {
     let world = World::start(|_| {});
     let (code, ca) = world.get("/ca.crt", None, &[], b"").await;
-    assert_eq!((code, ca.as_slice()), (200, world.ca.cert_der()));
+    assert_eq!((code, ca.as_slice()), (200, world.ca.cert_der().as_slice()));
 
     let (auth, _) = bearer(&world, Duration::from_secs(60), SystemTime::now());
     let (csr, key_pem) = new_node_csr(&node("edge-1")).unwrap();

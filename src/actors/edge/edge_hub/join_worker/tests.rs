@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::{Ca, KEY_MODE};
+use crate::identity::{Ca, CaSettings, KEY_MODE};
 
 fn config(folder: &Path) -> EdgeHubConfig {
     EdgeHubConfig {
@@ -15,7 +15,7 @@ fn identity(ca: &Ca, node: &str) -> Identity {
     let node = NodeName::parse(node).unwrap();
     let (csr, key_pem) = new_node_csr(&node).unwrap();
     let hour = Duration::from_secs(3600);
-    let der = ca.sign_node_csr(&csr, &node, "kubeedge.local", hour, SystemTime::now()).unwrap();
+    let der = ca.sign_node_csr(&csr, &node, hour, None, SystemTime::now()).unwrap().swap_remove(0);
     let pair = KeyPair { cert_pem: cert_pem_from_der(&der), key_pem };
     Identity { ca_pem: ca.cert_pem(), pair, certificate: Certificate::from_der(&der).unwrap() }
 }
@@ -27,7 +27,9 @@ fn pair_of(config: &EdgeHubConfig) -> Option<(String, String)> {
 #[test]
 fn a_crash_between_the_writes_leaves_a_pair_that_belongs_together() {
     let dir = tempfile::tempdir().unwrap();
-    let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).unwrap();
+    let ca =
+        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+            .unwrap();
     let (old, new) = (identity(&ca, "edge-1"), identity(&ca, "edge-1"));
     let pair = |identity: &Identity| Some((identity.pair.cert_pem.clone(), identity.pair.key_pem.clone()));
     for (case, steps, want) in [
@@ -62,7 +64,9 @@ fn a_crash_between_the_writes_leaves_a_pair_that_belongs_together() {
 #[actix::test]
 async fn what_is_on_disk_decides() {
     let dir = tempfile::tempdir().unwrap();
-    let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).unwrap();
+    let ca =
+        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+            .unwrap();
     let config = config(dir.path());
     let joiner = Joiner::new(NodeName::parse("edge-1").unwrap(), Arc::new(config.clone()));
 

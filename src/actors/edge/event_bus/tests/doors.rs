@@ -1,7 +1,7 @@
 //! Who comes in, over what.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::SinkExt;
 use rustls_pki_types::ServerName;
@@ -15,14 +15,14 @@ use super::super::password::hash_for_tests;
 use super::super::*;
 use super::world::*;
 use crate::config::AccessRule;
-use crate::identity::{Ca, KeyPair, client_tls};
+use crate::identity::{Ca, CaSettings, KeyPair, client_tls};
 use crate::model::DeviceId;
 use crate::mqtt::{Packet, QoS, Reason, Version};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn with_files(dir: &Path) -> (EventBusConfig, Ca) {
-    let ca = Ca::load_or_create(&dir.join("ca.crt"), &dir.join("ca.key")).unwrap();
+    let ca = Ca::open(CaSettings::new(&dir.join("ca.crt"), &dir.join("ca.key")), SystemTime::now()).unwrap();
     let pair = ca.issue_server("edge", &["localhost".into(), "127.0.0.1".into()], HOUR).unwrap();
     std::fs::write(dir.join("s.crt"), &pair.cert_pem).unwrap();
     std::fs::write(dir.join("s.key"), &pair.key_pem).unwrap();
@@ -100,7 +100,9 @@ async fn certificates_are_asked_for_and_say_who_it_is() {
 
 fn stranger() -> KeyPair {
     let dir = tempfile::tempdir().unwrap();
-    let ca = Ca::load_or_create(&dir.path().join("ca.crt"), &dir.path().join("ca.key")).unwrap();
+    let ca =
+        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+            .unwrap();
     ca.issue_client("device:default:s1", &[], HOUR).unwrap()
 }
 
