@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
@@ -14,6 +15,7 @@ use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, 
 use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
+use crate::bus::identity::AuditFact;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::kube::names::{label_value, qualified_name};
@@ -60,6 +62,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
+    let (_, credentials) = watch::channel(None);
+    let (_, policies) = watch::channel(None);
+    let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
@@ -119,7 +124,14 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
 
     if let Some(bus) = bus {
-        let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
+        let bus_links = EventBusLinks {
+            device: twin.link(),
+            send: hub.link(),
+            request: hub.link(),
+            credentials,
+            policies,
+            audit,
+        };
         let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
         let (store, committer) = (Arc::clone(&store), committer.clone());
         tree.add(bus, BUS_THREAD, Policy::default(), move || {

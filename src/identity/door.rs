@@ -22,15 +22,13 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use super::peer::{parse, texts};
+use super::peer::parse;
+use super::svid::node_of;
 use super::{
     ClientAuth, IdentityError, KeyPair, PeerIdentity, SpiffeId, SvidIssuer, TrustBundle, validity,
     verify_x509_svid,
 };
 use crate::model::NodeName;
-
-/// Organization of every node's CA.
-const NODE_CA_GROUP: &str = "kubeedge node CA";
 
 /// The rule of one door. Replaced as a whole when certificates or roots change.
 pub struct EdgeDoor {
@@ -202,10 +200,7 @@ impl EdgeDoor {
 
 fn is_node_ca(der: &CertificateDer<'_>) -> bool {
     // What cannot be read is no link of a chain either.
-    parse(der)
-        .ok()
-        .and_then(|cert| texts(cert.subject().iter_organization()).ok())
-        .is_some_and(|groups| groups.iter().any(|group| group == NODE_CA_GROUP))
+    parse(der).is_ok_and(|cert| !matches!(node_of(&cert), Ok(None)))
 }
 
 fn fail(why: String) -> IdentityError {

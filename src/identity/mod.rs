@@ -36,7 +36,7 @@ pub use csr::new_node_csr;
 pub use door::{Admitted, EdgeDoor, Refused};
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use join_token::{JoinClaims, JoinTokens, split_join_token};
-pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
+pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, key_pem_from_pkcs8, sha256_hex};
 pub use node::NodeCredentials;
 pub use peer::{PeerIdentity, Validity, validity};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
