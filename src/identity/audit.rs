@@ -128,7 +128,8 @@ impl Record {
             hash: String,
         }
         let form: Form = serde_json::from_slice(line).map_err(|_| "it is not a record")?;
-        let body = line.len().checked_sub(TAIL).and_then(|end| line.get(..end)).ok_or("it is not a record")?;
+        let body =
+            line.len().checked_sub(TAIL).and_then(|end| line.get(..end)).ok_or("it is not a record")?;
         let whole = [body, format!(",\"hash\":\"{}\"}}", form.hash).as_bytes()].concat();
         if whole != line || sha256_hex(body) != form.hash {
             return Err("the record was changed: its hash is another");

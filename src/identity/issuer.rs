@@ -68,7 +68,8 @@ impl WorkloadIssuer {
         let ca_signer = ca_key.for_rcgen().map_err(IdentityError::Certificate)?;
         let ca = Issuer::from_ca_cert_der(&CertificateDer::from(ca_der.as_slice()), ca_signer)
             .map_err(|err| IdentityError::Certificate(format!("of the node CA: {err}")))?;
-        let jwt_pem = credentials.jwt_key_pem.as_ref().ok_or_else(|| fail("there is no key for JWT-SVIDs"))?;
+        let jwt_pem =
+            credentials.jwt_key_pem.as_ref().ok_or_else(|| fail("there is no key for JWT-SVIDs"))?;
         let jwt_key = EcKey::from_pem(jwt_pem.as_bytes()).map_err(IdentityError::Certificate)?;
         let trust_domain = credentials.trust_domain.clone();
         Ok(Self {
@@ -201,7 +202,8 @@ impl WorkloadIssuer {
     fn dns_san(&self, name: &str) -> Result<SanType, IdentityError> {
         let wrong = |why: &str| IdentityError::Certificate(format!("DNS name {name:?}: {why}"));
         DnsName::try_from(name).map_err(|_| wrong("it is none"))?;
-        let inside = name.strip_suffix(&self.dns_suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+        let inside =
+            name.strip_suffix(&self.dns_suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'));
         if !inside {
             return Err(wrong(&format!("this node may only give {} and names below it", self.dns_suffix)));
         }

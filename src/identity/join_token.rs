@@ -205,7 +205,8 @@ mod tests {
     fn mint_split_verify() {
         let dir = tempfile::tempdir().expect("temp dir");
         let hash = sha256_hex(b"ca");
-        let (token, claims) = tokens(&dir, "key").mint(&hash, MintOptions::once(Duration::from_secs(600)), at(NOW));
+        let (token, claims) =
+            tokens(&dir, "key").mint(&hash, MintOptions::once(Duration::from_secs(600)), at(NOW));
         assert_eq!(token.split('.').count(), 4);
         assert_eq!(claims.expires_at, NOW + 600);
         let (got_hash, jwt) = split_join_token(&format!(" {token}\n")).expect("splits");

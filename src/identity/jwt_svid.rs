@@ -9,8 +9,7 @@ use super::jwt::Compact;
 use super::{SpiffeId, TokenError, TrustBundle, jwk, unix_secs};
 
 /// Asymmetric algorithms that the standard allows; never `none`, never HMAC.
-const ALLOWED: [&str; 9] =
-    ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
+const ALLOWED: [&str; 9] = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
 /// A token may be this many seconds "from the future": clocks of machines differ a little.
 const SKEW_SECS: u64 = 60;
 

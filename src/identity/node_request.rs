@@ -50,8 +50,7 @@ impl NodeRequest {
             ca_csr: STANDARD.encode(node_ca_csr(node, &ca_key)?),
             jwt_key: jwk(&jwt_key),
         };
-        let keys =
-            NodeKeys { svid_key_pem, ca_key_pem: ca_key.to_pem(), jwt_key_pem: jwt_key.to_pem() };
+        let keys = NodeKeys { svid_key_pem, ca_key_pem: ca_key.to_pem(), jwt_key_pem: jwt_key.to_pem() };
         Ok((request, keys))
     }
 }
@@ -76,9 +75,14 @@ impl NodeKeys {
     ///
     /// # Errors
     /// [`IdentityError::Certificate`] naming the part of the answer that does not fit.
-    pub fn credentials(self, node: &NodeName, reply: &RenewalReply) -> Result<NodeCredentials, IdentityError> {
+    pub fn credentials(
+        self,
+        node: &NodeName,
+        reply: &RenewalReply,
+    ) -> Result<NodeCredentials, IdentityError> {
         let part = |part: &'static str| move |why: String| refuse(part, &why);
-        let bundle = TrustBundle::from_document(&reply.bundle).map_err(|err| part("bundle")(err.to_string()))?;
+        let bundle =
+            TrustBundle::from_document(&reply.bundle).map_err(|err| part("bundle")(err.to_string()))?;
         let svid = decode("svid", &reply.svid)?;
         let middle = check_key("svid", &svid, &self.svid_key_pem)?;
         let verified =
@@ -116,11 +120,7 @@ fn check_key(part: &str, chain: &[Vec<u8>], key_pem: &str) -> Result<SystemTime,
 }
 
 /// What the node CA signs is believed as this node's: shown by signing something.
-fn check_node_ca(
-    credentials: &NodeCredentials,
-    bundle: &TrustBundle,
-    at: SystemTime,
-) -> Result<(), String> {
+fn check_node_ca(credentials: &NodeCredentials, bundle: &TrustBundle, at: SystemTime) -> Result<(), String> {
     let probe = SpiffeId::parse(&format!("spiffe://{}/ns/kubeedge/sa/probe", bundle.trust_domain))?;
     let svid = WorkloadIssuer::new(credentials)
         .and_then(|issuer| issuer.x509(&probe, &[], Duration::from_secs(60), at))
@@ -177,16 +177,40 @@ mod tests {
             reply
         };
         for (case, reply, want) in [
-            ("svid for another key", with(&|r| r.svid = other_key.svid.clone()), "svid of the cloud's answer: it is not for"),
-            ("CA for another key", with(&|r| r.node_ca = other_key.node_ca.clone()), "nodeCa of the cloud's answer: it is not for"),
+            (
+                "svid for another key",
+                with(&|r| r.svid = other_key.svid.clone()),
+                "svid of the cloud's answer: it is not for",
+            ),
+            (
+                "CA for another key",
+                with(&|r| r.node_ca = other_key.node_ca.clone()),
+                "nodeCa of the cloud's answer: it is not for",
+            ),
             ("another node", with(&|r| r.svid = other_node.svid.clone()), "it is not this node's"),
-            ("another node's CA", with(&|r| r.node_ca = other_node.node_ca.clone()), "nodeCa of the cloud's answer: "),
-            ("another root", with(&|r| r.bundle = foreign.bundle.clone()), "svid of the cloud's answer: no trusted root"),
+            (
+                "another node's CA",
+                with(&|r| r.node_ca = other_node.node_ca.clone()),
+                "nodeCa of the cloud's answer: ",
+            ),
+            (
+                "another root",
+                with(&|r| r.bundle = foreign.bundle.clone()),
+                "svid of the cloud's answer: no trusted root",
+            ),
             ("chain cut", with(&|r| r.svid.truncate(1)), "no trusted root"),
-            ("another trust domain", with(&|r| r.bundle.trust_domain = "else.where".into()), "of trust domain"),
+            (
+                "another trust domain",
+                with(&|r| r.bundle.trust_domain = "else.where".into()),
+                "of trust domain",
+            ),
             ("no svid", with(&|r| r.svid.clear()), "svid of the cloud's answer: there is none"),
             ("no roots", with(&|r| r.bundle.roots.clear()), "bundle of the cloud's answer: "),
-            ("no base64", with(&|r| r.node_ca = vec!["!".into()]), "nodeCa of the cloud's answer: it is not base64"),
+            (
+                "no base64",
+                with(&|r| r.node_ca = vec!["!".into()]),
+                "nodeCa of the cloud's answer: it is not base64",
+            ),
             ("no certificate", with(&|r| r.svid = vec!["AAAA".into()]), "not an X.509 certificate"),
         ] {
             let err = keys.clone().credentials(&node(), &reply).expect_err(case).to_string();

@@ -11,8 +11,8 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 
-use super::key::EcKey;
 use super::issuing::NODE_CA_ORGANIZATION;
+use super::key::EcKey;
 use super::{NodeCredentials, NodeRequest, TrustBundle, unix_secs};
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
@@ -40,8 +40,7 @@ pub fn params(organization: &str, cn: &str, uri: Option<&str>) -> CertificatePar
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     params.distinguished_name.push(DnType::CommonName, cn);
-    params.subject_alt_names =
-        uri.iter().map(|uri| SanType::URI((*uri).try_into().expect("uri"))).collect();
+    params.subject_alt_names = uri.iter().map(|uri| SanType::URI((*uri).try_into().expect("uri"))).collect();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
@@ -49,7 +48,8 @@ pub fn params(organization: &str, cn: &str, uri: Option<&str>) -> CertificatePar
 }
 
 pub fn ca(mut params: CertificateParams, path_length: Option<u8>) -> CertificateParams {
-    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.is_ca =
+        IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     params
 }
@@ -79,7 +79,8 @@ impl Pair {
     }
 
     pub fn sign(&self, key: EcKey, params: CertificateParams) -> Self {
-        let der = params.signed_by(&key.for_rcgen().expect("key"), &self.issuer()).expect("cert").der().to_vec();
+        let der =
+            params.signed_by(&key.for_rcgen().expect("key"), &self.issuer()).expect("cert").der().to_vec();
         Self { der, key, params }
     }
 
@@ -93,7 +94,8 @@ impl Authority {
         let now = SystemTime::now();
         let root = Pair::root(living(ca(params("", "KubeEdge", None), None), now, 365 * DAY));
         let td = format!("spiffe://{TRUST_DOMAIN}");
-        let issuing = living(ca(params("KubeEdge", "KubeEdge issuing CA", Some(&td)), Some(1)), now, 30 * DAY);
+        let issuing =
+            living(ca(params("KubeEdge", "KubeEdge issuing CA", Some(&td)), Some(1)), now, 30 * DAY);
         Self { issuing: root.issue(issuing), root, now }
     }
 
@@ -102,7 +104,8 @@ impl Authority {
     }
 
     pub fn node_ca_params(node: &str) -> CertificateParams {
-        let mut params = ca(params(NODE_CA_ORGANIZATION, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
+        let mut params =
+            ca(params(NODE_CA_ORGANIZATION, node, Some(&format!("spiffe://{TRUST_DOMAIN}"))), Some(0));
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName(format!("{node}.nodes.{TRUST_DOMAIN}"))],
             excluded_subtrees: vec![

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::places::Places;
 use super::{Refusal, revocation};
 use crate::config::{CloudCoreConfig, parse_go_duration};
-use crate::identity::{JoinTokens, KEY_MODE, MintOptions, cert_der_from_pem, sha256_hex, split_join_token, write_atomic};
+use crate::identity::{
+    JoinTokens, KEY_MODE, MintOptions, cert_der_from_pem, sha256_hex, split_join_token, write_atomic,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct GetTokenArgs {

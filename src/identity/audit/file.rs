@@ -32,7 +32,9 @@ pub enum Opened {
     New,
     Good,
     /// A power cut left a torn last line of so many bytes; it was removed.
-    Repaired { bytes: usize },
+    Repaired {
+        bytes: usize,
+    },
     /// The log does not hold to its head: records are missing or were changed, or the head is.
     Broken(String),
 }
@@ -101,7 +103,8 @@ impl AuditFile {
             log.write_head()?;
         }
         if let Some((what, why)) = words {
-            let fact = json!({"action": "log", "subject": what, "allowed": what == "repaired", "reason": why});
+            let fact =
+                json!({"action": "log", "subject": what, "allowed": what == "repaired", "reason": why});
             log.append(&[(now, fact.as_object().cloned().unwrap_or_default())])?;
         }
         Ok((log, opened))
@@ -148,8 +151,11 @@ impl AuditFile {
         let path = head_path(&self.path);
         let text = serde_json::to_string(&HeadFile { seq, hash, first: self.first })
             .map_err(|err| fail("write", &path)(err.into()))?;
-        write_atomic(&path, text.as_bytes(), KEY_MODE)
-            .map_err(|err| AuditError::File { op: "write", path, why: err.to_string() })
+        write_atomic(&path, text.as_bytes(), KEY_MODE).map_err(|err| AuditError::File {
+            op: "write",
+            path,
+            why: err.to_string(),
+        })
     }
 
     /// The oldest file goes, the others move up by one. A crash in between leaves a gap in their

@@ -73,7 +73,8 @@ fn records_are_lines_that_follow_from_each_other() {
     assert_eq!((opened, file.head().seq), (Opened::Good, 2));
     file.append(&[(at(3), fact("edge-3"))]).expect("append");
 
-    let lines: Vec<Value> = log.text().lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    let lines: Vec<Value> =
+        log.text().lines().map(|line| serde_json::from_str(line).expect("json")).collect();
     assert_eq!(lines[0]["prev"], json!(GENESIS));
     for pair in lines.windows(2) {
         assert_eq!(pair[1]["prev"], pair[0]["hash"]);

@@ -60,7 +60,8 @@ fn verify_files(paths: &[PathBuf], head: Option<&Head>) -> Result<Summary, Audit
     let mut is_head_seen = head.is_none_or(|head| head.seq == 0);
     let mut end = (paths.last().cloned().unwrap_or_default(), 1);
     for path in paths {
-        let io = |err: std::io::Error| AuditError::File { op: "read", path: path.clone(), why: err.to_string() };
+        let io =
+            |err: std::io::Error| AuditError::File { op: "read", path: path.clone(), why: err.to_string() };
         let mut reader = BufReader::new(File::open(path).map_err(io)?);
         let mut number = 0;
         loop {

@@ -23,7 +23,10 @@ fn svids_say_who_and_when_and_differ() {
     let svid = issuer.x509(&id("/ns/default/sa/web"), &names, HOUR, now).expect("svid");
     assert_eq!(svid.chain.len(), 3, "leaf, node CA, issuing CA");
     let leaf = &svid.chain[0];
-    assert_eq!(PeerIdentity::from_der(leaf).expect("id").spiffe_id.as_deref(), Some(id("/ns/default/sa/web").as_str()));
+    assert_eq!(
+        PeerIdentity::from_der(leaf).expect("id").spiffe_id.as_deref(),
+        Some(id("/ns/default/sa/web").as_str())
+    );
     let life = validity(leaf).expect("validity");
     assert_eq!((life.not_before, life.not_after), (now - BACKDATE, now + HOUR));
     assert_eq!(svid.not_after, now + HOUR);
@@ -64,7 +67,11 @@ fn what_a_node_may_not_give_is_named() {
         ("the trust domain itself", x509(&id(""), &[], HOUR, now), "is no workload's"),
         ("a path that looks like one", x509(&id("/nsx/a"), &[], HOUR, now), "is no workload's"),
         ("DNS of another node", x509(&good, &["edge-2.nodes.kubeedge.local"], HOUR, now), "edge-2.nodes"),
-        ("DNS with our name at its end", x509(&good, &["xedge-1.nodes.kubeedge.local"], HOUR, now), "xedge-1"),
+        (
+            "DNS with our name at its end",
+            x509(&good, &["xedge-1.nodes.kubeedge.local"], HOUR, now),
+            "xedge-1",
+        ),
         ("an address", x509(&good, &["10.0.0.1"], HOUR, now), "10.0.0.1"),
         ("no DNS name", x509(&good, &["a b"], HOUR, now), "it is none"),
         ("no life", x509(&good, &[], Duration::ZERO, now), "longer than 0 s"),

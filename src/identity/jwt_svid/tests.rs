@@ -5,10 +5,10 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use serde_json::json;
 
+use super::super::WorkloadIssuer;
 use super::super::jwt::{encode, unsigned};
 use super::super::key::EcKey;
 use super::super::test_authority::{Authority, TRUST_DOMAIN};
-use super::super::WorkloadIssuer;
 use super::*;
 
 const NOW: u64 = 1_790_000_000;
@@ -58,7 +58,8 @@ fn refusals() {
         format!("{signed}.{}", encode(signature.expect("signature").as_ref()))
     };
     let header = json!({"alg": "ES256", "kid": kid, "typ": "JWT"});
-    let claims = json!({"sub": "spiffe://kubeedge.local/ns/a/sa/b", "aud": ["db"], "exp": NOW + 60, "iat": NOW});
+    let claims =
+        json!({"sub": "spiffe://kubeedge.local/ns/a/sa/b", "aud": ["db"], "exp": NOW + 60, "iat": NOW});
     let but = |value: &Value, member: &str, to: Value| {
         let mut value = value.clone();
         match to {
@@ -82,7 +83,11 @@ fn refusals() {
     let head = |member: &str, to: Value| sign(&key, &but(&header, member, to), &claims);
     let claim = |member: &str, to: Value| sign(&key, &header, &but(&claims, member, to));
     for (case, jwt, want) in [
-        ("alg none", format!("{}.", unsigned(&but(&header, "alg", json!("none")), &claims)), malformed("the header's alg is none of those allowed")),
+        (
+            "alg none",
+            format!("{}.", unsigned(&but(&header, "alg", json!("none")), &claims)),
+            malformed("the header's alg is none of those allowed"),
+        ),
         ("alg HS256", confused, malformed("the header's alg is none of those allowed")),
         ("no alg", head("alg", Value::Null), malformed("the header's alg is none of those allowed")),
         ("an algorithm of no key", head("alg", json!("RS256")), TokenError::UnknownKey),
@@ -92,10 +97,26 @@ fn refusals() {
         ("another kid", head("kid", json!("other")), TokenError::UnknownKey),
         ("another key", sign(&other, &header, &claims), TokenError::Forged),
         ("no sub", claim("sub", Value::Null), malformed("sub is missing")),
-        ("sub is no ID", claim("sub", json!("system:serviceaccount:a:b")), malformed("sub is not a SPIFFE ID")),
-        ("not canonical", claim("sub", json!("spiffe://kubeedge.local/ns/a/../b")), malformed("sub is not a SPIFFE ID")),
-        ("another trust domain", claim("sub", json!("spiffe://else.where/ns/a/sa/b")), TokenError::OtherTrustDomain),
-        ("a node", claim("sub", json!("spiffe://kubeedge.local/node/edge-1")), malformed("sub is no workload's")),
+        (
+            "sub is no ID",
+            claim("sub", json!("system:serviceaccount:a:b")),
+            malformed("sub is not a SPIFFE ID"),
+        ),
+        (
+            "not canonical",
+            claim("sub", json!("spiffe://kubeedge.local/ns/a/../b")),
+            malformed("sub is not a SPIFFE ID"),
+        ),
+        (
+            "another trust domain",
+            claim("sub", json!("spiffe://else.where/ns/a/sa/b")),
+            TokenError::OtherTrustDomain,
+        ),
+        (
+            "a node",
+            claim("sub", json!("spiffe://kubeedge.local/node/edge-1")),
+            malformed("sub is no workload's"),
+        ),
         ("no exp", claim("exp", Value::Null), malformed("exp is missing")),
         ("expired", claim("exp", json!(NOW)), TokenError::Expired),
         ("nbf ahead", claim("nbf", json!(NOW + 61)), malformed("it is not valid yet")),

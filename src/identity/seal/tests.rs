@@ -23,7 +23,8 @@ fn what_was_sealed_holds_and_nothing_else() {
     let roots = authority.bundle();
     let info = check(&good, &roots).expect("holds");
     assert_eq!(unix_secs(info.sealed_at), unix_secs(authority.now));
-    let serial: String = parse(&chain[0]).expect("cert").raw_serial().iter().map(|b| format!("{b:02x}")).collect();
+    let serial: String =
+        parse(&chain[0]).expect("cert").raw_serial().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(info.serial_hex, serial);
 
     let with = |kind, node: &str, payload: &[u8], roots: &TrustBundle| {
@@ -112,10 +113,8 @@ fn a_seal_holds_after_its_signer_is_gone() {
     let new_root = Pair::root(living(ca(params("", "KubeEdge", None), None), past, 3_650 * DAY));
     assert!(check(&sealed, &bundle(&[&new_root])).is_err());
     check(&sealed, &bundle(&[&new_root, &old_root])).expect("both roots");
-    let cross = old_root.sign(
-        new_root.key.clone(),
-        living(ca(params("", "KubeEdge", None), None), past, 3_650 * DAY),
-    );
+    let cross = old_root
+        .sign(new_root.key.clone(), living(ca(params("", "KubeEdge", None), None), past, 3_650 * DAY));
     let issuing = new_root.issue(living(ca(params("KubeEdge", "i", None), Some(1)), past, 30 * DAY));
     authority.issuing = issuing;
     let (mut chain, key) = authority.cloudcore();
@@ -201,7 +200,10 @@ fn a_pods_seal_is_over_what_edged_acts_on() {
         ("/metadata/labels/app", json!("db")),
         ("/metadata/annotations/note", json!("y")),
         ("/spec/containers/0/image", json!("evil:1")),
-        ("/spec/containers/0", json!({"name": "c", "image": "web:1", "securityContext": {"privileged": true}})),
+        (
+            "/spec/containers/0",
+            json!({"name": "c", "image": "web:1", "securityContext": {"privileged": true}}),
+        ),
     ] {
         assert_ne!(change(path, value), sealed, "{path} is sealed");
     }
