@@ -54,7 +54,7 @@ pub use key::{
 };
 pub use node::NodeCredentials;
 pub use node_request::{NodeKeys, NodeRequest};
-pub use peer::{PeerIdentity, Validity, validity};
+pub use peer::{PeerIdentity, Validity, split_certificates, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
 pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};

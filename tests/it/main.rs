@@ -34,3 +34,4 @@ mod network;
 mod panics;
 mod pods;
 mod readme_devices;
+mod readme_security;
