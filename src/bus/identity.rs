@@ -51,14 +51,34 @@ pub struct Revocation {
 #[rtype(result = "()")]
 pub struct EdgeIdentityChanged(pub Option<Arc<Value>>);
 
-/// A node renewed its identity: its key for JWT-SVIDs is to be published until `expires_at` (unix
-/// seconds). CloudHub tells IdentityController.
+/// A node joined or renewed its identity: its key for JWT-SVIDs is to be published until
+/// `expires_at` (unix seconds). CloudHub tells IdentityController.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct NodeKeyChanged {
     pub node: NodeName,
+    /// `Null` for a node that has none: a Go edge.
     pub jwt_key: Value,
     pub expires_at: u64,
+    /// Of the SVID it got: lower-case hex.
+    pub svid_serial: String,
+    /// Unix seconds.
+    pub svid_expires_at: u64,
+    /// Unix seconds; 0 for a node without an intermediate CA.
+    pub node_ca_expires_at: u64,
+}
+
+/// What the cloud knows of a node's newest certificates. Kept in ConfigMap
+/// `kubeedge/node-identities`, a JSON text per node; `keadm identity` shows it. Times are unix
+/// seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeIdentity {
+    pub serial: String,
+    pub svid_expires_at: u64,
+    /// 0: it has no intermediate CA.
+    pub node_ca_expires_at: u64,
+    pub renewed_at: u64,
 }
 
 /// Two machines hold this node's certificate. CloudHub tells IdentityController, which acts by

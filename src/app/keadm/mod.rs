@@ -2,10 +2,13 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod cloud_https;
+mod identity;
 mod init;
 mod join;
+mod node;
 mod places;
 mod preflight;
+mod records;
 mod reset;
 mod revocation;
 mod token;
@@ -37,6 +40,12 @@ enum Command {
     /// Lists or revokes join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Shows, revokes or allows nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Shows who is who, and until when
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
     /// Checks this machine and prepares it as an edge
     Join(join::JoinArgs),
     /// Removes what init or join wrote
@@ -100,6 +109,8 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Init(args) => init::init(&args, now, out),
         Command::GetToken(args) => token::get_token(&args, now, out),
         Command::Token(command) => token::token(command, now, out).await,
+        Command::Node(command) => node::node(command, now, out).await,
+        Command::Identity(command) => identity::identity(command, now, out).await,
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
