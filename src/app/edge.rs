@@ -121,7 +121,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_state: twin.link(),
         report_event: meta.link(),
     };
-    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
+    let audit = Link::from_fn(log_fact);
+    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link(), audit };
+    // EdgeHub publishes what the node holds, before and without a connection too. Whoever needs it
+    // takes a receiver of this: the Identity actor (workloads), EventBus (its TLS), Edged (seals).
+    let (credentials, _) = watch::channel(None);
 
     if let Some(bus) = bus {
         let bus_links = EventBusLinks {
@@ -169,7 +173,12 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     tree.add(meta, MAIN_THREAD, Policy::default(), move || {
         MetaManager::new(meta_settings, store, committer, meta_links, metrics)
     });
-    let hub_settings = HubSettings { node, config: modules.edge_hub.clone() };
+    let hub_settings = HubSettings {
+        node,
+        config: modules.edge_hub.clone(),
+        identity: config.identity.clone(),
+        credentials,
+    };
     tree.add(hub, MAIN_THREAD, Policy::default(), move || {
         EdgeHub::new(hub_settings, hub_links, EdgeHubMetrics::new(), Arc::new(log_link))
     });
@@ -179,6 +188,12 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
 /// What DeviceTwin is told when it publishes.
 fn no_broker() -> NotPublished {
     NotPublished("modules.eventBus.enable is false".to_owned())
+}
+
+/// What becomes of a record without an audit log.
+fn log_fact(fact: AuditFact) {
+    let AuditFact { action, subject, allowed, reason, .. } = fact;
+    tracing::info!(?action, subject, allowed, reason, "audit");
 }
 
 /// The one place where the link is logged. Offline is normal: no reason to be called not ready.

@@ -51,6 +51,12 @@ pub struct Revocation {
 #[rtype(result = "()")]
 pub struct EdgeIdentityChanged(pub Option<Arc<Value>>);
 
+/// The trust bundle of this node's cloud changed: the roots on disk follow. The edge's Identity actor
+/// tells EdgeHub after it has verified the seal of the document that brought it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RootsChanged(pub BundleDocument);
+
 /// A node joined or renewed its identity: its key for JWT-SVIDs is to be published until
 /// `expires_at` (unix seconds). CloudHub tells IdentityController.
 #[derive(Debug, Clone, Message)]

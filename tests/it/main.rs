@@ -24,6 +24,7 @@ mod harness;
 mod hostile;
 mod identity_doors;
 mod identity_mqtt;
+mod identity_rotation;
 mod keadm;
 mod kubectl;
 mod main_job;
