@@ -81,6 +81,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let policies = watch::Sender::new(None);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
+    let (_, credentials) = watch::channel(None);
+    let (_, policies) = watch::channel(None);
+    let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
     // Declared first, so that it ends last: the others still have something to say.
@@ -154,7 +157,14 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         IdentityLinks { get_object: meta.link(), roots_changed: hub.link(), audit: record.clone() };
 
     if let Some(bus) = bus {
-        let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
+        let bus_links = EventBusLinks {
+            device: twin.link(),
+            send: hub.link(),
+            request: hub.link(),
+            credentials,
+            policies,
+            audit,
+        };
         let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
         let (store, committer) = (Arc::clone(&store), committer.clone());
         tree.add(bus, BUS_THREAD, Policy::default(), move || {
