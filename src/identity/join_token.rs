@@ -1,17 +1,19 @@
 //! Join tokens: `{ca hash}.{JWT HS256}`, four dot-separated parts (protocol section 5.2).
 //!
 //! Go signs with the CA's private key and puts only `exp` in; ours have a key of their own, so that
-//! replacing it ends all tokens and touches no certificate, and a `jti`, so that one can be revoked.
+//! replacing it ends all tokens and touches no certificate, and a `jti`, so that one can be revoked
+//! and works once. A token without `jti` is reusable, as Go's are.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ring::hmac;
 use ring::rand::SecureRandom;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::jwt::{Compact, encode, unsigned};
 use super::{IdentityError, KEY_MODE, MAX_TTL, TokenError, files, sha256_hex, unix_secs};
+use crate::model::NodeName;
 
 /// Mints and verifies join tokens.
 pub struct JoinTokens {
@@ -25,8 +27,44 @@ pub struct JoinClaims {
     pub id: String,
     /// Unix seconds.
     pub expires_at: u64,
+    /// The only node it is good for; `None`: any.
+    pub node: Option<NodeName>,
+    /// Good for many nodes until it expires, as Go KubeEdge's are.
+    pub reusable: bool,
 }
 
+impl JoinClaims {
+    /// # Errors
+    /// [`TokenError::OtherNode`] when the token is bound to another node.
+    pub fn admits(&self, node: &NodeName) -> Result<(), TokenError> {
+        match &self.node {
+            Some(bound) if bound != node => Err(TokenError::OtherNode),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What kind of token to mint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MintOptions {
+    pub ttl: Duration,
+    /// Good for this node only.
+    pub node: Option<NodeName>,
+    /// In Go's form, without `jti`: good for many nodes. Where `identity.reusableTokens` is off,
+    /// nobody accepts it.
+    pub reusable: bool,
+}
+
+impl MintOptions {
+    /// Works once, for any node.
+    #[must_use]
+    pub fn once(ttl: Duration) -> Self {
+        Self { ttl, node: None, reusable: false }
+    }
+}
+
+/// Longest token id: it becomes a key of a Secret.
+const MAX_ID: usize = 64;
 const KEY_BYTES: usize = 32;
 
 impl JoinTokens {
@@ -52,12 +90,22 @@ impl JoinTokens {
 
     /// The whole token, four dot-separated parts.
     #[must_use]
-    pub fn mint(&self, ca_hash_hex: &str, ttl: Duration, now: SystemTime) -> (String, JoinClaims) {
-        let id: String = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
+    pub fn mint(&self, ca_hash_hex: &str, options: MintOptions, now: SystemTime) -> (String, JoinClaims) {
+        let MintOptions { ttl, node, reusable } = options;
         let expires_at = unix_secs(now).saturating_add(ttl.min(MAX_TTL).as_secs());
-        let signed = unsigned(&json!({"alg": "HS256", "typ": "JWT"}), &json!({"exp": expires_at, "jti": id}));
+        let mut claims = Map::from_iter([("exp".to_owned(), Value::from(expires_at))]);
+        if let Some(node) = &node {
+            claims.insert("node".to_owned(), node.as_str().into());
+        }
+        let unique: String = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
+        if !reusable {
+            claims.insert("jti".to_owned(), unique.as_str().into());
+        }
+        let signed = unsigned(&json!({"alg": "HS256", "typ": "JWT"}), &Value::Object(claims));
         let signature = encode(hmac::sign(&self.key, signed.as_bytes()).as_ref());
-        (format!("{ca_hash_hex}.{signed}.{signature}"), JoinClaims { id, expires_at })
+        let jwt = format!("{signed}.{signature}");
+        let id = if reusable { hash_id(&jwt) } else { unique };
+        (format!("{ca_hash_hex}.{jwt}"), JoinClaims { id, expires_at, node, reusable })
     }
 
     /// Verifies the JWT part (parts 2 to 4), as the edge sends it after `Bearer `.
@@ -74,7 +122,15 @@ impl JoinTokens {
         if expires_at <= unix_secs(now) {
             return Err(TokenError::Expired);
         }
-        Ok(JoinClaims { id: id(&token, jwt)?, expires_at })
+        let node = match token.claims.get("node") {
+            None => None,
+            Some(Value::String(name)) => {
+                Some(NodeName::parse(name).map_err(|_| TokenError::Malformed("node is not a node's name"))?)
+            }
+            Some(_) => return Err(TokenError::Malformed("node is not a text")),
+        };
+        let reusable = !token.claims.contains_key("jti");
+        Ok(JoinClaims { id: id(&token, jwt)?, expires_at, node, reusable })
     }
 
     /// The id of a JWT that nobody verified: good enough to revoke it, for nothing else.
@@ -88,10 +144,19 @@ impl JoinTokens {
 
 fn id(token: &Compact<'_>, jwt: &str) -> Result<String, TokenError> {
     match token.claims.get("jti") {
-        Some(Value::String(id)) if !id.is_empty() => Ok(id.clone()),
-        None => Ok(sha256_hex(jwt.as_bytes()).chars().take(12).collect()),
-        Some(_) => Err(TokenError::Malformed("jti is not a text")),
+        Some(Value::String(id)) if is_id(id) => Ok(id.clone()),
+        None => Ok(hash_id(jwt)),
+        Some(_) => Err(TokenError::Malformed("jti is not 1 to 64 letters, digits, '-' and '_'")),
     }
+}
+
+fn is_id(text: &str) -> bool {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    (1..=MAX_ID).contains(&text.len()) && text.bytes().all(legal)
+}
+
+fn hash_id(jwt: &str) -> String {
+    sha256_hex(jwt.as_bytes()).chars().take(12).collect()
 }
 
 /// Splits a join token into the CA hash and the JWT.
@@ -140,7 +205,8 @@ mod tests {
     fn mint_split_verify() {
         let dir = tempfile::tempdir().expect("temp dir");
         let hash = sha256_hex(b"ca");
-        let (token, claims) = tokens(&dir, "key").mint(&hash, Duration::from_secs(600), at(NOW));
+        let (token, claims) =
+            tokens(&dir, "key").mint(&hash, MintOptions::once(Duration::from_secs(600)), at(NOW));
         assert_eq!(token.split('.').count(), 4);
         assert_eq!(claims.expires_at, NOW + 600);
         let (got_hash, jwt) = split_join_token(&format!(" {token}\n")).expect("splits");
@@ -149,7 +215,7 @@ mod tests {
         let again = tokens(&dir, "key");
         assert_eq!(again.verify(&jwt, at(NOW + 599)), Ok(claims.clone()));
         assert_eq!(again.verify(&jwt, at(NOW + 600)), Err(TokenError::Expired));
-        let (other, other_claims) = again.mint(&hash, Duration::from_secs(600), at(NOW));
+        let (other, other_claims) = again.mint(&hash, MintOptions::once(Duration::from_secs(600)), at(NOW));
         assert_ne!((other, other_claims.id), (token, claims.id));
         let mode = std::fs::metadata(dir.path().join("key")).expect("key file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -177,7 +243,27 @@ mod tests {
             (
                 "odd jti",
                 sign(&ours, &hs256, &json!({"exp": NOW + 1, "jti": 1})),
-                malformed("jti is not a text"),
+                malformed("jti is not 1 to 64 letters, digits, '-' and '_'"),
+            ),
+            (
+                "long jti",
+                sign(&ours, &hs256, &json!({"exp": NOW + 1, "jti": "a".repeat(65)})),
+                malformed("jti is not 1 to 64 letters, digits, '-' and '_'"),
+            ),
+            (
+                "jti with a path",
+                sign(&ours, &hs256, &json!({"exp": NOW + 1, "jti": "../a"})),
+                malformed("jti is not 1 to 64 letters, digits, '-' and '_'"),
+            ),
+            (
+                "odd node",
+                sign(&ours, &hs256, &json!({"exp": NOW + 1, "jti": "a", "node": 1})),
+                malformed("node is not a text"),
+            ),
+            (
+                "no node's name",
+                sign(&ours, &hs256, &json!({"exp": NOW + 1, "jti": "a", "node": "Edge 1"})),
+                malformed("node is not a node's name"),
             ),
             (
                 "alg HS512",
@@ -200,8 +286,34 @@ mod tests {
         let ours = tokens(&dir, "key");
         let jwt = sign(&ours, &json!({"alg": "HS256", "typ": "JWT"}), &json!({"exp": NOW + 86_400}));
         let first = ours.verify(&jwt, at(NOW)).expect("verifies");
-        assert_eq!(first.id.len(), 12);
+        assert_eq!((first.id.len(), first.reusable, &first.node), (12, true, &None));
         assert_eq!(ours.verify(&jwt, at(NOW)), Ok(first));
+    }
+
+    #[test]
+    fn a_token_says_how_often_and_for_whom_it_is_good() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ours = tokens(&dir, "key");
+        let name = |text| NodeName::parse(text).expect("name");
+        let (one, two) = (name("edge-1"), name("edge-2"));
+        for (case, node, reusable, admits_two) in [
+            ("once, anybody", None, false, true),
+            ("once, one node", Some(one.clone()), false, false),
+            ("reusable", None, true, true),
+            ("reusable, one node", Some(one.clone()), true, false),
+        ] {
+            let options = MintOptions { ttl: Duration::from_secs(600), node: node.clone(), reusable };
+            let (token, minted) = ours.mint(&sha256_hex(b"ca"), options, at(NOW));
+            let (_, jwt) = split_join_token(&token).expect("splits");
+            let claims = ours.verify(&jwt, at(NOW)).expect(case);
+            assert_eq!(claims, minted, "{case}");
+            assert_eq!((claims.reusable, &claims.node), (reusable, &node), "{case}");
+            assert_eq!(claims.admits(&one), Ok(()), "{case}");
+            assert_eq!(claims.admits(&two).is_ok(), admits_two, "{case}");
+            assert_eq!(JoinTokens::id_of(&jwt).as_ref(), Ok(&claims.id), "{case}");
+            let parsed = Compact::parse(&jwt).expect("jwt");
+            assert_eq!(parsed.claims.contains_key("jti"), !reusable, "{case}");
+        }
     }
 
     #[test]

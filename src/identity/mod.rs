@@ -3,6 +3,7 @@
 //! Keys are ECDSA P-256 throughout (protocol section 5.1), written as SEC1 `EC PRIVATE KEY` because
 //! Go KubeEdge reads nothing else. Every parser here takes bytes from outside: all are total.
 
+pub mod audit;
 mod authorities;
 mod bundle;
 mod ca;
@@ -10,21 +11,31 @@ mod ca_files;
 mod client_verifier;
 mod csr;
 mod files;
+mod issuer;
 mod issuing;
 mod join_token;
+mod jwk;
 mod jwt;
+mod jwt_svid;
 mod key;
 mod node;
+mod node_request;
 mod peer;
+mod proof;
 mod rotation;
+pub mod seal;
 mod service_account;
 mod serving;
 mod signer;
 mod spiffe;
 mod svid;
 #[cfg(test)]
+mod test_authority;
+#[cfg(test)]
 mod test_chain;
 mod tls;
+mod token_keys;
+mod vault;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,19 +43,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
+pub use ca_files::authority_files;
 pub use csr::new_node_csr;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
-pub use join_token::{JoinClaims, JoinTokens, split_join_token};
+pub use issuer::{WorkloadIssuer, WorkloadSvid};
+pub use join_token::{JoinClaims, JoinTokens, MintOptions, split_join_token};
+pub use jwk::check_jwt_key;
+pub use jwt_svid::{JwtSvid, verify_jwt_svid};
 pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
 pub use node::NodeCredentials;
+pub use node_request::{NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, validity};
+pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
 pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
+pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
 pub use serving::CloudServerTls;
 pub use signer::Signer;
 pub use spiffe::SpiffeId;
 pub use svid::{SvidError, SvidIssuer, VerifiedSvid, verify_x509_svid};
 pub use tls::{ClientAuth, ReloadableServerTls, client_tls, client_tls_unverified, server_tls};
+pub use vault::{VAULT_KEY_BYTES, Vault, VaultError};
 
 /// What went wrong, naming the file or field; never contains key material.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +89,14 @@ pub enum TokenError {
     Expired,
     #[error("the token is bound to another CA")]
     OtherCa,
+    #[error("the token is bound to another node")]
+    OtherNode,
+    #[error("the token is of another trust domain")]
+    OtherTrustDomain,
+    #[error("the token is for another audience")]
+    OtherAudience,
+    #[error("the token was signed with a key that is not published")]
+    UnknownKey,
 }
 
 /// A certificate and its key, PEM (`EC PRIVATE KEY`, SEC1). `Debug` hides the key.

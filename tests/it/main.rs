@@ -22,6 +22,7 @@ mod devices;
 mod dmi;
 mod harness;
 mod hostile;
+mod identity_keys;
 mod keadm;
 mod kubectl;
 mod main_job;

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::places::Places;
 use super::{Refusal, revocation};
 use crate::config::{CloudCoreConfig, parse_go_duration};
-use crate::identity::{JoinTokens, KEY_MODE, cert_der_from_pem, sha256_hex, split_join_token, write_atomic};
+use crate::identity::{
+    JoinTokens, KEY_MODE, MintOptions, cert_der_from_pem, sha256_hex, split_join_token, write_atomic,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct GetTokenArgs {
@@ -74,7 +76,7 @@ pub(super) fn mint(
     now: SystemTime,
 ) -> Result<String, Refusal> {
     let key_file = config.token_key_file();
-    let (token, claims) = JoinTokens::load_or_create(&key_file)?.mint(hash, ttl, now);
+    let (token, claims) = JoinTokens::load_or_create(&key_file)?.mint(hash, MintOptions::once(ttl), now);
     let mut record = Record::load(&key_file, now)?;
     record.tokens.push(Minted { id: claims.id, expires_at: claims.expires_at });
     record.save()?;

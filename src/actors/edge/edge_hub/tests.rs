@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request as Upgrade, Resp
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::*;
-use crate::identity::{Ca, CaSettings, ClientAuth, JoinTokens, PeerIdentity, server_tls};
+use crate::identity::{Ca, CaSettings, ClientAuth, JoinTokens, MintOptions, PeerIdentity, server_tls};
 use crate::model::{Resource, operation, source};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,7 +68,7 @@ impl Cloud {
             Ca::open(CaSettings::new(&at("cloud-ca.crt"), &at("cloud-ca.key")), SystemTime::now()).unwrap(),
         );
         let tokens = Arc::new(JoinTokens::load_or_create(&at("join.key")).unwrap());
-        let (token, _) = tokens.mint(&ca.hash_hex(), HOUR, SystemTime::now());
+        let (token, _) = tokens.mint(&ca.hash_hex(), MintOptions::once(HOUR), SystemTime::now());
         let pair = ca.issue_server("cloudcore", &["127.0.0.1".to_owned()], HOUR).unwrap();
         let (accepted, sessions) = channel(8);
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();

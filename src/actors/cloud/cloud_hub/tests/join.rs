@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use super::super::*;
 use super::harness::*;
-use crate::identity::{PeerIdentity, new_node_csr};
+use crate::identity::{MintOptions, PeerIdentity, new_node_csr};
 use serde_json::json;
 
 const REVOKED: &str = "/api/v1/namespaces/kubeedge/secrets/revoked-tokens";
 
 fn bearer(world: &World, ttl: Duration, minted: SystemTime) -> (String, String) {
-    let (token, claims) = world.tokens.mint(&world.ca.hash_hex(), ttl, minted);
+    let (token, claims) = world.tokens.mint(&world.ca.hash_hex(), MintOptions::once(ttl), minted);
     let (_, jwt) = crate::identity::split_join_token(&token).unwrap();
     (format!("Bearer {jwt}"), claims.id)
 }

@@ -1,0 +1,146 @@
+//! The audit log: one JSON line a record, each bound to the one before it by SHA-256, so that a
+//! record that was changed, removed or cut off shows. What a record says is the caller's.
+//!
+//! A line is `{"seq":1,"at":"..",<fact>,"prev":"<hash>","hash":"<hash>"}`, where `hash` is over the
+//! bytes of the line before `,"hash":` and `prev` is the hash of the record before. The newest
+//! record's number and hash stand in the head file too, which is written after the log: a log that
+//! ends before its head was cut.
+
+mod file;
+mod verify;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use self::file::{AuditFile, AuditLimits, Opened, head_path};
+pub use self::verify::{Summary, verify_file, verify_log};
+use super::{sha256_hex, unix_secs};
+
+/// `prev` of the very first record.
+const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Records are some hundred bytes; a reader gives up on longer lines.
+const MAX_LINE: usize = 64 * 1024;
+/// `,"hash":"` + 64 digits + `"}`.
+const TAIL: usize = 9 + 64 + 2;
+
+/// What is wrong with an audit log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    #[error("cannot {op} {}: {why}", path.display())]
+    File { op: &'static str, path: PathBuf, why: String },
+    /// `line` counts from 1; one past the last line when something is missing at the end.
+    #[error("{}, line {line}: {why}", path.display())]
+    Broken { path: PathBuf, line: usize, why: String },
+}
+
+/// Number and hash of the newest record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub seq: u64,
+    pub hash: String,
+}
+
+/// The head file. `first` is the oldest record kept: files put away are dropped in the end, and
+/// whoever drops more than that is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadFile {
+    seq: u64,
+    hash: String,
+    first: u64,
+}
+
+impl HeadFile {
+    fn head(&self) -> Head {
+        Head { seq: self.seq, hash: self.hash.clone() }
+    }
+}
+
+impl Default for Head {
+    /// Before the first record.
+    fn default() -> Self {
+        Self { seq: 0, hash: GENESIS.to_owned() }
+    }
+}
+
+/// Makes lines. Pure: where they go is [`AuditFile`]'s business.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditChain {
+    head: Head,
+}
+
+impl AuditChain {
+    /// Continues after `head`.
+    #[must_use]
+    pub fn after(head: Head) -> Self {
+        Self { head }
+    }
+
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The line of the next record, with its newline. Members of `fact` named like ours are left out.
+    pub fn append(&mut self, fact: &Map<String, Value>, at: SystemTime) -> String {
+        let seq = self.head.seq.saturating_add(1);
+        let mut body = format!("{{\"seq\":{seq},\"at\":\"{}\"", rfc3339(at));
+        let ours = ["seq", "at", "prev", "hash"];
+        for (name, value) in fact.iter().filter(|(name, _)| !ours.contains(&name.as_str())) {
+            body.push(',');
+            body.push_str(&Value::from(name.as_str()).to_string());
+            body.push(':');
+            body.push_str(&value.to_string());
+        }
+        body.push_str(&format!(",\"prev\":\"{}\"", self.head.hash));
+        let hash = sha256_hex(body.as_bytes());
+        let line = format!("{body},\"hash\":\"{hash}\"}}\n");
+        self.head = Head { seq, hash };
+        line
+    }
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    let secs = i64::try_from(unix_secs(at)).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(secs).map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// A line that holds in itself; whether it follows the one before is not known yet.
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    seq: u64,
+    at: String,
+    prev: String,
+    hash: String,
+}
+
+impl Record {
+    /// `line` without its newline.
+    fn parse(line: &[u8]) -> Result<Self, &'static str> {
+        #[derive(Deserialize)]
+        struct Form {
+            seq: u64,
+            at: String,
+            prev: String,
+            hash: String,
+        }
+        let form: Form = serde_json::from_slice(line).map_err(|_| "it is not a record")?;
+        let body =
+            line.len().checked_sub(TAIL).and_then(|end| line.get(..end)).ok_or("it is not a record")?;
+        let whole = [body, format!(",\"hash\":\"{}\"}}", form.hash).as_bytes()].concat();
+        if whole != line || sha256_hex(body) != form.hash {
+            return Err("the record was changed: its hash is another");
+        }
+        Ok(Self { seq: form.seq, at: form.at, prev: form.prev, hash: form.hash })
+    }
+
+    fn head(&self) -> Head {
+        Head { seq: self.seq, hash: self.hash.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
