@@ -78,11 +78,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     // EdgeHub publishes what the node holds, before and without a connection too; Identity publishes
     // what the cloud decided. Everybody else reads the newest.
     let (credentials_changed, credentials) = watch::channel(None);
-    let policies = watch::Sender::new(None);
+    let (policies_changed, policies) = watch::channel(None);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
-    let (_, credentials) = watch::channel(None);
-    let (_, policies) = watch::channel(None);
     let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
@@ -161,9 +159,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             device: twin.link(),
             send: hub.link(),
             request: hub.link(),
-            credentials,
-            policies,
-            audit,
+            credentials: credentials.clone(),
+            policies: policies.clone(),
+            audit: record.clone(),
         };
         let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
         let (store, committer) = (Arc::clone(&store), committer.clone());
@@ -172,8 +170,6 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
-    let (_, credentials) = watch::channel(None);
-    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),
@@ -190,15 +186,15 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
-        let trust = edged::Trust {
+    let trust = edged::Trust {
         credentials: credentials.clone(),
-        policies: policies.subscribe(),
+        policies,
         audit: record.clone(),
     };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
         let metrics = WorkloadMetrics::new(&identity::REASONS);
-        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+        Identity::new(identity_settings, identity_links, credentials, policies_changed, attestor, metrics)
     });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
