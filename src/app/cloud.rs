@@ -9,25 +9,27 @@ use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
+use crate::actors::cloud::identity_controller::{self, IdentityController, IdentityControllerParts, Outlets};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
+use crate::bus::Link;
+use crate::bus::identity::AuditFact;
 use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, JoinTokens, KeyPair, ServiceAccountKeys,
 };
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
-use crate::telemetry::identity::IdentityMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
-/// Life of CloudHub's certificate, at most that of the issuing CA.
-const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(364 * 24 * 3600);
+/// Life of CloudHub's certificates, at most that of the issuing CA; renewed at half of it.
+const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
 /// Thread of DeviceController: a flood of reports delays no pod.
@@ -49,8 +51,10 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let names = server_names(config);
 
     let mut keep: KeepAlive = Box::new(());
+    let mut served = Vec::new();
     let (client, cluster_ca) = if is_embedded(config) {
-        let core = embedded_api(stage, config, &ca, &names)?;
+        let (core, tls) = embedded_api(stage, config, &ca, &names)?;
+        served.push(tls);
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
         (core.client(), ca.bundle().roots_pem())
@@ -62,12 +66,14 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
+    let identity = tree.slot::<IdentityController>(identity_controller::NAME, 4_096);
 
     let parts = EdgeControllerParts {
         client: client.clone(),
         send_down: hub.link(),
         close_node: hub.link(),
         cloudcore: names.first().cloned().unwrap_or_default(),
+        ca: Arc::clone(&ca),
     };
     let sync_client = client.clone();
     let close = hub.link();
@@ -94,9 +100,29 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
         devices = Some((slot, parts));
     }
-    let websocket_tls = hub_tls(config, &ca, &names, ClientAuth::Required)?;
-    let https_tls = hub_tls(config, &ca, &names, ClientAuth::Optional)?;
-    IdentityMetrics::cloud().set_end(websocket_tls.not_after());
+    owners.push(Owner {
+        kinds: &identity_controller::KINDS,
+        desired: identity.link(),
+        send: identity.link(),
+        always: true,
+        identity_only: true,
+    });
+    let websocket_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Required)?);
+    let https_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Optional)?);
+    served.extend([Arc::clone(&websocket_tls), Arc::clone(&https_tls)]);
+    let identity_parts = IdentityControllerParts {
+        client: client.clone(),
+        ca: Arc::clone(&ca),
+        cloned_nodes: config.identity.cloned_nodes,
+        served,
+        look_every: identity_controller::LOOK_EVERY,
+        published: Outlets::new(&ca),
+        send_down: hub.link(),
+        close_node: hub.link(),
+        identity_nodes: sync.link(),
+        reseal: controller.link(),
+        audit: Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit")),
+    };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
         listeners: Listeners::bind(hub_config)?,
@@ -122,6 +148,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     tree.add(sync, CONTROL_THREAD, Policy::default(), move || {
         SyncController::new(sync_client, owners, close)
     });
+    tree.add(identity, CONTROL_THREAD, Policy::default(), move || IdentityController::new(identity_parts));
     if let Some((slot, parts)) = devices {
         tree.add(slot, DEVICE_THREAD, Policy::default(), move || DeviceController::new(parts));
     }
@@ -151,7 +178,7 @@ fn embedded_api(
     config: &CloudCoreConfig,
     ca: &Arc<Ca>,
     names: &[String],
-) -> Result<Arc<ApiCore>, Fatal> {
+) -> Result<(Arc<ApiCore>, Arc<CloudServerTls>), Fatal> {
     let api = &config.modules.api_server;
     let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
     let keys = Arc::new(ServiceAccountKeys::load_or_create(&config.service_account_key_file())?);
@@ -165,17 +192,18 @@ fn embedded_api(
     let address = format!("{}:{}", api.address, api.port);
     let listener =
         TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;
+    let tls = Arc::new(kubeconfig::server_tls(ca, listener.local_addr()?, names)?);
     let parts = ApiServerParts {
         core: Arc::clone(&core),
         ca: Arc::clone(ca),
-        tls: Arc::new(kubeconfig::server_tls(ca, listener.local_addr()?, names)?),
+        tls: Arc::clone(&tls),
         listener: Arc::new(listener),
         kubeconfig: api.kubeconfig.clone(),
         deadlines: Deadlines::default(),
     };
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
-    Ok(core)
+    Ok((core, tls))
 }
 
 /// What a real cluster does by itself: binding pods to nodes, judging silent nodes.

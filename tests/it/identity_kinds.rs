@@ -66,7 +66,11 @@ fn identity_kinds_from_apply_to_delete() {
     each(|kubectl| {
         for (file, name, changed) in [
             (IDENTITY, "workloadidentity.identity.kubeedge.io/press", ("ttlSecs: 600", "ttlSecs: 60")),
-            (IMAGES, "imagepolicy.identity.kubeedge.io/factory", ("factory\n  - digest", "other\n  - digest")),
+            (
+                IMAGES,
+                "imagepolicy.identity.kubeedge.io/factory",
+                ("factory\n  - digest", "other\n  - digest"),
+            ),
             (TOPICS, "topicpolicy.identity.kubeedge.io/press", ("alarms", "alerts")),
         ] {
             assert_eq!(kubectl.apply(file), format!("{name} created\n"));
@@ -76,12 +80,21 @@ fn identity_kinds_from_apply_to_delete() {
             assert_eq!(generation, "2", "{name}");
         }
         for (short, columns, row) in [
-            ("wid", vec!["NAME", "PATH", "SERVICE ACCOUNT", "AGE"], vec!["press", "/ns/default/press", "robot"]),
+            (
+                "wid",
+                vec!["NAME", "PATH", "SERVICE ACCOUNT", "AGE"],
+                vec!["press", "/ns/default/press", "robot"],
+            ),
             ("imgpol", vec!["NAME", "MODE", "REGISTRIES", "AGE"], vec!["factory", "enforce"]),
             (
                 "tpol",
                 vec!["NAME", "SUBJECTS", "PUBLISH", "SUBSCRIBE", "AGE"],
-                vec!["press", "spiffe://kubeedge.local/ns/default/press/*", "press/+/state", "press/# alerts"],
+                vec![
+                    "press",
+                    "spiffe://kubeedge.local/ns/default/press/*",
+                    "press/+/state",
+                    "press/# alerts",
+                ],
             ),
         ] {
             let table = kubectl.run(&["get", short]);
@@ -109,7 +122,8 @@ fn identity_kinds_from_apply_to_delete() {
         let said = kubectl.run(&["delete", "wid", "press"]);
         assert!(said.starts_with("workloadidentity.identity.kubeedge.io \"press\" deleted"), "{said}");
         let gone = kubectl.try_run(&["get", "wid", "press"]).unwrap_err();
-        let want = "Error from server (NotFound): workloadidentities.identity.kubeedge.io \"press\" not found\n";
+        let want =
+            "Error from server (NotFound): workloadidentities.identity.kubeedge.io \"press\" not found\n";
         assert_eq!(gone, want);
     });
 }
@@ -127,8 +141,18 @@ fn mistakes_in_identity_kinds_are_named() {
             ),
             (IDENTITY, "/ns/default/press", "/ns/default/../x", "must have segments of letters"),
             (IDENTITY, "/ns/default/press", "/ns/default/sa/admin", "must not be below /ns/default/sa/"),
-            (IDENTITY, "container: controller", "uid: root", "spec.selectors.uid in body must be of type integer"),
-            (IDENTITY, "ttlSecs: 600", "ttlSecs: 1", "spec.ttlSecs: Invalid value: 1: must be 0 or at least 10"),
+            (
+                IDENTITY,
+                "container: controller",
+                "uid: root",
+                "spec.selectors.uid in body must be of type integer",
+            ),
+            (
+                IDENTITY,
+                "ttlSecs: 600",
+                "ttlSecs: 1",
+                "spec.ttlSecs: Invalid value: 1: must be 0 or at least 10",
+            ),
             (IMAGES, "- registry", "- {}\n  - registry", "spec.allow[0]: Required value"),
             (IMAGES, "sha256:9ae9", "sha256:", "spec.allow[1].digest"),
             (
