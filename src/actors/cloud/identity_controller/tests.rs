@@ -9,7 +9,7 @@ use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
 use crate::bus::cloud_hub::EndReason;
 use crate::bus::identity::unix_secs;
-use crate::identity::{CaSettings, NodeRequest, ServiceAccountKeys, seal};
+use crate::identity::{CaSettings, ClientAuth, NodeRequest, Rotation, ServiceAccountKeys, seal};
 use crate::model::{Body, Envelope, Resource};
 use crate::store::MemoryStore;
 use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSettings};
@@ -22,7 +22,8 @@ const MAPS: &str = "/api/v1/namespaces/kubeedge/configmaps";
 struct Ground {
     core: Arc<ApiCore>,
     ca: Arc<Ca>,
-    folder: tempfile::TempDir,
+    settings: CaSettings,
+    _folder: tempfile::TempDir,
 }
 
 impl Ground {
@@ -37,8 +38,8 @@ impl Ground {
         })
         .unwrap();
         let settings = CaSettings::new(&folder.path().join("ca.crt"), &folder.path().join("ca.key"));
-        let ca = Arc::new(Ca::open(settings, SystemTime::now()).unwrap());
-        Self { core, ca, folder }
+        let ca = Arc::new(Ca::open(settings.clone(), SystemTime::now()).unwrap());
+        Self { core, ca, settings, _folder: folder }
     }
 
     async fn try_call(&self, method: &str, path: &str, body: Value) -> Result<Value, ::kube::Error> {
@@ -461,4 +462,38 @@ async fn a_document_beyond_its_bound_changes_nothing() {
     assert!(bytes <= document::MAX_SPEC, "{bytes}");
     ground.call("DELETE", &format!("{KINDS_AT}/workloadidentities"), json!({})).await;
     world.told(&ground, |spec| spec["registrations"] == json!([])).await;
+}
+
+/// `keadm ca prepare` and `activate` on the files: nodes trust both, listeners show certificates of
+/// the new one, what was sealed is sealed again.
+#[actix::test]
+async fn a_new_root_is_published_served_and_sealed_with() {
+    let ground = Ground::new();
+    let (names, day) = (["localhost".to_owned()], Duration::from_secs(86_400));
+    let listener =
+        CloudServerTls::issued(Arc::clone(&ground.ca), "KubeEdge", &names, day, ClientAuth::Optional);
+    let listener = Arc::new(listener.unwrap());
+    let mut world = World::start_with(&ground, ClonedNodes::Revoke, vec![Arc::clone(&listener)]).await;
+    let told = world.told(&ground, |_| true).await;
+    let old = told["spec"]["bundle"]["roots"][0].clone();
+    let before = listener.not_after();
+    Rotation::new(&ground.settings).unwrap().prepare(SystemTime::now()).unwrap();
+    let told = world.told(&ground, |spec| spec["bundle"]["roots"].as_array().unwrap().len() == 2).await;
+    assert_eq!(told["spec"]["bundle"]["roots"][0], old, "trusted, not used yet");
+    assert!(world.reseals.try_recv().is_err());
+    Rotation::new(&ground.settings).unwrap().activate(SystemTime::now()).unwrap();
+    world.told(&ground, |spec| spec["bundle"]["roots"][1] == old).await;
+    tokio::time::timeout(ASK, world.reseals.recv()).await.unwrap().unwrap();
+    let served = async {
+        while listener.not_after() <= before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(ASK, served).await.expect("the listener follows");
+    let pem = ground.map("trust-bundle", |map| {
+        map["data"]["roots.pem"].as_str().is_some_and(|pem| pem.starts_with(&ground.ca.cert_pem()))
+    });
+    assert_eq!(pem.await["data"]["roots.pem"].as_str().unwrap().matches("BEGIN").count(), 2);
+    let fact = world.fact(|fact| fact.subject == "trust bundle").await;
+    assert_eq!(fact.action, AuditAction::Authority);
 }
