@@ -29,6 +29,7 @@ mod identity_doors;
 mod identity_mqtt;
 mod identity_rotation;
 mod identity_gate;
+mod identity_kinds;
 mod identity_keys;
 mod keadm;
 mod kubectl;
