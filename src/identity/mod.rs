@@ -36,6 +36,7 @@ pub(crate) mod test_authority;
 #[cfg(test)]
 mod test_chain;
 mod tls;
+mod token_keys;
 mod vault;
 
 use std::fmt;
@@ -44,6 +45,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
+pub use ca_files::authority_files;
 pub use csr::new_node_csr;
 pub use factory::FactoryRoots;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};

@@ -27,6 +27,7 @@ mod identity_kinds;
 mod identity_nodes;
 mod identity_rotation;
 mod identity_gate;
+mod identity_keys;
 mod keadm;
 mod kubectl;
 mod main_job;
