@@ -162,8 +162,6 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
-    let (_, credentials) = watch::channel(None);
-    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),

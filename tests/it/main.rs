@@ -25,6 +25,7 @@ mod hostile;
 mod identity_at_rest;
 mod identity_kinds;
 mod identity_nodes;
+mod identity_edges;
 mod identity_rotation;
 mod identity_gate;
 mod keadm;
