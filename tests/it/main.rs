@@ -27,6 +27,7 @@ mod identity_kinds;
 mod identity_nodes;
 mod identity_doors;
 mod identity_mqtt;
+mod identity_edges;
 mod identity_rotation;
 mod identity_gate;
 mod identity_kinds;
