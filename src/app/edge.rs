@@ -163,8 +163,14 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
-        let metrics = WorkloadMetrics::new(&identity::REASONS);
-        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+        Identity::new(
+            identity_settings,
+            identity_links,
+            credentials,
+            policies,
+            attestor,
+            WorkloadMetrics::new(),
+        )
     });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {

@@ -133,6 +133,8 @@ pub enum Refused {
     Door,
     /// A bound was reached: callers, streams, sizes.
     Limit,
+    /// A right request at a time when nothing can be issued.
+    Unavailable,
 }
 
 impl Refused {
@@ -162,6 +164,7 @@ impl Refused {
             Self::Topic => "topic",
             Self::Door => "door",
             Self::Limit => "limit",
+            Self::Unavailable => "unavailable",
         }
     }
 }
