@@ -193,7 +193,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
-        let metrics = WorkloadMetrics::new(&identity::REASONS);
+        let metrics = WorkloadMetrics::new();
         Identity::new(identity_settings, identity_links, credentials, policies_changed, attestor, metrics)
     });
     let handle = tree.handle();

@@ -30,7 +30,6 @@ mod identity_mqtt;
 mod identity_edges;
 mod identity_rotation;
 mod identity_gate;
-mod identity_kinds;
 mod identity_keys;
 mod keadm;
 mod kubectl;
