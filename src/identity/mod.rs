@@ -29,7 +29,7 @@ mod signer;
 mod spiffe;
 mod svid;
 #[cfg(test)]
-mod test_authority;
+pub(crate) mod test_authority;
 mod tls;
 mod vault;
 
