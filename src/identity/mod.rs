@@ -33,6 +33,8 @@ mod svid;
 mod test_authority;
 #[cfg(test)]
 mod test_chain;
+#[cfg(test)]
+mod test_handshake;
 mod tls;
 mod token_keys;
 mod vault;
