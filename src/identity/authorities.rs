@@ -91,8 +91,7 @@ pub(super) fn build(
         return Err(IdentityError::File {
             op: "read",
             path: places.root.cert.clone(),
-            why: "it is missing. Nodes are enrolled with that CA and would not know another one, so none \
-                  is made: bring the file back"
+            why: "it is missing, and no new CA is made where nodes know the old one: bring the file back"
                 .into(),
         });
     }
@@ -134,9 +133,12 @@ pub(super) fn build(
     };
 
     let present = usable_issuing(settings, places, &contents, keys, &root, now);
+    // With a retired root its issuing CAs go too.
+    let old_root = ders(contents.old_root.as_deref());
     let former: Vec<_> = ders(contents.former_issuing.as_deref())
         .into_iter()
         .filter(|der| validity(der).is_ok_and(|valid| now < valid.not_after))
+        .filter(|der| is_signed_by(der, &root.der) || old_root.iter().any(|old| is_signed_by(der, old)))
         .collect();
     let Some(root_key) = root.key.clone() else {
         let present = present?;
@@ -148,6 +150,11 @@ pub(super) fn build(
             state(contents, present, former)
         }
         present => {
+            if let Err(err) = &present
+                && contents.issuing_cert.is_some()
+            {
+                tracing::warn!(%err, "the issuing CA is of no use, a new one is made");
+            }
             let present = present.ok();
             let renewed =
                 renew(settings, places, keys, &root_authority, present.as_ref(), former.clone(), now);

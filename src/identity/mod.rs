@@ -22,6 +22,7 @@ mod node;
 mod node_request;
 mod peer;
 mod proof;
+mod rotation;
 pub mod seal;
 mod service_account;
 mod serving;
@@ -30,7 +31,10 @@ mod spiffe;
 mod svid;
 #[cfg(test)]
 mod test_authority;
+#[cfg(test)]
+mod test_chain;
 mod tls;
+mod token_keys;
 mod vault;
 
 use std::fmt;
@@ -39,6 +43,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
+pub use ca_files::authority_files;
 pub use csr::new_node_csr;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use issuer::{WorkloadIssuer, WorkloadSvid};
@@ -50,6 +55,7 @@ pub use node::NodeCredentials;
 pub use node_request::{NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
+pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
 pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
 pub use serving::CloudServerTls;

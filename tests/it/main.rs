@@ -23,6 +23,7 @@ mod dmi;
 mod harness;
 mod hostile;
 mod identity_at_rest;
+mod identity_keys;
 mod keadm;
 mod kubectl;
 mod main_job;

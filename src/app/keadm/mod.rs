@@ -2,6 +2,7 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod audit;
+mod ca;
 mod cloud_https;
 mod init;
 mod join;
@@ -38,6 +39,9 @@ enum Command {
     /// Lists or revokes join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Replaces the cloud's root CA while it runs
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Checks this machine and prepares it as an edge
     Join(join::JoinArgs),
     /// Removes what init or join wrote
@@ -104,6 +108,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Init(args) => init::init(&args, now, out),
         Command::GetToken(args) => token::get_token(&args, now, out),
         Command::Token(command) => token::token(command, now, out).await,
+        Command::Ca(command) => ca::ca(&command, now, out),
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Audit(command) => audit::audit(command, out),
