@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
@@ -15,14 +16,13 @@ use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
-use crate::bus::Link;
-use crate::bus::identity::AuditFact;
 use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, JoinTokens, KeyPair, ServiceAccountKeys,
 };
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
@@ -63,6 +63,13 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     };
 
     let tree = &mut stage.tree;
+    // Declared first of all that has something to say, so that it ends after them.
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let audit_link = audit.link();
+    let audit_settings = AuditSettings::below(&config.data_dir);
+    tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
+        Audit::new(audit_settings, AuditMetrics::new())
+    });
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
@@ -121,7 +128,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         identity_nodes: sync.link(),
         reseal: controller.link(),
-        audit: Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit")),
+        audit: audit_link,
     };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
-use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
+use crate::actors::edge::meta_manager::{
+    DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings, SealedStore, SecretSettings,
+};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
 use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
@@ -25,6 +28,7 @@ use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::identity::AuditMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
@@ -49,7 +53,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let plain = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let secrets =
+        SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };
+    let store: Arc<dyn Store> = Arc::new(SealedStore::open(plain, &secrets)?.0);
     let settings = CommitterSettings {
         seconds: metrics.objects.store_seconds.clone(),
         readiness: stage.readiness.clone(),
@@ -62,6 +69,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
     let tree = &mut stage.tree;
+    // Declared first, so that it ends last: the others still have something to say.
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let audit_settings = AuditSettings::below(&config.data_dir);
+    tree.add(audit, MAIN_THREAD, Policy::default(), move || Audit::new(audit_settings, AuditMetrics::new()));
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
     let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);

@@ -22,6 +22,7 @@ mod devices;
 mod dmi;
 mod harness;
 mod hostile;
+mod identity_at_rest;
 mod identity_keys;
 mod identity_kinds;
 mod keadm;

@@ -1,6 +1,7 @@
 //! keadm's commands. Each writes what a user reads to `out` and fails with one line that names the
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
+mod audit;
 mod ca;
 mod cloud_https;
 mod init;
@@ -45,6 +46,9 @@ enum Command {
     Join(join::JoinArgs),
     /// Removes what init or join wrote
     Reset(reset::ResetArgs),
+    /// Checks the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Prints the version
     Version,
 }
@@ -107,6 +111,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Ca(command) => ca::ca(&command, now, out),
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
+        Command::Audit(command) => audit::audit(command, out),
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

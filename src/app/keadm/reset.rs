@@ -102,6 +102,10 @@ async fn reset_edge(args: &ResetArgs, out: &mut dyn Write) -> Result<(), Refusal
             [cloud.tls_ca_file, cloud.tls_ca_key_file, cloud.tls_cert_file, cloud.tls_private_key_file];
         files.retain(|file| !theirs.contains(file));
     }
+    if args.force {
+        // It opens the secrets in the data folder, and nothing else.
+        files.push(config.store_key_file());
+    }
     files.push(path);
     remove_files(&files, out)?;
     remove_data(&config.data_dir, args.force, out)
@@ -172,7 +176,7 @@ mod tests {
         // A free address, so that a cloudcore on this machine does not matter.
         let args = ["init", "--root", &root, "--set", "commonConfig.monitorServer.bindAddress=127.0.0.1:1"];
         keadm(&args).await.expect("init");
-        assert_eq!(files(dir.path()).len(), 5);
+        assert_eq!(files(dir.path()).len(), 9);
         let out = keadm(&["reset", "cloud", "--root", &root]).await.expect("reset");
         assert!(out.contains("removed") && out.contains("rootCA.key"), "{out}");
         assert_eq!(files(dir.path()), Vec::<String>::new());
