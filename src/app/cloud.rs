@@ -18,6 +18,8 @@ use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
+use crate::bus::Link;
+use crate::bus::identity::AuditFact;
 use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,
@@ -30,7 +32,7 @@ use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
-/// Life of CloudHub's certificates, at most that of the issuing CA; renewed at half of it.
+/// Life of CloudHub's certificate, at most that of the issuing CA. It is renewed at half of it.
 const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Longest wait for a real cluster's list of nodes.
 const ENROLLED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,10 +73,10 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
 
     let tree = &mut stage.tree;
     // Declared first of all that has something to say, so that it ends after them.
-    let slot = tree.slot::<Audit>(audit::NAME, 1_024);
-    let audit = slot.link();
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let record: Link<AuditFact> = audit.link();
     let audit_settings = AuditSettings::below(&config.data_dir);
-    tree.add(slot, CONTROL_THREAD, Policy::default(), move || {
+    tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
         Audit::new(audit_settings, AuditMetrics::new())
     });
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
@@ -127,22 +129,22 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let published = Outlets::read(&ca, &client).await.map_err(|err| {
         format!("who was revoked cannot be read from the API, and nobody is let in without knowing: {err}")
     })?;
-    let settings = &config.identity;
     let identities = NodeIdentities {
-        factory: factory_roots(settings)?,
-        reentry_grace: Duration::from_secs(settings.reentry_grace_secs),
-        reusable_tokens: settings.reusable_tokens,
+        factory: factory_roots(&config.identity)?,
+        reentry_grace: Duration::from_secs(config.identity.reentry_grace_secs),
+        reusable_tokens: config.identity.reusable_tokens,
         svid_ttl: config.node_certificate_ttl(),
-        node_ca_ttl: Duration::from_secs(settings.node_ca_ttl_secs),
+        node_ca_ttl: Duration::from_secs(config.identity.node_ca_ttl_secs),
         revocations: published.revocations(),
         bundle: published.bundle(),
         key_changed: identity.link(),
-        audit: audit.clone(),
+        audit: record.clone(),
     };
+    let cloned = identity.link();
     let identity_parts = IdentityControllerParts {
         client: client.clone(),
         ca: Arc::clone(&ca),
-        cloned_nodes: settings.cloned_nodes,
+        cloned_nodes: config.identity.cloned_nodes,
         served,
         look_every: identity_controller::LOOK_EVERY,
         published,
@@ -150,7 +152,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         identity_nodes: sync.link(),
         reseal: controller.link(),
-        audit,
+        audit: record,
     };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
@@ -160,7 +162,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
         identities,
-        cloned: identity.link(),
+        cloned,
         cluster_ca_pem: cluster_ca.into(),
         client: client.clone(),
         tree: tree.handle(),

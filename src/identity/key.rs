@@ -198,6 +198,12 @@ fn pem(label: &str, der: &[u8]) -> String {
     out
 }
 
+/// A private key (PKCS#8 DER) as PEM.
+#[must_use]
+pub fn key_pem_from_pkcs8(der: &[u8]) -> String {
+    pem("PRIVATE KEY", der)
+}
+
 /// A certificate's PEM text.
 #[must_use]
 pub fn cert_pem_from_der(der: &[u8]) -> String {
