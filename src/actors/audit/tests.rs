@@ -81,7 +81,7 @@ async fn facts_become_records_that_verify() {
     let dir = tempfile::tempdir().unwrap();
     let (_addr, link) = start(&dir);
     for n in 0..700 {
-        link.tell(fact(&format!("edge-{n}"))).unwrap();
+        link.ask(fact(&format!("edge-{n}")), Duration::from_secs(10)).await.unwrap();
     }
     records(&dir, 700).await;
     let text = std::fs::read_to_string(dir.path().join("audit.log")).unwrap();
