@@ -29,7 +29,7 @@ use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
 use crate::bus::edge_controller::{ListDesired, Reseal, SendDifferences};
 use crate::bus::identity::{
-    AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
+    self, AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
 };
 use crate::bus::sync::IdentityNodes;
 use crate::config::ClonedNodes;
@@ -176,9 +176,7 @@ impl IdentityController {
     }
 
     fn audit(&self, fact: AuditFact) {
-        if let Err(err) = self.parts.audit.tell(fact) {
-            tracing::warn!(error = %err, "a fact is missing in the audit log");
-        }
+        identity::audit(&self.parts.audit, fact);
     }
 
     /// Looks at the authorities' files.
