@@ -23,6 +23,7 @@ use self::ledger::{JWT_KEYS, NODE_REVOCATIONS, Pending};
 use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
+use crate::actors::cloud::kube_worker::CallError;
 use crate::actors::cloud::watch_worker::{Event, watch, watch_in};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
@@ -95,6 +96,19 @@ impl Outlets {
     pub fn new(ca: &Ca) -> Self {
         let bundle = Arc::new(ca.bundle().to_document());
         Self { bundle: watch::Sender::new(bundle), revocations: watch::Sender::new(Arc::default()) }
+    }
+
+    /// The same with the revocations that the API has: a revoked node finds no open door while
+    /// cloudcore starts.
+    ///
+    /// # Errors
+    /// [`CallError`] when the API does not tell.
+    pub async fn read(ca: &Ca, client: &::kube::Client) -> Result<Self, CallError> {
+        let outlets = Self::new(ca);
+        let map = config_map_worker::amend(client, NODE_REVOCATIONS, |_| false).await?;
+        let (revoked, _) = ledger::revocations(&map.map(|map| map.data).unwrap_or_default());
+        outlets.revocations.send_replace(Arc::new(revoked));
+        Ok(outlets)
     }
 
     #[must_use]
