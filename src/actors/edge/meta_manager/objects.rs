@@ -215,6 +215,9 @@ impl Index {
             change.batch = change.batch.delete(Table::Objects, store_key(key));
             change.notices.extend(config_changed(key));
             change.notices.extend(device_removed(key));
+        } else if stored.is_none() && key.kind == "secret" {
+            // A row that cannot be decrypted is not known here, and must not stay for ever.
+            change.batch = change.batch.delete(Table::Objects, store_key(key));
         }
         change
     }
