@@ -91,6 +91,19 @@ async fn facts_become_records_that_verify() {
 }
 
 #[actix::test]
+async fn the_log_is_opened_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_addr, _link) = start(&dir);
+    for _ in 0..2_000 {
+        if dir.path().join("audit.head").exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no head file");
+}
+
+#[actix::test]
 async fn a_disk_that_takes_nothing_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     // A folder where the file should be: nothing can be written.
