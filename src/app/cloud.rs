@@ -17,15 +17,10 @@ use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
-<<<<<<< HEAD
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
 use crate::bus::Link;
 use crate::bus::identity::AuditFact;
 use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
-=======
-use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
-use crate::config::{CloudCoreConfig, Loaded, host};
->>>>>>> h-policy
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,
 };
@@ -79,11 +74,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let tree = &mut stage.tree;
     // Declared first of all that has something to say, so that it ends after them.
     let audit = tree.slot::<Audit>(audit::NAME, 1_024);
-<<<<<<< HEAD
     let record: Link<AuditFact> = audit.link();
-=======
-    let audit_link = audit.link();
->>>>>>> h-policy
     let audit_settings = AuditSettings::below(&config.data_dir);
     tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
         Audit::new(audit_settings, AuditMetrics::new())
@@ -161,11 +152,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         identity_nodes: sync.link(),
         reseal: controller.link(),
-<<<<<<< HEAD
         audit: record,
-=======
-        audit: audit_link,
->>>>>>> h-policy
     };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
