@@ -182,11 +182,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
-    let trust = edged::Trust {
-        credentials: credentials.clone(),
-        policies,
-        audit: record.clone(),
-    };
+    let trust = edged::Trust { credentials: credentials.clone(), policies, audit: record.clone() };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
         let metrics = WorkloadMetrics::new();
