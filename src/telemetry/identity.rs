@@ -133,7 +133,11 @@ pub enum Refused {
     Door,
     /// A bound was reached: callers, streams, sizes.
     Limit,
-    /// A right request at a time when nothing can be issued.
+    /// The request is not understood.
+    Malformed,
+    /// The configuration does not allow this way.
+    Disabled,
+    /// What is needed to decide cannot be asked now.
     Unavailable,
 }
 
@@ -164,6 +168,8 @@ impl Refused {
             Self::Topic => "topic",
             Self::Door => "door",
             Self::Limit => "limit",
+            Self::Malformed => "malformed",
+            Self::Disabled => "disabled",
             Self::Unavailable => "unavailable",
         }
     }

@@ -14,6 +14,7 @@ pub mod edged;
 pub mod event_bus;
 pub mod exporter;
 pub mod identity;
+pub mod identity_controller;
 pub mod logging;
 pub mod meta_manager;
 pub mod node_monitor;

@@ -46,8 +46,10 @@ impl GrpcSocket {
     /// The system's, or `AlreadyExists` for a file that is no socket, `AddrInUse` when somebody
     /// listens.
     pub async fn bind(path: &Path, mode: u32, connections: usize) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
             fs::create_dir_all(folder)?;
+            // Callers that are not root must get through to the socket, whatever the umask.
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         }
         match fs::symlink_metadata(path) {
             Ok(found) if found.file_type().is_socket() => {

@@ -325,7 +325,7 @@ impl Identity {
 
     fn tell_roots(&mut self) {
         if let Some(bundle) = &self.roots_untold {
-            let told = self.links.roots_changed.tell(RootsChanged(Arc::clone(bundle)));
+            let told = self.links.roots_changed.tell(RootsChanged(bundle.as_ref().clone()));
             if !matches!(told, Err(LinkError::Full { .. })) {
                 self.roots_untold = None;
             }

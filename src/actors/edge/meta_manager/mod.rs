@@ -14,6 +14,7 @@ mod objects;
 mod queries_actor;
 mod reports;
 mod reports_actor;
+mod sealed_store;
 mod tokens;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +30,7 @@ pub use self::devices_actor::DeviceLinks;
 use self::devices_actor::Listener;
 use self::objects::{Change, Index, Notice, store_key};
 use self::reports::{PodId, Reports};
+pub use self::sealed_store::{SealedStore, SecretSettings, SecretsError};
 use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};

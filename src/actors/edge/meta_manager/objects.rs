@@ -260,7 +260,9 @@ pub fn store_key(key: &ObjectKey) -> String {
     format!("{PREFIX}{key}")
 }
 
-fn parse_key(row: &[u8]) -> Option<ObjectKey> {
+/// The object of a row key.
+#[must_use]
+pub fn parse_key(row: &[u8]) -> Option<ObjectKey> {
     let text = std::str::from_utf8(row).ok()?.strip_prefix(PREFIX)?;
     Resource::parse(text).object().cloned()
 }
