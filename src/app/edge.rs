@@ -62,9 +62,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
-    let (_, credentials) = watch::channel(None);
     let (_, policies) = watch::channel(None);
-    let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
@@ -122,7 +120,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_event: meta.link(),
     };
     let audit = Link::from_fn(log_fact);
-    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link(), audit };
+    let hub_audit = audit.clone();
+    let hub_links =
+        HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link(), audit: hub_audit };
     // EdgeHub publishes what the node holds, before and without a connection too. Whoever needs it
     // takes a receiver of this: the Identity actor (workloads), EventBus (its TLS), Edged (seals).
     let (credentials, _) = watch::channel(None);
@@ -132,7 +132,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             device: twin.link(),
             send: hub.link(),
             request: hub.link(),
-            credentials,
+            credentials: credentials.subscribe(),
             policies,
             audit,
         };
