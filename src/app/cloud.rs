@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::Node;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
@@ -23,7 +24,7 @@ use crate::identity::{
 };
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
-use crate::telemetry::identity::IdentityMetrics;
+use crate::telemetry::identity::{AuditMetrics, IdentityMetrics};
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
@@ -67,6 +68,12 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     };
 
     let tree = &mut stage.tree;
+    // Declared first of all that has something to say, so that it ends after them.
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let audit_settings = AuditSettings::below(&config.data_dir);
+    tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
+        Audit::new(audit_settings, AuditMetrics::new())
+    });
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
@@ -84,6 +91,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         desired: controller.link(),
         send: controller.link(),
         always: false,
+        identity_only: false,
     }];
     let mut twin = None;
     let mut devices = None;
@@ -95,6 +103,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             desired: slot.link(),
             send: slot.link(),
             always: true,
+            identity_only: false,
         });
         let parts =
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::bus::Link;
 use crate::identity::NodeCredentials;
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, EdgeIdentitySpec};
+use crate::telemetry::identity::AuditMetrics;
 
 /// The node's credentials; `None` before it has joined. EdgeHub writes.
 pub type Credentials = watch::Receiver<Option<Arc<NodeCredentials>>>;
@@ -130,6 +132,22 @@ pub enum AuditAction {
     Authority,
 }
 
+impl AuditAction {
+    /// As it is written in records and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Issue => "issue",
+            Self::Renew => "renew",
+            Self::Refuse => "refuse",
+            Self::Revoke => "revoke",
+            Self::Policy => "policy",
+            Self::Authority => "authority",
+        }
+    }
+}
+
 impl AuditFact {
     #[must_use]
     pub fn new(
@@ -145,6 +163,14 @@ impl AuditFact {
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.details.insert(key.to_owned(), value.into());
         self
+    }
+}
+
+/// Tells the audit log a fact. One that finds the mailbox full is counted; Audit's own queue is
+/// longer and complains in the log.
+pub fn audit(log: &Link<AuditFact>, fact: AuditFact) {
+    if log.tell(fact).is_err() {
+        AuditMetrics::new().dropped.increment(1);
     }
 }
 

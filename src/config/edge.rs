@@ -49,6 +49,19 @@ impl EdgeCoreConfig {
     }
 }
 
+impl EdgeCoreConfig {
+    /// Where the key of secrets at rest is: `identity.storeKeyFile`, or beside the node's key.
+    #[must_use]
+    pub fn store_key_file(&self) -> PathBuf {
+        let configured = &self.identity.store_key_file;
+        if configured.as_os_str().is_empty() {
+            self.modules.edge_hub.tls_private_key_file.with_file_name("store.key")
+        } else {
+            configured.clone()
+        }
+    }
+}
+
 impl ConfigFile for EdgeCoreConfig {
     const API_VERSION: &'static str = "edgecore.config.kubeedge.io/v1alpha2";
     const KIND: &'static str = "EdgeCore";
@@ -282,6 +295,8 @@ impl Default for EdgedConfig {
 pub struct KubeletConfig {
     pub container_runtime_endpoint: String,
     pub pod_logs_dir: PathBuf,
+    /// Folder of static pods (`identity.staticPods` says which may run). Empty: none.
+    pub static_pod_path: PathBuf,
     pub max_pods: u32,
     pub cluster_domain: String,
     #[serde(rename = "clusterDNS")]
@@ -309,6 +324,9 @@ impl KubeletConfig {
         let why = format!("{endpoint:?} is not a socket such as unix:///run/containerd/containerd.sock");
         require(socket, &key("containerRuntimeEndpoint"), why)?;
         folder(&key("podLogsDir"), &self.pod_logs_dir)?;
+        if !self.static_pod_path.as_os_str().is_empty() {
+            folder(&key("staticPodPath"), &self.static_pod_path)?;
+        }
         at_least_one(&key("maxPods"), self.max_pods.into())?;
         for (i, server) in self.cluster_dns.iter().enumerate() {
             ip(&key(&format!("clusterDNS[{i}]")), server)?;
@@ -342,6 +360,7 @@ impl Default for KubeletConfig {
         Self {
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
             pod_logs_dir: "/var/log/pods".into(),
+            static_pod_path: PathBuf::new(),
             max_pods: 110,
             cluster_domain: "cluster.local".into(),
             cluster_dns: Vec::new(),

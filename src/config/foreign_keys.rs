@@ -122,7 +122,6 @@ pub(super) const EDGE: &[&str] = &[
     "modules.edged.tailoredKubeletConfig.shutdownGracePeriod",
     "modules.edged.tailoredKubeletConfig.shutdownGracePeriodByPodPriority",
     "modules.edged.tailoredKubeletConfig.shutdownGracePeriodCriticalPods",
-    "modules.edged.tailoredKubeletConfig.staticPodPath",
     "modules.edged.tailoredKubeletConfig.staticPodURL",
     "modules.edged.tailoredKubeletConfig.streamingConnectionIdleTimeout",
     "modules.edged.tailoredKubeletConfig.syncFrequency",

@@ -12,8 +12,8 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::containerd;
-use super::runtime::{CriError, CriErrorKind, Runtime, RuntimeEvent};
+use super::runtime::{CriError, CriErrorKind, ImageEvidence, Runtime, RuntimeEvent};
+use super::{containerd, evidence};
 use crate::telemetry::cri::CriMetrics;
 
 /// Largest answer taken from the runtime, bytes. Lists of hundreds of containers and the output of
@@ -42,6 +42,7 @@ const CALLS: &[&str] = &[
     "ListImages",
     "ImageStatus",
     "PullImage",
+    "ImageEvidence",
     "RemoveImage",
     "ImageFsInfo",
     "ExecSync",
@@ -336,6 +337,24 @@ impl Runtime for CriClient {
         })
     }
 
+    fn image_evidence(
+        &self,
+        image: String,
+        signed_as: Option<String>,
+    ) -> BoxFuture<'_, Result<Option<ImageEvidence>, CriError>> {
+        Box::pin(async move {
+            let Some(found) = self.image_status(image).await? else { return Ok(None) };
+            let (call, started) = ("ImageEvidence", Instant::now());
+            let looking = evidence::look(self.channel.clone(), found, signed_as);
+            let result = tokio::time::timeout(self.timeout, looking).await.unwrap_or_else(|_| {
+                let message = format!("no answer from the image store within {:?}", self.timeout);
+                Err(CriError { call, kind: CriErrorKind::Timeout, message })
+            });
+            self.metrics.record(call, started.elapsed(), result.is_err());
+            result.map(Some)
+        })
+    }
+
     fn remove_image(&self, image: String) -> BoxFuture<'_, Result<(), CriError>> {
         let mut client = self.images();
         Box::pin(async move {
@@ -435,59 +454,4 @@ impl Runtime for CriClient {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints() {
-        for (text, want) in [
-            ("unix:///run/containerd/containerd.sock", Some("/run/containerd/containerd.sock")),
-            ("unix:/run/x.sock", Some("/run/x.sock")),
-            ("/run/x.sock", Some("/run/x.sock")),
-            ("tcp://127.0.0.1:1", None),
-            ("unix://x.sock", None),
-            ("", None),
-        ] {
-            assert_eq!(socket_path(text).ok(), want.map(PathBuf::from), "{text}");
-        }
-    }
-
-    #[test]
-    fn statuses() {
-        use tonic::{Code, Status};
-        for (status, want) in [
-            (Status::new(Code::NotFound, "x"), CriErrorKind::NotFound),
-            (Status::new(Code::AlreadyExists, "x"), CriErrorKind::AlreadyExists),
-            (Status::new(Code::Unavailable, "x"), CriErrorKind::Unavailable),
-            (Status::new(Code::DeadlineExceeded, "x"), CriErrorKind::Timeout),
-            (Status::new(Code::Unknown, "failed to start"), CriErrorKind::Other),
-            (Status::new(Code::Unknown, "server is not initialized yet"), CriErrorKind::Unavailable),
-            (Status::new(Code::Unknown, "name \"a\" is reserved for \"b\""), CriErrorKind::AlreadyExists),
-            (Status::from_error(Box::new(std::io::Error::other("gone"))), CriErrorKind::Unavailable),
-        ] {
-            assert_eq!(error("Version", &status).kind, want, "{status}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_absent_runtime_is_unavailable_and_says_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("none.sock");
-        let client = CriClient::new(socket.to_str().unwrap(), Duration::from_secs(5)).unwrap();
-        for _ in 0..2 {
-            let error = client.version().await.unwrap_err();
-            assert_eq!(error.kind, CriErrorKind::Unavailable, "{error}");
-            assert!(error.to_string().contains("No such file"), "{error}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_runtime_times_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("silent.sock");
-        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let client = CriClient::new(socket.to_str().unwrap(), Duration::from_secs(2)).unwrap();
-        let error = client.version().await.unwrap_err();
-        assert_eq!(error.kind, CriErrorKind::Timeout, "{error}");
-    }
-}
+mod tests;

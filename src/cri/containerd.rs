@@ -39,7 +39,7 @@ const PULL_LOOK: Duration = Duration::from_secs(15);
 /// what the slowest disk may take to unpack the largest layer.
 const PULL_STALL: Duration = Duration::from_secs(600);
 
-fn in_namespace<T>(message: T) -> Request<T> {
+pub(super) fn in_namespace<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
     request

@@ -3,6 +3,8 @@
 pub mod cgroup;
 pub mod client;
 mod containerd;
+mod evidence;
 #[cfg(test)]
 pub mod fake;
+pub mod oci;
 pub mod runtime;

@@ -43,6 +43,15 @@ pub trait Runtime: Send + Sync + 'static {
         sandbox: v1::PodSandboxConfig,
     ) -> BoxFuture<'_, Result<String, CriError>>;
 
+    /// What can be said about an image without any network: by name, reference or id. With
+    /// `signed_as` (a repository, `host/path`) also what is signed under it. `None` when the image
+    /// is not present.
+    fn image_evidence(
+        &self,
+        image: String,
+        signed_as: Option<String>,
+    ) -> BoxFuture<'_, Result<Option<ImageEvidence>, CriError>>;
+
     fn remove_image(&self, image: String) -> BoxFuture<'_, Result<(), CriError>>;
     /// Disk use of the image store, one entry per filesystem.
     fn image_fs_info(&self) -> BoxFuture<'_, Result<Vec<v1::FilesystemUsage>, CriError>>;
@@ -72,6 +81,28 @@ pub trait Runtime: Send + Sync + 'static {
     /// Container and sandbox events as they happen (containerd's own API where the CRI has none).
     /// The stream ends when the connection does; the caller reconnects and lists again.
     fn events(&self) -> BoxFuture<'_, Result<BoxStream<'static, RuntimeEvent>, CriError>>;
+}
+
+/// What a runtime knows of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageEvidence {
+    /// Digest of its configuration; a container created by it runs exactly this image.
+    pub id: String,
+    /// Names it has here, with tag or digest.
+    pub names: Vec<String>,
+    /// Digests of its manifest and of indexes that hold it, as far as they are here.
+    pub digests: Vec<String>,
+    /// Not verified.
+    pub signatures: Vec<ImageSignature>,
+}
+
+/// A signed text and the signature over it, as cosign attaches them to an image. Not verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSignature {
+    /// Cosign's "simple signing" JSON.
+    pub payload: Vec<u8>,
+    /// Standard base64.
+    pub signature: String,
 }
 
 /// Something happened to a container or sandbox; look at it again.

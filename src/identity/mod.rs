@@ -27,6 +27,7 @@ mod node_peer;
 mod node_request;
 mod peer;
 mod proof;
+mod rotation;
 pub mod seal;
 mod service_account;
 mod serving;
@@ -34,7 +35,9 @@ mod signer;
 mod spiffe;
 mod svid;
 #[cfg(test)]
-mod test_authority;
+pub(crate) mod test_authority;
+#[cfg(test)]
+mod test_chain;
 mod tls;
 mod vault;
 
@@ -60,6 +63,7 @@ pub use node_peer::{CertFacts, NodePeer, cert_facts};
 pub use node_request::{NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, split_certificates, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
+pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
 pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};
 pub use serving::CloudServerTls;

@@ -1,6 +1,7 @@
 //! keadm's commands. Each writes what a user reads to `out` and fails with one line that names the
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
+mod audit;
 mod cloud_https;
 mod identity;
 mod init;
@@ -11,6 +12,7 @@ mod preflight;
 mod records;
 mod reset;
 mod revocation;
+mod svid;
 mod token;
 
 use std::ffi::OsString;
@@ -50,6 +52,11 @@ enum Command {
     Join(join::JoinArgs),
     /// Removes what init or join wrote
     Reset(reset::ResetArgs),
+    /// Checks the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Asks this node's Workload API for the identities of the process that runs it
+    Svid(svid::SvidArgs),
     /// Prints the version
     Version,
 }
@@ -113,6 +120,8 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Identity(command) => identity::identity(command, now, out).await,
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
+        Command::Audit(command) => audit::audit(command, out),
+        Command::Svid(args) => svid::svid(&args, now, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

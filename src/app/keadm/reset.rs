@@ -98,6 +98,10 @@ async fn reset_edge(args: &ResetArgs, out: &mut dyn Write) -> Result<(), Refusal
             [cloud.tls_ca_file, cloud.tls_ca_key_file, cloud.tls_cert_file, cloud.tls_private_key_file];
         files.retain(|file| !theirs.contains(file));
     }
+    if args.force {
+        // It opens the secrets in the data folder, and nothing else.
+        files.push(config.store_key_file());
+    }
     files.push(path);
     remove_files(&files, out)?;
     remove_data(&config.data_dir, args.force, out)

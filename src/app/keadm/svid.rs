@@ -61,7 +61,7 @@ pub(super) async fn svid(args: &SvidArgs, now: SystemTime, out: &mut dyn Write) 
 
 async fn connect(path: &Path) -> Result<Grpc<Channel>, Refusal> {
     let fail = |err: tonic::transport::Error| {
-        let why = crate::app::program::chain(&err);
+        let why = super::super::program::chain(&err);
         Refusal::new(format!("cannot ask the Workload API at {}: {why}", path.display()))
     };
     let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).map_err(fail)?;
@@ -124,4 +124,21 @@ async fn jwt(mut client: Grpc<Channel>, audience: &str, out: &mut dyn Write) -> 
         writeln!(out, "{}", svid.svid)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::keadm;
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let socket = dir.path().join("no.sock").display().to_string();
+        for given in [socket.clone(), format!("unix:{socket}"), format!("unix://{socket}")] {
+            let why = keadm(&["svid", "--socket", &given]).await.expect_err("nobody is there");
+            assert!(why.starts_with("cannot ask the Workload API at") && why.contains(&socket), "{why}");
+        }
+        let both = keadm(&["svid", "--write", "/tmp", "--jwt", "a"]).await.expect_err("both");
+        assert!(both.contains("cannot be used with"), "{both}");
+    }
 }

@@ -8,7 +8,7 @@ use k8s_cri::v1;
 
 use super::FakeRuntime;
 use super::world::error;
-use crate::cri::runtime::{CriError, CriErrorKind, Runtime, RuntimeEvent, RuntimeEventKind};
+use crate::cri::runtime::{CriError, CriErrorKind, ImageEvidence, Runtime, RuntimeEvent, RuntimeEventKind};
 
 impl FakeRuntime {
     async fn start_now(&self, id: &str) -> Result<(), CriError> {
@@ -225,6 +225,17 @@ impl Runtime for FakeRuntime {
         _sandbox: v1::PodSandboxConfig,
     ) -> BoxFuture<'_, Result<String, CriError>> {
         Box::pin(async move { self.call("PullImage", &image, |world| world.pull(&image)).await })
+    }
+
+    fn image_evidence(
+        &self,
+        image: String,
+        signed_as: Option<String>,
+    ) -> BoxFuture<'_, Result<Option<ImageEvidence>, CriError>> {
+        Box::pin(async move {
+            let call = "ImageEvidence";
+            self.call(call, &image, |world| Ok(world.evidence(&image, signed_as.as_deref()))).await
+        })
     }
 
     fn remove_image(&self, image: String) -> BoxFuture<'_, Result<(), CriError>> {

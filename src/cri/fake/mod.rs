@@ -19,8 +19,8 @@ use k8s_cri::v1;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-use self::world::{Fault, World, error, image};
-use super::runtime::{CriError, CriErrorKind, RuntimeEvent, RuntimeEventKind};
+use self::world::{Fault, Proofs, World, error, image};
+use super::runtime::{CriError, CriErrorKind, ImageSignature, RuntimeEvent, RuntimeEventKind};
 
 /// Events kept for a slow reader; a reader that falls further behind loses its stream.
 const EVENT_BACKLOG: usize = 1024;
@@ -92,6 +92,13 @@ impl FakeRuntime {
     /// Makes an image present. Its id is `sha256:{name}`.
     pub fn add_image(&self, name: &str) {
         self.world.lock().images.insert(name.to_owned(), image(name));
+    }
+
+    /// Gives a present image manifest digests, and signatures attached under `repository`.
+    pub fn prove(&self, name: &str, digests: Vec<String>, repository: &str, signatures: Vec<ImageSignature>) {
+        let repository = repository.to_owned();
+        let proofs = Proofs { digests, repository, signatures };
+        self.world.lock().proofs.insert(image(name).id, proofs);
     }
 
     /// What a pull of `name` gives: `Ok` makes it present, `Err` fails with these words. Images

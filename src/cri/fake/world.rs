@@ -6,13 +6,21 @@ use std::time::Duration;
 use k8s_cri::v1;
 
 use super::{Behaviour, FakeContainer, FakeSandbox};
-use crate::cri::runtime::{CriError, CriErrorKind};
+use crate::cri::runtime::{CriError, CriErrorKind, ImageEvidence, ImageSignature};
 
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) error: CriError,
     /// `RunPodSandbox` fails but its NOTREADY sandbox stays and holds the name.
     pub(super) leaves_sandbox: bool,
+}
+
+/// What is known of an image beyond its name.
+#[derive(Debug, Default)]
+pub(super) struct Proofs {
+    pub(super) digests: Vec<String>,
+    pub(super) repository: String,
+    pub(super) signatures: Vec<ImageSignature>,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +30,8 @@ pub(super) struct World {
     pub(super) sandboxes: BTreeMap<String, FakeSandbox>,
     pub(super) containers: BTreeMap<String, FakeContainer>,
     pub(super) images: BTreeMap<String, v1::Image>,
+    /// By image id.
+    pub(super) proofs: BTreeMap<String, Proofs>,
     pub(super) registry: BTreeMap<String, Result<(), String>>,
     pub(super) behaviours: HashMap<String, VecDeque<Behaviour>>,
     pub(super) faults: HashMap<&'static str, VecDeque<Fault>>,
@@ -94,6 +104,22 @@ impl World {
 
     pub(super) fn find_image(&self, name: &str) -> Option<&v1::Image> {
         self.images.get(name).or_else(|| self.images.values().find(|image| image.id == name))
+    }
+
+    /// Signatures only under the repository they were attached to.
+    pub(super) fn evidence(&self, name: &str, signed_as: Option<&str>) -> Option<ImageEvidence> {
+        let image = self.find_image(name)?;
+        let proofs = self.proofs.get(&image.id);
+        let signatures = match (proofs, signed_as) {
+            (Some(proofs), Some(wanted)) if proofs.repository == wanted => proofs.signatures.clone(),
+            _ => Vec::new(),
+        };
+        Some(ImageEvidence {
+            id: image.id.clone(),
+            names: image.repo_tags.clone(),
+            digests: proofs.map(|proofs| proofs.digests.clone()).unwrap_or_default(),
+            signatures,
+        })
     }
 
     pub(super) fn add_container(

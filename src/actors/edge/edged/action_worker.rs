@@ -1,8 +1,9 @@
 //! Carries out one action of a pod's plan against the runtime and the disk.
 
+mod image_worker;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use k8s_cri::v1;
@@ -10,22 +11,24 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 use serde_json::Value;
 
 use super::action::{Action, Note, Outcome};
+use super::gate::IMAGE_WARNING;
+use super::gate::seals::{Claim, SEAL_INVALID, Verdict};
 use super::names::{self, PodRef};
 use super::news_worker::{News, WorkerReport};
 use super::observed::{Container, Life, Sandbox};
-use super::pull_auth::credentials;
 use super::site_worker::{Fetched, Materials, STORE_DEADLINE, Site, fetch, report_status};
 use super::state::specs;
 use super::volumes::{PodVolumes, material};
 use super::{environment, resources, security, spec, volumes_worker};
 use crate::bus::meta;
 use crate::cri::runtime::{CriError, CriErrorKind};
-use crate::kube::defaults;
 
 /// One action with all it needs.
 pub struct Job {
     pub site: Arc<Site>,
     pub pod: Arc<Pod>,
+    /// Why the pod is believed.
+    pub claim: Arc<Claim>,
     pub materials: Materials,
     /// The status that must be known before the pod's end is confirmed.
     pub final_status: Option<Value>,
@@ -148,91 +151,6 @@ impl Job {
         specs(&self.pod).map(|(spec, _)| spec).find(|spec| spec.name == container)
     }
 
-    async fn ensure_image(&self, container: &str) -> Outcome {
-        let image = self.spec(container).and_then(|spec| spec.image.clone()).unwrap_or_default();
-        let policy = self.spec(container).map(|spec| pull_policy(spec, &image)).unwrap_or_default();
-        let failed = |reason: &str, message: String| Outcome::ImageFailed {
-            container: container.to_owned(),
-            image: image.clone(),
-            reason: reason.to_owned(),
-            message,
-        };
-        let ready = |image_ref: String| Outcome::ImageReady {
-            container: container.to_owned(),
-            image: image.clone(),
-            image_ref,
-        };
-        if image.is_empty() {
-            return failed("InvalidImageName", format!("container {container} names no image"));
-        }
-        if policy != "Always" {
-            match self.site.runtime.image_status(image.clone()).await {
-                Ok(Some(found)) => {
-                    let text = format!("Container image \"{image}\" already present on machine");
-                    self.note(false, "Pulled", text, container);
-                    return ready(reference(found, &image));
-                }
-                Ok(None) if policy == "Never" => {
-                    let text =
-                        format!("Container image \"{image}\" is not present with pull policy of Never");
-                    self.note(true, "ErrImageNeverPull", text.clone(), container);
-                    return failed("ErrImageNeverPull", text);
-                }
-                Ok(None) => {}
-                Err(err) => return failed("ImageInspectError", err.message),
-            }
-        }
-        match self.pull(container, &image, policy).await {
-            Ok(image_ref) => ready(image_ref),
-            Err(message) => {
-                let text = format!("Failed to pull image \"{image}\": {message}");
-                self.note(true, "Failed", text.clone(), container);
-                failed("ErrImagePull", message)
-            }
-        }
-    }
-
-    async fn pull(&self, container: &str, image: &str, policy: &str) -> Result<String, String> {
-        let asked = Instant::now();
-        let runtime = &self.site.runtime;
-        self.note(false, "Pulling", format!("Pulling image \"{image}\""), container);
-        let has_secrets = self.pod.spec.as_ref().is_some_and(|spec| spec.image_pull_secrets.is_some());
-        let auths = match has_secrets {
-            true => credentials(&self.pod, &self.fetched().await.sources, image),
-            false => Vec::new(),
-        };
-        let config = spec::sandbox_config(&self.pod, &self.site.host, 0).map_err(|err| err.to_string())?;
-        let turn = self.site.pulls.acquire().await.map_err(|err| err.to_string())?;
-        let begun = Instant::now();
-        if policy != "Always" {
-            // Another pod may have brought it while this one waited.
-            let there = runtime.image_status(image.to_owned()).await.ok().flatten();
-            if let Some(found) = there {
-                let text = format!("Container image \"{image}\" already present on machine");
-                self.note(false, "Pulled", text, container);
-                return Ok(reference(found, image));
-            }
-        }
-        let mut last = String::new();
-        let anonymous = auths.is_empty().then_some(None);
-        for auth in auths.into_iter().map(Some).chain(anonymous) {
-            match runtime.pull_image(image.to_owned(), auth, config.clone()).await {
-                Ok(image_ref) => {
-                    drop(turn);
-                    let text = format!(
-                        "Successfully pulled image \"{image}\" in {} ({} including waiting)",
-                        go_millis(begun.elapsed()),
-                        go_millis(asked.elapsed())
-                    );
-                    self.note(false, "Pulled", text, container);
-                    return Ok(if image_ref.is_empty() { image.to_owned() } else { image_ref });
-                }
-                Err(err) => last = err.message,
-            }
-        }
-        Err(last)
-    }
-
     async fn start(&self, name: &str, restarts: u32, image_ref: &str, sandbox: &Sandbox) -> Outcome {
         let fail = |reason: &str, message: String, left: Option<Container>| Outcome::StartFailed {
             container: name.to_owned(),
@@ -240,11 +158,26 @@ impl Job {
             message,
             left: left.map(Box::new),
         };
-        let (config, sandbox_config) = match self.configs(name, restarts, image_ref, sandbox).await {
+        // Asked again right before the start: credentials and policies may have changed since.
+        if let Verdict::Refused(why) = self.site.gate.judge(&self.pod, &self.claim) {
+            return fail(SEAL_INVALID, why, None);
+        }
+        let image = self.spec(name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+        let runtime = &self.site.runtime;
+        let admitted = self.site.gate.admit_image(&**runtime, &self.pod, name, &image, image_ref).await;
+        let image_ref = match admitted {
+            Ok(admitted) => {
+                for warning in admitted.warnings {
+                    self.note(true, IMAGE_WARNING, warning, name);
+                }
+                admitted.image_ref
+            }
+            Err(denial) => return fail(denial.reason, denial.message, None),
+        };
+        let (config, sandbox_config) = match self.configs(name, restarts, &image_ref, sandbox).await {
             Ok(configs) => configs,
             Err(message) => return fail("CreateContainerConfigError", message, None),
         };
-        let runtime = &self.site.runtime;
         let hash = config.annotations.get(names::CONTAINER_HASH).cloned().unwrap_or_default();
         let created = runtime.create_container(sandbox.id.clone(), config, sandbox_config).await;
         let id = match created {
@@ -455,23 +388,6 @@ fn sandbox_row(sandbox: &v1::PodSandbox) -> Row {
 #[must_use]
 pub fn container_row(sandbox_id: &str) -> RowKind {
     RowKind::Container { sandbox_id: sandbox_id.to_owned(), life: Life::Unknown }
-}
-
-fn pull_policy<'a>(container: &'a ContainerSpec, image: &str) -> &'a str {
-    let policy = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty());
-    policy.unwrap_or_else(|| defaults::pull_policy(image))
-}
-
-fn reference(image: v1::Image, name: &str) -> String {
-    if image.id.is_empty() { name.to_owned() } else { image.id }
-}
-
-/// Go's duration text, to the millisecond: `850ms`, `1.25s`.
-fn go_millis(took: Duration) -> String {
-    match took.as_millis() {
-        ms if ms < 1000 => format!("{ms}ms"),
-        _ => format!("{:.3}s", took.as_secs_f64()),
-    }
 }
 
 async fn remove_file(path: &Path) {

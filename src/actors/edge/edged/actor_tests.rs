@@ -1,19 +1,27 @@
 //! Edged as an actor on the in-memory runtime, with MetaManager played by functions.
 
+mod gate_tests;
 mod start_tests;
+mod static_pod_tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
+use crate::bus::identity::AuditFact;
 use crate::bus::meta::{self, MetaError};
+use crate::config::PodSeals;
 use crate::cri::fake::{Behaviour, FakeRuntime};
+use crate::identity::NodeCredentials;
+use crate::model::identity::EdgeIdentitySpec;
 use crate::supervise::{MAIN_THREAD, Running, Tree, TreeSettings};
 
 const IMAGE: &str = "registry.local/hello:1";
@@ -42,6 +50,38 @@ struct Bench {
     config: Link<ConfigChanged>,
     cloud: Link<CloudReachable>,
     running: Running,
+    trusted: Trusted,
+}
+
+/// What the gate goes by, and what it wrote down. By default nobody seals and there is no policy.
+#[derive(Clone)]
+struct Trusted {
+    identity: EdgeIdentityConfig,
+    static_pods: PathBuf,
+    credentials: watch::Sender<Option<Arc<NodeCredentials>>>,
+    policies: watch::Sender<Option<Arc<EdgeIdentitySpec>>>,
+    facts: Arc<Mutex<Vec<AuditFact>>>,
+}
+
+impl Trusted {
+    fn new(pod_seals: PodSeals) -> Self {
+        Self {
+            identity: EdgeIdentityConfig { pod_seals, ..EdgeIdentityConfig::default() },
+            static_pods: PathBuf::new(),
+            credentials: watch::Sender::new(None),
+            policies: watch::Sender::new(None),
+            facts: Arc::default(),
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        let facts = Arc::clone(&self.facts);
+        Trust {
+            credentials: self.credentials.subscribe(),
+            policies: self.policies.subscribe(),
+            audit: Link::from_fn(move |fact| facts.lock().push(fact)),
+        }
+    }
 }
 
 fn links(meta: &Arc<Mutex<Meta>>) -> MetaLinks {
@@ -91,16 +131,24 @@ fn links(meta: &Arc<Mutex<Meta>>) -> MetaLinks {
 }
 
 /// A running Edged. The clock follows tokio's, which is paused.
-fn bench(meta: Arc<Mutex<Meta>>, runtime: FakeRuntime, dir: Arc<tempfile::TempDir>) -> Bench {
+fn bench(
+    meta: Arc<Mutex<Meta>>,
+    runtime: FakeRuntime,
+    dir: Arc<tempfile::TempDir>,
+    trusted: Trusted,
+) -> Bench {
     let mut config = EdgedConfig { root_directory: dir.path().join("kubelet"), ..EdgedConfig::default() };
     config.node_ip = "192.0.2.10".to_owned();
     config.tailored_kubelet_config.pod_logs_dir = dir.path().join("logs");
+    config.tailored_kubelet_config.static_pod_path.clone_from(&trusted.static_pods);
     let (origin, start) = (Timestamp::from_second(1_800_000_000).expect("time"), Instant::now());
     let clock: Clock = Arc::new(move || backoff::after(origin, start.elapsed()));
     let settings = EdgedSettings {
         node: NodeName::parse("edge-1").expect("name"),
         config,
+        identity: trusted.identity.clone(),
         kubernetes_service: None,
+        workload_api: None,
         clock,
         update_every: Duration::from_secs(10),
         report_every: Duration::from_secs(300),
@@ -112,15 +160,21 @@ fn bench(meta: Arc<Mutex<Meta>>, runtime: FakeRuntime, dir: Arc<tempfile::TempDi
     let slot = tree.slot::<Edged>(NAME, 64);
     let (changed, removed, config, cloud) = (slot.link(), slot.link(), slot.link(), slot.link());
     let (links, handle, shared) = (links(&meta), tree.handle(), Arc::new(runtime.clone()));
-    let build = move || Edged::new(settings, links, shared, handle, EdgedMetrics::new());
+    let trust = trusted.trust();
+    let build = move || Edged::new(settings, links, shared, handle, trust, EdgedMetrics::new());
     tree.add(slot, MAIN_THREAD, Policy::default(), build);
-    Bench { meta, runtime, dir, changed, removed, config, cloud, running: tree.start().expect("tree") }
+    let running = tree.start().expect("tree");
+    Bench { meta, runtime, dir, changed, removed, config, cloud, running, trusted }
 }
 
 fn fresh() -> Bench {
+    gated(Trusted::new(PodSeals::Off))
+}
+
+fn gated(trusted: Trusted) -> Bench {
     let runtime = FakeRuntime::new();
     runtime.add_image(IMAGE);
-    bench(Arc::default(), runtime, Arc::new(tempfile::tempdir().expect("dir")))
+    bench(Arc::default(), runtime, Arc::new(tempfile::tempdir().expect("dir")), trusted)
 }
 
 fn pod(name: &str, with: Value) -> Value {
@@ -178,7 +232,7 @@ impl Bench {
     async fn restart(self) -> Bench {
         self.running.handle().shut_down();
         self.running.wait_for_end().await;
-        bench(self.meta, self.runtime, self.dir)
+        bench(self.meta, self.runtime, self.dir, self.trusted)
     }
 }
 

@@ -1,38 +1,25 @@
 //! What Edged does with each message. A second half of `mod.rs`.
 
-use std::sync::Arc;
-
 use actix::{Context, Handler, StreamHandler};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::gate::seals::Source;
 use super::names::PodRef;
 use super::news_worker::{News, WorkerReport};
 use super::node_worker::{NodeSeen, Reachable};
 use super::pod_worker::{Configured, Look};
-use super::{Edged, Entry, loading_worker, report_lost, sources};
+use super::{Edged, loading_worker, report_lost, sources};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
-use crate::bus::meta::ReportEvent;
 use crate::cri::runtime::{RuntimeEvent, RuntimeEventKind};
 use crate::model::ObjectKey;
 
 impl Handler<PodChanged> for Edged {
     type Result = ();
     fn handle(&mut self, PodChanged(value): PodChanged, ctx: &mut Context<Self>) {
-        let Some(pod) = loading_worker::read_pod(&value, self.settings.node.as_str()) else { return };
-        let uid = PodRef::of(&pod).uid;
+        let node = self.settings.node.as_str();
+        let Some(given) = loading_worker::read_pod(&value, node, Source::Cloud) else { return };
         self.store_has_pods = true;
-        match self.pods.get_mut(&uid) {
-            Some(entry) => {
-                entry.pod = Arc::new(pod);
-                self.push(&uid, ctx);
-                self.admit_waiting();
-            }
-            // Not loaded yet: kept for then. The store is bounded, so is this.
-            None if self.site.is_none() => {
-                self.pods.insert(uid, Entry::new(Arc::new(pod), None));
-            }
-            None => self.add(&uid, Arc::new(pod), Vec::new(), false),
-        }
+        self.take(given, ctx);
     }
 }
 
@@ -44,16 +31,11 @@ impl Handler<PodRemoved> for Edged {
             let named = meta.namespace == removed.namespace && meta.name == removed.name;
             named && (removed.uid.is_empty() || meta.uid == removed.uid)
         };
+        let of_cloud = self.pods.iter().filter(|(_, entry)| entry.given.claim.source == Source::Cloud);
         let uids: Vec<String> =
-            self.pods.iter().filter(|(_, entry)| fits(&entry.pod)).map(|(uid, _)| uid.clone()).collect();
+            of_cloud.filter(|(_, entry)| fits(&entry.given.pod)).map(|(uid, _)| uid.clone()).collect();
         for uid in uids {
-            let Some(entry) = self.pods.get_mut(&uid) else { continue };
-            entry.removed = true;
-            if entry.worker.is_some() {
-                self.push(&uid, ctx);
-            } else if self.site.is_some() {
-                self.pods.remove(&uid);
-            }
+            self.remove(&uid, ctx);
         }
     }
 }
@@ -64,8 +46,8 @@ impl Handler<ConfigChanged> for Edged {
         let key = ObjectKey::namespaced(&changed.namespace, &changed.kind, &changed.name);
         for entry in self.pods.values() {
             let Some(worker) = &entry.worker else { continue };
-            if sources::references(&entry.pod).contains(&key) {
-                report_lost(worker.link().tell(Configured), &PodRef::of(&entry.pod));
+            if sources::references(&entry.given.pod).contains(&key) {
+                report_lost(worker.link().tell(Configured), &PodRef::of(&entry.given.pod));
             }
         }
     }
@@ -99,7 +81,7 @@ impl StreamHandler<RuntimeEvent> for Edged {
         if let Some(entry) = self.pods.get(uid)
             && let Some(worker) = &entry.worker
         {
-            report_lost(worker.link().tell(Look(event.id)), &PodRef::of(&entry.pod));
+            report_lost(worker.link().tell(Look(event.id)), &PodRef::of(&entry.given.pod));
         }
     }
 
@@ -117,17 +99,7 @@ impl Handler<WorkerReport> for Edged {
             News::Owns(id) => {
                 self.owners.insert(id, uid);
             }
-            News::Note(note) => {
-                if !self.settings.config.report_event {
-                    return;
-                }
-                let now = self.now();
-                if let Some(event) = self.events.event(&report.pod, &note, now)
-                    && let Err(err) = self.links.report_event.tell(ReportEvent(Box::new(event)))
-                {
-                    tracing::debug!(error = %err, "event was dropped");
-                }
-            }
+            News::Note(note) => self.report_event(&report.pod, &note),
             News::Phase(phase) => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.phase = phase;
@@ -143,6 +115,7 @@ impl Handler<WorkerReport> for Edged {
             News::Finished => {
                 if self.pods.get(&uid).is_some_and(|entry| entry.removed) {
                     self.pods.remove(&uid);
+                    self.gate.forget(&uid);
                     self.owners.retain(|_, owner| *owner != uid);
                     self.count_phases();
                     self.admit_waiting();

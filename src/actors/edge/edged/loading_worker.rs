@@ -8,9 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::EdgedSettings;
+use super::gate::seals::{Delivered, Source};
 use super::host::{HostContext, Resolver};
 use super::machine::{Machine, default_route_address};
 use super::names::PodRef;
+use super::static_pods_worker::{Folder, read_folder};
 use crate::bus::{Link, meta};
 use crate::config::EdgedConfig;
 use crate::cri::runtime::{CriError, Runtime};
@@ -25,7 +27,8 @@ const RETRY_CAP: Duration = Duration::from_secs(5);
 /// Everything to begin with.
 pub struct Loaded {
     pub host: HostContext,
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Delivered>,
+    pub static_pods: Folder,
     pub sandboxes: Vec<v1::PodSandbox>,
     pub containers: Vec<v1::Container>,
 }
@@ -78,9 +81,11 @@ impl Loader {
         let systemd = driver == Some(v1::CgroupDriver::Systemd);
         let host = tokio::task::spawn_blocking(move || host_context(&settings, systemd)).await;
         let node = self.settings.node.as_str();
+        let folder = self.settings.config.tailored_kubelet_config.static_pod_path.clone();
         Ok(Loaded {
             host: host.map_err(|err| err.to_string())?,
-            pods: stored.iter().filter_map(|value| read_pod(value, node)).map(Arc::new).collect(),
+            pods: stored.iter().filter_map(|value| read_pod(value, node, Source::Cloud)).collect(),
+            static_pods: read_folder(folder).await,
             sandboxes,
             containers,
         })
@@ -107,6 +112,7 @@ fn host_context(settings: &EdgedSettings, systemd_cgroups: bool) -> HostContext 
         cpu_milli: i64::try_from(machine.cpus.saturating_mul(1000)).unwrap_or(i64::MAX),
         memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
         kubernetes_service: settings.kubernetes_service.clone(),
+        workload_api: settings.workload_api.clone(),
     }
 }
 
@@ -121,7 +127,7 @@ pub fn addresses(config: &EdgedConfig) -> Vec<String> {
 
 /// A stored pod of this node. What is no pod, has no identity or belongs elsewhere is left out.
 #[must_use]
-pub fn read_pod(value: &Value, node: &str) -> Option<Pod> {
+pub fn read_pod(value: &Value, node: &str, source: Source) -> Option<Delivered> {
     let pod: Pod = match serde::Deserialize::deserialize(value) {
         Ok(pod) => pod,
         Err(err) => {
@@ -136,5 +142,6 @@ pub fn read_pod(value: &Value, node: &str) -> Option<Pod> {
         return None;
     }
     let elsewhere = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|name| name != node);
-    (!meta.uid.is_empty() && !meta.name.is_empty() && !elsewhere).then_some(pod)
+    let ours = !meta.uid.is_empty() && !meta.name.is_empty() && !elsewhere;
+    ours.then(|| Delivered::new(pod, value, source))
 }

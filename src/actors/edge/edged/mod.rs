@@ -17,6 +17,8 @@ mod events;
 pub mod fields;
 #[cfg(test)]
 mod fixtures;
+pub mod gate;
+mod gate_actor;
 pub mod host;
 mod loading_worker;
 mod machine;
@@ -30,6 +32,7 @@ mod plan;
 mod pod_worker;
 mod pull_auth;
 pub mod resources;
+mod runtime_actor;
 pub mod security;
 #[cfg(test)]
 mod simulation_tests;
@@ -37,6 +40,7 @@ mod site_worker;
 pub mod sources;
 pub mod spec;
 mod state;
+mod static_pods_worker;
 mod status;
 #[cfg(test)]
 mod status_tests;
@@ -44,30 +48,34 @@ pub mod volumes;
 pub mod volumes_worker;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use action_worker::{Row, rows};
 use events::EventLog;
+use gate::Gate;
+pub use gate::Trust;
+use gate::files::Files;
+use gate::seals::Delivered;
 use loading_worker::{Loaded, Loader};
 use names::PodRef;
 use news_worker::WorkerReport;
-use node_worker::{NodeSettings, NodeWorker, Probe, Reachable};
-use orphans::{Evidence, Orphans};
-use pod_worker::{Apply, PodWorker, Refuse, Relisted, Remove};
+use node_worker::{NodeSettings, NodeWorker, Reachable};
+use orphans::Orphans;
+use pod_worker::{Apply, PodWorker, Refuse, Remove};
 use site_worker::Site;
 pub use site_worker::{Clock, MetaLinks};
 
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::{ActorStats, Link};
-use crate::config::EdgedConfig;
+use crate::config::{EdgeIdentityConfig, EdgedConfig};
 use crate::cri::runtime::Runtime;
 use crate::model::NodeName;
-use crate::supervise::{Policy, TreeHandle, WorkerAddr, doubled, spread};
+use crate::supervise::{Policy, TreeHandle, WorkerAddr};
 use crate::telemetry::edged::EdgedMetrics;
 
 /// The actor's name in the tree; its workers hang below it.
@@ -82,6 +90,8 @@ const EARLY_RESYNC: Duration = Duration::from_secs(11);
 /// Pauses before the event stream is opened again.
 const LISTEN_BASE: Duration = Duration::from_millis(500);
 const LISTEN_CAP: Duration = Duration::from_secs(10);
+/// The folder of static pods is looked at this often.
+const FILES_EVERY: Duration = Duration::from_secs(5);
 /// A message that found a worker's mailbox full is sent again after this.
 const RESEND: Duration = Duration::from_secs(1);
 
@@ -89,8 +99,12 @@ const RESEND: Duration = Duration::from_secs(1);
 pub struct EdgedSettings {
     pub node: NodeName,
     pub config: EdgedConfig,
+    /// Which pods are believed.
+    pub identity: EdgeIdentityConfig,
     /// `KUBERNETES_SERVICE_HOST` and `_PORT` of pods, when there is an API for them to talk to.
     pub kubernetes_service: Option<(String, u16)>,
+    /// Socket of the SPIFFE Workload API, where it is served.
+    pub workload_api: Option<PathBuf>,
     pub clock: Clock,
     pub update_every: Duration,
     pub report_every: Duration,
@@ -102,6 +116,8 @@ pub struct Edged {
     runtime: Arc<dyn Runtime>,
     tree: TreeHandle,
     metrics: EdgedMetrics,
+    gate: Arc<Gate>,
+    files: Files,
     site: Option<Arc<Site>>,
     node: Option<WorkerAddr<NodeWorker>>,
     pods: HashMap<String, Entry>,
@@ -118,7 +134,7 @@ pub struct Edged {
 }
 
 struct Entry {
-    pod: Arc<Pod>,
+    given: Delivered,
     /// `None`: waits for host ports that an ending pod still holds.
     worker: Option<WorkerAddr<PodWorker>>,
     phase: String,
@@ -135,8 +151,10 @@ impl Edged {
         links: MetaLinks,
         runtime: Arc<dyn Runtime>,
         tree: TreeHandle,
+        trust: Trust,
         metrics: EdgedMetrics,
     ) -> Self {
+        let gate = Gate::new(settings.node.clone(), settings.identity.pod_seals, trust, metrics.clone());
         let kubelet = &settings.config.tailored_kubelet_config;
         let events = EventLog::new(settings.node.as_str(), kubelet.event_record_qps, kubelet.event_burst);
         Self {
@@ -145,6 +163,8 @@ impl Edged {
             runtime,
             tree,
             metrics,
+            gate: Arc::new(gate),
+            files: Files::default(),
             site: None,
             node: None,
             pods: HashMap::new(),
@@ -174,23 +194,27 @@ impl Edged {
     /// Starts a worker for every stored pod, each with what the runtime has of it.
     fn loaded(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {
         let report = Link::to(NAME, &ctx.address(), Arc::new(ActorStats::bounded(REPORTS)));
-        let site = Arc::new(Site::new(
-            Arc::clone(&self.runtime),
-            loaded.host,
-            self.links.clone(),
-            Arc::clone(&self.settings.clock),
-            self.metrics.clone(),
+        let site = Arc::new(Site {
+            runtime: Arc::clone(&self.runtime),
+            host: loaded.host,
+            links: self.links.clone(),
+            clock: Arc::clone(&self.settings.clock),
+            metrics: self.metrics.clone(),
+            gate: Arc::clone(&self.gate),
             report,
-            self.settings.config.tailored_kubelet_config.serialize_image_pulls,
-        ));
+            pulls: site_worker::pulls(self.settings.config.tailored_kubelet_config.serialize_image_pulls),
+        });
         self.site = Some(site);
         self.store_has_pods = !loaded.pods.is_empty();
         // What arrived while loading is at least as new as the store's copy.
         let early = std::mem::take(&mut self.pods);
-        let mut pods: HashMap<String, (Arc<Pod>, bool)> =
-            loaded.pods.into_iter().map(|pod| (PodRef::of(&pod).uid, (pod, false))).collect();
+        let mut pods: HashMap<String, (Delivered, bool)> =
+            loaded.pods.into_iter().map(|given| (PodRef::of(&given.pod).uid, (given, false))).collect();
         for (uid, entry) in early {
-            pods.insert(uid, (entry.pod, entry.removed));
+            pods.insert(uid, (entry.given, entry.removed));
+        }
+        for given in self.file_pods(loaded.static_pods).0 {
+            pods.insert(PodRef::of(&given.pod).uid, (given, false));
         }
         tracing::info!(
             pods = pods.len(),
@@ -198,18 +222,19 @@ impl Edged {
             containers = loaded.containers.len(),
             "pods are loaded"
         );
-        for (uid, (pod, removed)) in pods {
+        for (uid, (given, removed)) in pods {
             let rows = rows(&loaded.sandboxes, &loaded.containers, |other| other == uid);
             if removed && rows.is_empty() {
                 continue;
             }
-            self.add(&uid, pod, rows, removed);
+            self.add(&uid, given, rows, removed);
         }
         self.listen(ctx);
         ctx.run_later(EARLY_RESYNC, Self::relist);
     }
 
-    fn add(&mut self, uid: &str, pod: Arc<Pod>, rows: Vec<Row>, removed: bool) {
+    fn add(&mut self, uid: &str, given: Delivered, rows: Vec<Row>, removed: bool) {
+        let pod = Arc::clone(&given.pod);
         let ran = !rows.is_empty() || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
         let ending = removed || pod.metadata.deletion_timestamp.is_some();
         let mut refusal = None;
@@ -217,12 +242,12 @@ impl Edged {
             let max = self.settings.config.tailored_kubelet_config.max_pods;
             let placed = |entry: &&Entry| !entry.ended && !is_over(&entry.phase) && entry.worker.is_some();
             let others: Vec<&Entry> = self.pods.values().filter(placed).collect();
-            if let Err(found) = admission::admit(&pod, others.iter().map(|entry| &*entry.pod), max) {
+            if let Err(found) = admission::admit(&pod, others.iter().map(|entry| &*entry.given.pod), max) {
                 let staying =
-                    others.iter().filter(|e| !e.removed && e.pod.metadata.deletion_timestamp.is_none());
-                if admission::admit(&pod, staying.map(|entry| &*entry.pod), max).is_ok() {
+                    others.iter().filter(|e| !e.removed && e.given.pod.metadata.deletion_timestamp.is_none());
+                if admission::admit(&pod, staying.map(|entry| &*entry.given.pod), max).is_ok() {
                     tracing::info!(pod = %PodRef::of(&pod).name, "pod waits for one that is ending");
-                    self.pods.insert(uid.to_owned(), Entry::new(pod, None));
+                    self.pods.insert(uid.to_owned(), Entry::new(given, None));
                     return;
                 }
                 refusal = Some(found);
@@ -234,7 +259,7 @@ impl Edged {
         }
         let meta = PodRef::of(&pod);
         let name = format!("pod/{}/{}", meta.namespace, meta.name);
-        let mine = Arc::clone(&pod);
+        let mine = given.clone();
         let build = move || PodWorker::new(site, mine, Some(rows));
         let policy = Policy::default();
         let worker = self.tree.spawn_worker(NAME, "pod worker", name, WORKER_MAILBOX, policy, build);
@@ -245,7 +270,7 @@ impl Edged {
         if removed {
             report_lost(worker.link().tell(Remove), &meta);
         }
-        self.pods.insert(uid.to_owned(), Entry { removed, ..Entry::new(pod, Some(worker)) });
+        self.pods.insert(uid.to_owned(), Entry { removed, ..Entry::new(given, Some(worker)) });
         self.count_phases();
     }
 
@@ -261,7 +286,7 @@ impl Edged {
             if let Some(entry) = self.pods.remove(&uid)
                 && !entry.removed
             {
-                self.add(&uid, entry.pod, Vec::new(), false);
+                self.add(&uid, entry.given, Vec::new(), false);
             }
         }
     }
@@ -278,109 +303,11 @@ impl Edged {
     fn push(&mut self, uid: &str, ctx: &mut Context<Self>) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let Some(worker) = &entry.worker else { return };
-        let told = worker.link().tell(Apply(Arc::clone(&entry.pod)));
+        let told = worker.link().tell(Apply(entry.given.clone()));
         let told = told.and_then(|()| if entry.removed { worker.link().tell(Remove) } else { Ok(()) });
         entry.behind = told.is_err();
         if entry.behind {
             ctx.run_later(RESEND, Self::resend);
-        }
-    }
-
-    fn listen(&mut self, ctx: &mut Context<Self>) {
-        let runtime = Arc::clone(&self.runtime);
-        let open = async move { runtime.events().await };
-        ctx.spawn(open.into_actor(self).map(|stream, edged, ctx| match stream {
-            Ok(stream) => {
-                edged.listen_failures = 0;
-                ctx.add_stream(stream);
-                // What happened before the stream was open shows in a list.
-                if edged.runtime_lost {
-                    edged.probe_node();
-                    edged.relist(ctx);
-                }
-            }
-            Err(err) => {
-                if !edged.runtime_lost {
-                    tracing::warn!(error = %err, "runtime events are not available");
-                }
-                edged.listen_later(ctx);
-            }
-        }));
-    }
-
-    fn listen_later(&mut self, ctx: &mut Context<Self>) {
-        self.runtime_lost = true;
-        let pause = doubled(LISTEN_BASE, self.listen_failures, LISTEN_CAP);
-        self.listen_failures = self.listen_failures.saturating_add(1);
-        ctx.run_later(spread(pause, fastrand::f64()), Self::listen);
-        self.probe_node();
-    }
-
-    fn probe_node(&self) {
-        if let Some(node) = &self.node
-            && let Err(err) = node.link().tell(Probe)
-        {
-            tracing::debug!(error = %err, "node worker is busy");
-        }
-    }
-
-    /// Compares every pod with a complete list of the runtime.
-    fn relist(&mut self, ctx: &mut Context<Self>) {
-        if self.relisting || self.site.is_none() {
-            return;
-        }
-        self.relisting = true;
-        let runtime = Arc::clone(&self.runtime);
-        let list =
-            async move { futures_util::try_join!(runtime.list_sandboxes(), runtime.list_containers()) };
-        ctx.spawn(list.into_actor(self).map(|listed, edged, ctx| {
-            edged.relisting = false;
-            let (sandboxes, containers) = match listed {
-                Ok(lists) => lists,
-                Err(err) => {
-                    tracing::warn!(error = %err, "runtime was not listed");
-                    edged.runtime_lost = true;
-                    return edged.probe_node();
-                }
-            };
-            let recovered = std::mem::take(&mut edged.runtime_lost);
-            edged.owners.retain(|id, _| {
-                sandboxes.iter().any(|sandbox| sandbox.id == *id) || containers.iter().any(|c| c.id == *id)
-            });
-            for (uid, entry) in &edged.pods {
-                let Some(worker) = &entry.worker else { continue };
-                let rows = rows(&sandboxes, &containers, |other| other == uid);
-                for row in &rows {
-                    edged.owners.insert(row.id.clone(), uid.clone());
-                }
-                report_lost(worker.link().tell(Relisted { rows, recovered }), &PodRef::of(&entry.pod));
-            }
-            edged.remove_orphans(&sandboxes, &containers, ctx);
-        }));
-    }
-
-    /// Ends pods that run here but are stored no more, by workers like any other.
-    fn remove_orphans(
-        &mut self,
-        sandboxes: &[k8s_cri::v1::PodSandbox],
-        containers: &[k8s_cri::v1::Container],
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(site) = self.site.clone() else { return };
-        let evidence = Evidence { store_has_pods: self.store_has_pods, cloud_since: self.cloud_since };
-        let known = |uid: &str| self.pods.contains_key(uid);
-        let found = self.orphans.judge(sandboxes, &site.host, known, evidence, (self.settings.clock)());
-        if self.orphans.pending() {
-            ctx.run_later(EARLY_RESYNC, Self::relist);
-        }
-        for orphan in found {
-            tracing::info!(pod = %orphan.name, namespace = %orphan.namespace, uid = %orphan.uid, "removing what is left of a pod");
-            let rows = rows(sandboxes, containers, |other| other == orphan.uid);
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(orphan.name);
-            pod.metadata.namespace = Some(orphan.namespace);
-            pod.metadata.uid = Some(orphan.uid.clone());
-            self.add(&orphan.uid, Arc::new(pod), rows, true);
         }
     }
 
@@ -405,9 +332,9 @@ impl Edged {
 }
 
 impl Entry {
-    fn new(pod: Arc<Pod>, worker: Option<WorkerAddr<PodWorker>>) -> Self {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        Self { pod, worker, phase, removed: false, behind: false, ended: false }
+    fn new(given: Delivered, worker: Option<WorkerAddr<PodWorker>>) -> Self {
+        let phase = given.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        Self { given, worker, phase, removed: false, behind: false, ended: false }
     }
 }
 
@@ -442,6 +369,10 @@ impl Actor for Edged {
         self.node =
             Some(self.tree.spawn_worker(NAME, "node worker", name, WORKER_MAILBOX, Policy::default(), build));
         self.load(ctx);
+        ctx.add_stream(self.gate.changes());
+        if !self.settings.config.tailored_kubelet_config.static_pod_path.as_os_str().is_empty() {
+            ctx.run_interval(FILES_EVERY, Self::poll_files);
+        }
         ctx.run_interval(RESYNC, |edged, ctx| {
             if edged.events.dropped > 0 {
                 tracing::warn!(
@@ -458,6 +389,7 @@ impl Supervised for Edged {
     /// Workers end with their addresses; pods come back from MetaManager and the runtime.
     fn restarting(&mut self, _: &mut Context<Self>) {
         self.pods.clear();
+        self.files.forget();
         self.owners.clear();
         self.site = None;
         self.node = None;

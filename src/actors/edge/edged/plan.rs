@@ -51,6 +51,8 @@ pub fn plan(state: &PodState, now: Timestamp) -> Plan {
         planner.end();
     } else if state.memory.terminal.is_some() {
         planner.finish();
+    } else if state.memory.held.is_some() {
+        planner.deadline(); // nothing starts, and what runs is left alone
     } else {
         planner.run();
     }
@@ -171,7 +173,7 @@ impl PodState {
 
     /// Notes a BackOff event for every exit that has to wait and was not noted yet.
     pub fn note_backoffs(&mut self, now: Timestamp) {
-        if self.ending() || self.memory.terminal.is_some() {
+        if self.ending() || self.memory.terminal.is_some() || self.memory.held.is_some() {
             return;
         }
         for name in needs(self).start {

@@ -1,18 +1,20 @@
 //! One actor per pod: observe, plan, act, until what runs is what should run.
 
+mod handlers_worker;
+
+pub use handlers_worker::{Apply, Configured, Look, Recheck, Refuse, Relisted, Remove};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, Supervised, WrapFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::action::{Action, Outcome, Work};
 use super::action_worker::{Job, Row, RowKind, Sight, container_row};
+use super::gate::seals::{Claim, Delivered, Source};
 use super::names::{self, PodRef};
 use super::news_worker::{News, WorkerReport};
 use super::observed::{Life, Observed};
@@ -29,45 +31,9 @@ const REPORT_RETRY_CAP: Duration = Duration::from_secs(30);
 /// Pause before the runtime is listed again when it did not answer.
 const LIST_RETRY: Duration = Duration::from_secs(2);
 
-/// The pod as it is wanted now.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Apply(pub Arc<Pod>);
-
-/// The cloud removed the pod: end it, tell nobody.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Remove;
-
-/// A configmap or secret changed that this pod uses.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Configured;
-
-/// Something happened to this container or sandbox.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Look(pub String);
-
-/// What the runtime has of this pod, by a complete list.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Relisted {
-    pub rows: Vec<Row>,
-    /// The runtime was away: what failed is tried again at once.
-    pub recovered: bool,
-}
-
-/// The pod may not run here.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Refuse {
-    pub reason: &'static str,
-    pub message: String,
-}
-
 pub struct PodWorker {
     site: Arc<Site>,
+    claim: Arc<Claim>,
     state: PodState,
     around: Surroundings,
     materials: Materials,
@@ -95,7 +61,8 @@ pub struct PodWorker {
 impl PodWorker {
     /// `rows` is what the runtime already has of the pod; `None` makes the worker ask itself.
     #[must_use]
-    pub fn new(site: Arc<Site>, pod: Arc<Pod>, rows: Option<Vec<Row>>) -> Self {
+    pub fn new(site: Arc<Site>, given: Delivered, rows: Option<Vec<Row>>) -> Self {
+        let Delivered { pod, claim } = given;
         let now = (site.clock)();
         let fresh = rows.as_ref().is_some_and(Vec::is_empty)
             && pod.status.as_ref().and_then(|status| status.start_time.as_ref()).is_none();
@@ -106,6 +73,7 @@ impl PodWorker {
         let state = PodState::new(Arc::clone(&pod), hashes(&pod), Observed::default(), jitter(&pod), now);
         Self {
             site,
+            claim,
             state,
             around,
             materials: Materials::default(),
@@ -133,6 +101,7 @@ impl PodWorker {
         Job {
             site: Arc::clone(&self.site),
             pod: Arc::clone(&self.state.pod),
+            claim: Arc::clone(&self.claim),
             materials: Arc::clone(&self.materials),
             final_status: self.final_status.clone(),
         }
@@ -231,6 +200,7 @@ impl PodWorker {
             return;
         }
         let now = self.now();
+        self.state.hold(&self.site.gate.judge(&self.state.pod, &self.claim));
         self.state.settle(now);
         if let Some(terminal) = natural_end(&self.state) {
             self.state.memory.terminal = Some(terminal);
@@ -369,6 +339,11 @@ impl PodWorker {
         let Some(wanted) = self.wanted.clone().filter(|wanted| Some(wanted) != self.stored.as_ref()) else {
             return;
         };
+        if self.claim.source == Source::File {
+            // The API does not know the pod.
+            self.stored = Some(wanted);
+            return;
+        }
         if self.reporting {
             return;
         }
@@ -420,71 +395,9 @@ impl Supervised for PodWorker {
         pod.status = Some(self.state.memory.status.clone());
         let removed = self.state.memory.removed;
         let (site, phase) = (Arc::clone(&self.site), std::mem::take(&mut self.phase));
-        *self = Self::new(site, Arc::new(pod), None);
+        let given = Delivered { pod: Arc::new(pod), claim: Arc::clone(&self.claim) };
+        *self = Self::new(site, given, None);
         self.state.memory.removed = removed;
         self.phase = phase;
     }
 }
-
-impl Handler<Apply> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, Apply(pod): Apply, ctx: &mut Context<Self>) {
-        let hashes = hashes(&pod);
-        if self.state.pod.spec != pod.spec {
-            self.materials = Materials::default();
-        }
-        self.state.update(pod, hashes);
-        self.tick(ctx);
-    }
-}
-
-impl Handler<Remove> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, _: Remove, ctx: &mut Context<Self>) {
-        self.state.memory.removed = true;
-        self.tick(ctx);
-    }
-}
-
-impl Handler<Refuse> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, refusal: Refuse, ctx: &mut Context<Self>) {
-        if self.state.memory.terminal.is_none() {
-            self.state.fail(refusal.reason, &refusal.message);
-        }
-        self.tick(ctx);
-    }
-}
-
-impl Handler<Configured> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, _: Configured, ctx: &mut Context<Self>) {
-        self.materials = Materials::default();
-        self.state.config_changed();
-        self.tick(ctx);
-    }
-}
-
-impl Handler<Look> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, Look(id): Look, ctx: &mut Context<Self>) {
-        if self.state.observed.knows(&id) {
-            self.look(&id, ctx);
-        } else if self.making() {
-            self.missed.insert(id);
-        }
-    }
-}
-
-impl Handler<Relisted> for PodWorker {
-    type Result = ();
-    fn handle(&mut self, relisted: Relisted, ctx: &mut Context<Self>) {
-        if relisted.recovered {
-            self.state.hurry();
-        }
-        self.state.refresh_tokens();
-        self.relisted(relisted.rows, ctx);
-    }
-}
-
-crate::handles!(PodWorker: Apply, Remove, Refuse, Configured, Look, Relisted);

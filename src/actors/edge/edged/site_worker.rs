@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::gate::Gate;
 use super::host::HostContext;
 use super::names::PodRef;
 use super::news_worker::WorkerReport;
@@ -49,25 +50,16 @@ pub struct Site {
     pub links: MetaLinks,
     pub clock: Clock,
     pub metrics: EdgedMetrics,
+    pub gate: Arc<Gate>,
     pub report: Link<WorkerReport>,
     /// Turns at pulling images.
     pub pulls: Semaphore,
 }
 
-impl Site {
-    #[must_use]
-    pub fn new(
-        runtime: Arc<dyn Runtime>,
-        host: HostContext,
-        links: MetaLinks,
-        clock: Clock,
-        metrics: EdgedMetrics,
-        report: Link<WorkerReport>,
-        serialize_pulls: bool,
-    ) -> Self {
-        let pulls = Semaphore::new(if serialize_pulls { 1 } else { PARALLEL_PULLS });
-        Self { runtime, host, links, clock, metrics, report, pulls }
-    }
+/// Turns at pulling images.
+#[must_use]
+pub fn pulls(serialize: bool) -> Semaphore {
+    Semaphore::new(if serialize { 1 } else { PARALLEL_PULLS })
 }
 
 /// Configmaps, secrets and tokens of a pod, fetched at most once until dropped.

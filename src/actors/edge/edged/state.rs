@@ -1,11 +1,15 @@
 //! What a pod worker knows of its pod, and how answers change it. Pure.
 
+mod held;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodStatus};
+
+pub use held::Held;
 
 use super::action::{Action, Note, Outcome, Why, Work};
 use super::backoff::{CRASH_BASE, CRASH_CAP, CrashLoop, Retry, after, since};
@@ -67,6 +71,8 @@ pub struct Memory {
     pub started_at: Option<Timestamp>,
     /// The status that was computed last; transition times continue from it.
     pub status: PodStatus,
+    /// Why nothing of the pod may start now.
+    pub held: Option<Held>,
     /// 0.0..=1.0, spreads the retries of different pods.
     pub jitter: f64,
 }
@@ -399,12 +405,12 @@ impl PodState {
                 self.saw_container(container, now);
             }
             Outcome::StartFailed { container, reason, message, left } => {
-                let text = format!("Error: {message}");
+                let (event, text) = held::event_of(&reason, &message);
                 let memory = self.container(&container);
                 memory.tries.fail(now, STEP_BASE, STEP_CAP, jitter);
                 memory.error = Some((reason, message));
                 memory.image = ImageState::Unknown;
-                self.note(true, "Failed", text, Some(&container));
+                self.note(true, event, text, Some(&container));
                 if let Some(left) = left {
                     self.saw_container(*left, now);
                 }

@@ -33,7 +33,9 @@ pub fn status(state: &PodState, around: &Surroundings, now: Timestamp) -> PodSta
         return old.clone();
     }
     let needs = needs(state);
+    let refused = state.memory.held.as_ref().filter(|held| held.refused && !state.observed.any_alive());
     let failed = terminal.and_then(|terminal| terminal.failed.clone());
+    let told = failed.clone().or_else(|| refused.map(|held| (held.reason.to_owned(), held.message.clone())));
     let mut init_statuses = Vec::new();
     let mut statuses = Vec::new();
     for (spec, init) in specs(&state.pod) {
@@ -68,8 +70,8 @@ pub fn status(state: &PodState, around: &Surroundings, now: Timestamp) -> PodSta
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
-        reason: failed.as_ref().map(|(reason, _)| reason.clone()),
-        message: failed.map(|(_, message)| message),
+        reason: told.as_ref().map(|(reason, _)| reason.clone()),
+        message: told.map(|(_, message)| message),
         host_ip: around.host_ips.first().cloned(),
         host_ips: some_of(around.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: ips.first().cloned(),
@@ -239,6 +241,9 @@ fn waiting(
     let say = |reason: &str, message: String| {
         Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message: Some(message) })
     };
+    if let Some(held) = &state.memory.held {
+        return say(held.reason, held.message.clone());
+    }
     if let Some(memory) = state.memory.containers.get(name).filter(|_| due) {
         if let ImageState::Failed { reason, message } = &memory.image {
             let fresh = memory.pulls.age(now).is_none_or(|age| age < PULL_ERROR_SHOWN);
