@@ -78,7 +78,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     // EdgeHub publishes what the node holds, before and without a connection too; Identity publishes
     // what the cloud decided. Everybody else reads the newest.
     let (credentials_changed, credentials) = watch::channel(None);
-    let policies = watch::Sender::new(None);
+    let (policies_changed, policies) = watch::channel(None);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
@@ -159,7 +159,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             send: hub.link(),
             request: hub.link(),
             credentials: credentials.clone(),
-            policies: policies.subscribe(),
+            policies: policies.clone(),
             audit: record.clone(),
         };
         let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
@@ -169,8 +169,6 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
-    let (_, credentials) = watch::channel(None);
-    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),
@@ -187,15 +185,15 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
-        let trust = edged::Trust {
+    let trust = edged::Trust {
         credentials: credentials.clone(),
-        policies: policies.subscribe(),
+        policies,
         audit: record.clone(),
     };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
-        let metrics = WorkloadMetrics::new(&identity::REASONS);
-        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+        let metrics = WorkloadMetrics::new();
+        Identity::new(identity_settings, identity_links, credentials, policies_changed, attestor, metrics)
     });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {

@@ -39,6 +39,7 @@ pub(crate) mod test_authority;
 #[cfg(test)]
 mod test_chain;
 mod tls;
+mod token_keys;
 mod vault;
 
 use std::fmt;
@@ -47,6 +48,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
+pub use ca_files::authority_files;
 pub use csr::new_node_csr;
 pub use door::{Admitted, EdgeDoor, Refused};
 pub use factory::FactoryRoots;
