@@ -1,4 +1,5 @@
-//! L3: one folder per KubeEdge module.
+//! L3: one folder per KubeEdge module; what both programs have stands beside them.
 
+pub mod audit;
 pub mod cloud;
 pub mod edge;

@@ -26,7 +26,7 @@ use crate::telemetry::apiserver::ApiServerMetrics;
 use crate::telemetry::readiness::{Readiness, STORE};
 
 /// Key prefix of objects in [`Table::Objects`]: `{prefix}{plural.group}/{namespace}/{name}`.
-const OBJECT_PREFIX: &str = "api/o/";
+pub(super) const OBJECT_PREFIX: &str = "api/o/";
 /// Key of the newest resourceVersion in [`Table::Local`].
 const VERSION_KEY: &str = "api/version";
 /// Rows read at once at start.

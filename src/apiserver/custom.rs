@@ -21,12 +21,21 @@ static DEVICE_MODEL: Definition =
     LazyLock::new(|| Crd::parse(include_str!("../../config/crds/devicemodels.yaml")));
 static DEVICE_STATUS: Definition =
     LazyLock::new(|| Crd::parse(include_str!("../../config/crds/devicestatuses.yaml")));
+static WORKLOAD_IDENTITY: Definition =
+    LazyLock::new(|| Crd::parse(include_str!("../../config/crds/workloadidentities.yaml")));
+static IMAGE_POLICY: Definition =
+    LazyLock::new(|| Crd::parse(include_str!("../../config/crds/imagepolicies.yaml")));
+static TOPIC_POLICY: Definition =
+    LazyLock::new(|| Crd::parse(include_str!("../../config/crds/topicpolicies.yaml")));
 
 fn definition(kind: &str) -> Option<&'static Definition> {
     match kind {
         "Device" => Some(&DEVICE),
         "DeviceModel" => Some(&DEVICE_MODEL),
         "DeviceStatus" => Some(&DEVICE_STATUS),
+        "WorkloadIdentity" => Some(&WORKLOAD_IDENTITY),
+        "ImagePolicy" => Some(&IMAGE_POLICY),
+        "TopicPolicy" => Some(&TOPIC_POLICY),
         _ => None,
     }
 }
@@ -93,12 +102,17 @@ fn with_schema(kind: &str, object: &Value, mut errors: Vec<FieldError>) -> Vec<F
 mod tests {
     use super::*;
     use crate::apiserver::kinds::{KINDS, Sub};
+    use crate::model::identity::IDENTITY_GROUP;
+
+    fn is_custom(kind: &Kind) -> bool {
+        ["devices.kubeedge.io", IDENTITY_GROUP].contains(&kind.group)
+    }
 
     /// The table of kinds and the files must say the same.
     #[test]
     fn the_definitions_are_those_of_the_table() {
-        let customs: Vec<&Kind> = KINDS.iter().filter(|kind| kind.group == "devices.kubeedge.io").collect();
-        assert_eq!(customs.len(), 3);
+        let customs: Vec<&Kind> = KINDS.iter().filter(|kind| is_custom(kind)).collect();
+        assert_eq!(customs.len(), 6);
         for kind in customs {
             let crd = of(kind).unwrap().unwrap();
             assert_eq!(
@@ -120,7 +134,7 @@ mod tests {
         use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/crds");
         let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(files.len(), 3, "every file is served: {files:?}");
+        assert_eq!(files.len(), 6, "every file is served: {files:?}");
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
             let mut unknown = Vec::new();
@@ -141,7 +155,7 @@ mod tests {
 
     #[test]
     fn built_in_kinds_have_none() {
-        for kind in KINDS.iter().filter(|kind| kind.group != "devices.kubeedge.io") {
+        for kind in KINDS.iter().filter(|kind| !is_custom(kind)) {
             assert!(of(kind).unwrap().is_none(), "{}", kind.kind);
         }
     }

@@ -7,6 +7,7 @@ use crate::kube::patch::PatchError;
 use crate::kube::schema::Report;
 use crate::kube::validate::FieldError;
 use crate::kube::{defaults, patch, schema, validate};
+use crate::model::identity::IDENTITY_GROUP;
 
 /// One resource of the API.
 #[derive(Debug)]
@@ -174,7 +175,7 @@ pub const DEVICES: usize = 14;
 pub const DEVICESTATUSES: usize = 16;
 
 /// Every kind. Positions are only used inside one run: the store knows kinds by group and plural.
-pub static KINDS: [Kind; 17] = [
+pub static KINDS: [Kind; 20] = [
     Kind {
         kind: "Namespace",
         plural: "namespaces",
@@ -324,6 +325,9 @@ pub static KINDS: [Kind; 17] = [
     },
     device("DeviceModel", "devicemodels", "devicemodel", &["devmodel"], 15),
     device("DeviceStatus", "devicestatuses", "devicestatus", &["devstatus"], DEVICESTATUSES),
+    identity("WorkloadIdentity", "workloadidentities", "workloadidentity", &["wid"], 17),
+    identity("ImagePolicy", "imagepolicies", "imagepolicy", &["imgpol"], 18),
+    identity("TopicPolicy", "topicpolicies", "topicpolicy", &["tpol"], 19),
 ];
 
 /// A kind of `config/crds/`. A test compares the two.
@@ -335,6 +339,18 @@ const fn device(
     id: usize,
 ) -> Kind {
     let (group, version) = ("devices.kubeedge.io", "v1beta1");
+    Kind { group, version, kind, plural, singular, short_names, hooks: &CUSTOM, generation: true, id, ..BASE }
+}
+
+/// A kind of `config/crds/` too.
+const fn identity(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short_names: &'static [&'static str],
+    id: usize,
+) -> Kind {
+    let (group, version) = (IDENTITY_GROUP, "v1alpha1");
     Kind { group, version, kind, plural, singular, short_names, hooks: &CUSTOM, generation: true, id, ..BASE }
 }
 

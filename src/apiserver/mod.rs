@@ -18,6 +18,7 @@ pub mod core;
 pub mod custom;
 pub mod delete;
 pub mod discovery;
+mod enrolled;
 pub mod errors;
 pub mod http;
 pub mod kinds;
@@ -43,5 +44,6 @@ pub mod write;
 
 pub use authn::User;
 pub use core::{ApiCore, ApiSettings, Clock};
+pub use enrolled::enrolled_nodes;
 pub use errors::ApiError;
 pub use service::{ApiBody, ApiRequest, ApiResponse};

@@ -4,30 +4,36 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::api::core::v1::Node;
+
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
-use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners};
+use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
-use crate::apiserver::{ApiCore, ApiSettings, kubeconfig};
-use crate::config::{CloudCoreConfig, Loaded, host};
+use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
+use crate::bus::Link;
+use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
 use crate::identity::{
-    self, Ca, CaSettings, ClientAuth, CloudServerTls, JoinTokens, KeyPair, ServiceAccountKeys,
+    self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,
 };
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
-use crate::telemetry::identity::IdentityMetrics;
+use crate::telemetry::identity::{AuditMetrics, IdentityMetrics};
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
-/// Life of CloudHub's certificate, at most that of the issuing CA.
-const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(364 * 24 * 3600);
+/// Life of CloudHub's certificate, at most that of the issuing CA. It is renewed at half of it.
+const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Longest wait for a real cluster's list of nodes.
+const ENROLLED_TIMEOUT: Duration = Duration::from_secs(30);
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
 /// Thread of DeviceController: a flood of reports delays no pod.
@@ -44,21 +50,30 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
 
 async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
     let hub_config = &config.modules.cloud_hub;
-    let settings = CaSettings { may_create: true, ..CaSettings::from(config) };
-    let ca = Arc::new(Ca::open(settings, SystemTime::now())?);
     let names = server_names(config);
-
     let mut keep: KeepAlive = Box::new(());
-    let (client, cluster_ca) = if is_embedded(config) {
-        let core = embedded_api(stage, config, &ca, &names)?;
+    let (ca, client, cluster_ca) = if is_embedded(config) {
+        let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
+        let ca = authorities(config, enrolled_nodes(&*store)?)?;
+        let core = embedded_api(stage, config, store, &ca, &names)?;
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
-        (core.client(), ca.bundle().roots_pem())
+        let roots = ca.bundle().roots_pem();
+        (ca, core.client(), roots)
     } else {
-        real_cluster(config).await?
+        let (client, cluster_ca) = real_cluster(config).await?;
+        // Where there is a CA, nobody needs to know whether a new one would do harm.
+        let enrolled = if hub_config.tls_ca_file.exists() { 0 } else { edge_nodes(&client).await? };
+        (authorities(config, enrolled)?, client, cluster_ca)
     };
 
     let tree = &mut stage.tree;
+    // Declared first of all that has something to say, so that it ends after them.
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let audit_settings = AuditSettings::below(&config.data_dir);
+    tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
+        Audit::new(audit_settings, AuditMetrics::new())
+    });
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
@@ -76,6 +91,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         desired: controller.link(),
         send: controller.link(),
         always: false,
+        identity_only: false,
     }];
     let mut twin = None;
     let mut devices = None;
@@ -87,6 +103,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             desired: slot.link(),
             send: slot.link(),
             always: true,
+            identity_only: false,
         });
         let parts =
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
@@ -95,6 +112,18 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let websocket_tls = hub_tls(config, &ca, &names, ClientAuth::Required)?;
     let https_tls = hub_tls(config, &ca, &names, ClientAuth::Optional)?;
     IdentityMetrics::cloud().set_end(websocket_tls.not_after());
+    let identity = &config.identity;
+    let identities = NodeIdentities {
+        factory: factory_roots(identity)?,
+        reentry_grace: Duration::from_secs(identity.reentry_grace_secs),
+        reusable_tokens: identity.reusable_tokens,
+        svid_ttl: config.node_certificate_ttl(),
+        node_ca_ttl: Duration::from_secs(identity.node_ca_ttl_secs),
+        revocations: tokio::sync::watch::channel(Arc::default()).1,
+        bundle: tokio::sync::watch::channel(Arc::new(ca.bundle().to_document())).1,
+        key_changed: Link::from_fn(|_| ()),
+        audit: Link::from_fn(|_| ()),
+    };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
         listeners: Listeners::bind(hub_config)?,
@@ -102,7 +131,8 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         https_tls: https_tls.config(),
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
-        node_cert_ttl: config.node_certificate_ttl(),
+        identities,
+        cloned: Link::from_fn(|_| ()),
         cluster_ca_pem: cluster_ca.into(),
         client: client.clone(),
         tree: tree.handle(),
@@ -142,16 +172,43 @@ fn is_embedded(config: &CloudCoreConfig) -> bool {
     config.modules.api_server.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty()
 }
 
+/// Opens the CA. A new one is made only where no node is enrolled: nodes believe the one they joined
+/// with, and each would have to join again.
+fn authorities(config: &CloudCoreConfig, enrolled: usize) -> Result<Arc<Ca>, Fatal> {
+    let settings = CaSettings { may_create: enrolled == 0, ..CaSettings::from(config) };
+    let opened = Ca::open(settings, SystemTime::now()).map_err(|err| match enrolled {
+        0 => Fatal::from(err),
+        _ => Fatal::from(format!(
+            "{err}; {enrolled} nodes are enrolled and believe this CA, so no new one is made: bring its files \
+             back from your backup"
+        )),
+    })?;
+    Ok(Arc::new(opened))
+}
+
+/// How many edge nodes a real cluster has.
+async fn edge_nodes(client: &::kube::Client) -> Result<usize, Fatal> {
+    let nodes: ::kube::Api<Node> = ::kube::Api::all(client.clone());
+    let edges = ::kube::api::ListParams::default().labels("node-role.kubernetes.io/edge");
+    let listed = tokio::time::timeout(ENROLLED_TIMEOUT, nodes.list_metadata(&edges)).await;
+    let why = match listed {
+        Ok(Ok(list)) => return Ok(list.items.len()),
+        Ok(Err(err)) => err.to_string(),
+        Err(_) => format!("no answer within {} s", ENROLLED_TIMEOUT.as_secs()),
+    };
+    Err(format!("the CA is missing, and whether nodes are enrolled with it cannot be asked: {why}").into())
+}
+
 /// Opens the store and declares the server of the embedded API. It is ready for the controllers
 /// at once, before its socket is served.
 fn embedded_api(
     stage: &mut Stage,
     config: &CloudCoreConfig,
+    store: Arc<RocksStore>,
     ca: &Arc<Ca>,
     names: &[String],
 ) -> Result<Arc<ApiCore>, Fatal> {
     let api = &config.modules.api_server;
-    let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
     let keys = Arc::new(ServiceAccountKeys::load_or_create(&config.service_account_key_file())?);
     let core = ApiCore::start(ApiSettings {
         store,
@@ -174,6 +231,13 @@ fn embedded_api(
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
     Ok(core)
+}
+
+/// Roots of `identity.factoryCaFile`.
+fn factory_roots(config: &CloudIdentityConfig) -> Result<Option<Arc<FactoryRoots>>, Fatal> {
+    let file = &config.factory_ca_file;
+    let set = !file.as_os_str().is_empty();
+    Ok(set.then(|| FactoryRoots::load(file)).transpose()?.map(Arc::new))
 }
 
 /// What a real cluster does by itself: binding pods to nodes, judging silent nodes.

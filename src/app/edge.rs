@@ -1,23 +1,30 @@
 //! edgecore: the hub to the cloud, what must be remembered, and the pods.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::program::{self, Fatal, KeepAlive, Stage};
+use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
-use crate::actors::edge::meta_manager::{DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings};
+use crate::actors::edge::meta_manager::{
+    DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings, SealedStore, SecretSettings,
+};
+use crate::bus::identity::AuditFact;
+use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
-use crate::bus::identity::AuditFact;
-use crate::config::{EdgeCoreConfig, Loaded, host, parse_go_duration};
+use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
+use crate::cri::runtime::Runtime;
 use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 use crate::store::{Committer, CommitterSettings, RocksStore, Store, Tuning};
@@ -27,6 +34,8 @@ use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::identity::AuditMetrics;
+use crate::telemetry::workload::WorkloadMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
 const PODS_THREAD: &str = "edged";
@@ -34,6 +43,8 @@ const PODS_THREAD: &str = "edged";
 const DEVICES_THREAD: &str = "devices";
 /// Thread of EventBus and its connections: a flood of messages delays nobody else.
 const BUS_THREAD: &str = "eventbus";
+/// Thread of Identity: signatures and callers delay nobody else.
+const IDENTITY_THREAD: &str = "identity";
 
 /// Runs edgecore until it is told to end; the exit code.
 #[must_use]
@@ -51,7 +62,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let plain = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let secrets =
+        SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };
+    let store: Arc<dyn Store> = Arc::new(SealedStore::open(plain, &secrets)?.0);
     let settings = CommitterSettings {
         seconds: metrics.objects.store_seconds.clone(),
         readiness: stage.readiness.clone(),
@@ -61,14 +75,25 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);
 
+    // EdgeHub publishes what the node holds, before and without a connection too; Identity publishes
+    // what the cloud decided. Everybody else reads the newest.
+    let (credentials_changed, credentials) = watch::channel(None);
+    let policies = watch::Sender::new(None);
+
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
     let tree = &mut stage.tree;
+    // Declared first, so that it ends last: the others still have something to say.
+    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let record: Link<AuditFact> = audit.link();
+    let audit_settings = AuditSettings::below(&config.data_dir);
+    tree.add(audit, MAIN_THREAD, Policy::default(), move || Audit::new(audit_settings, AuditMetrics::new()));
     let pods = tree.slot::<Edged>(edged::NAME, 4_096);
     let meta = tree.slot::<MetaManager>("MetaManager", 1_024);
     let twin = tree.slot::<DeviceTwin>(device_twin::NAME, 4_096);
     let dmi = tree.slot::<Dmi>(dmi::NAME, 4_096);
     let hub = tree.slot::<EdgeHub>("EdgeHub", 1_024);
+    let identity = tree.slot::<Identity>(identity::NAME, 1_024);
     let bus = modules.event_bus.enable.then(|| tree.slot::<EventBus>("EventBus", 1_024));
 
     let pod_links = edged::MetaLinks {
@@ -103,6 +128,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
             model_changed: dmi.link(),
             model_removed: dmi.link(),
         },
+        edge_identity_changed: identity.link(),
     };
     let twin_links = TwinLinks {
         list_devices: meta.link(),
@@ -118,7 +144,14 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_state: twin.link(),
         report_event: meta.link(),
     };
-    let hub_links = HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link() };
+    let hub_links = HubLinks {
+        apply: meta.link(),
+        link_changed: meta.link(),
+        twin: twin.link(),
+        audit: record.clone(),
+    };
+    let identity_links =
+        IdentityLinks { get_object: meta.link(), roots_changed: hub.link(), audit: record.clone() };
 
     if let Some(bus) = bus {
         let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
@@ -129,18 +162,32 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         });
     }
 
-    let (_, credentials) = watch::channel(None);
-    let (_, policies) = watch::channel(None);
     let edged_settings = EdgedSettings {
         node: node.clone(),
         config: modules.edged.clone(),
         identity: config.identity.clone(),
         kubernetes_service: None,
+        workload_api: workload_api(&config.identity),
         clock: Arc::new(Timestamp::now),
         update_every: parse_go_duration(&kubelet.node_status_update_frequency)?,
         report_every: parse_go_duration(&kubelet.node_status_report_frequency)?,
     };
-    let trust = edged::Trust { credentials, policies, audit: Link::from_fn(|_: AuditFact| ()) };
+    let identity_settings = IdentitySettings {
+        node: node.clone(),
+        socket: workload_api(&config.identity),
+        x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
+        jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
+    };
+        let trust = edged::Trust {
+        credentials: credentials.clone(),
+        policies: policies.subscribe(),
+        audit: record.clone(),
+    };
+    let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
+    tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
+        let metrics = WorkloadMetrics::new(&identity::REASONS);
+        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+    });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {
         Edged::new(edged_settings, pod_links, runtime, handle, trust, EdgedMetrics::new())
@@ -163,11 +210,21 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     tree.add(meta, MAIN_THREAD, Policy::default(), move || {
         MetaManager::new(meta_settings, store, committer, meta_links, metrics)
     });
-    let hub_settings = HubSettings { node, config: modules.edge_hub.clone() };
+    let hub_settings = HubSettings {
+        node,
+        config: modules.edge_hub.clone(),
+        identity: config.identity.clone(),
+        credentials: credentials_changed,
+    };
     tree.add(hub, MAIN_THREAD, Policy::default(), move || {
         EdgeHub::new(hub_settings, hub_links, EdgeHubMetrics::new(), Arc::new(log_link))
     });
     Ok(Box::new(guard))
+}
+
+/// Where the Workload API is served, if it is.
+fn workload_api(config: &EdgeIdentityConfig) -> Option<PathBuf> {
+    config.workload_api.then(|| config.workload_api_socket.clone())
 }
 
 /// What DeviceTwin is told when it publishes.

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use nix::sys::stat::{Mode, umask};
+
 use crate::config::CommonConfig;
 use crate::supervise::{
     MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
@@ -39,6 +41,9 @@ pub fn run(
         return 1;
     }
     install_panic_hook();
+    // Stores, logs and keys are root's alone. What others must reach (volumes of pods, their logs,
+    // sockets) is opened to them by name where it is made.
+    umask(Mode::from_bits_truncate(0o077));
     raise_open_files();
     for warning in warnings {
         tracing::warn!("{warning}");

@@ -51,3 +51,9 @@ pub struct SendDifferences {
     /// Sent after everything else, outside the window: the answer to the listing.
     pub answer: Option<Envelope>,
 }
+
+/// Cloudcore signs under another root: every pod goes to its node once more with a new seal, so that
+/// the old root can be taken away later.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Reseal;

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::bus::Link;
 use crate::identity::NodeCredentials;
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, EdgeIdentitySpec};
+use crate::telemetry::identity::AuditMetrics;
 
 /// The node's credentials; `None` before it has joined. EdgeHub writes.
 pub type Credentials = watch::Receiver<Option<Arc<NodeCredentials>>>;
@@ -51,14 +53,40 @@ pub struct Revocation {
 #[rtype(result = "()")]
 pub struct EdgeIdentityChanged(pub Option<Arc<Value>>);
 
-/// A node renewed its identity: its key for JWT-SVIDs is to be published until `expires_at` (unix
-/// seconds). CloudHub tells IdentityController.
+/// The trust bundle of this node's cloud changed: the roots on disk follow. The edge's Identity actor
+/// tells EdgeHub after it has verified the seal of the document that brought it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RootsChanged(pub BundleDocument);
+
+/// A node joined or renewed its identity: its key for JWT-SVIDs is to be published until
+/// `expires_at` (unix seconds). CloudHub tells IdentityController.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct NodeKeyChanged {
     pub node: NodeName,
+    /// `Null` for a node that has none: a Go edge.
     pub jwt_key: Value,
     pub expires_at: u64,
+    /// Of the SVID it got: lower-case hex.
+    pub svid_serial: String,
+    /// Unix seconds.
+    pub svid_expires_at: u64,
+    /// Unix seconds; 0 for a node without an intermediate CA.
+    pub node_ca_expires_at: u64,
+}
+
+/// What the cloud knows of a node's newest certificates. Kept in ConfigMap
+/// `kubeedge/node-identities`, a JSON text per node; `keadm identity` shows it. Times are unix
+/// seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeIdentity {
+    pub serial: String,
+    pub svid_expires_at: u64,
+    /// 0: it has no intermediate CA.
+    pub node_ca_expires_at: u64,
+    pub renewed_at: u64,
 }
 
 /// Two machines hold this node's certificate. CloudHub tells IdentityController, which acts by
@@ -104,6 +132,22 @@ pub enum AuditAction {
     Authority,
 }
 
+impl AuditAction {
+    /// As it is written in records and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Issue => "issue",
+            Self::Renew => "renew",
+            Self::Refuse => "refuse",
+            Self::Revoke => "revoke",
+            Self::Policy => "policy",
+            Self::Authority => "authority",
+        }
+    }
+}
+
 impl AuditFact {
     #[must_use]
     pub fn new(
@@ -119,6 +163,14 @@ impl AuditFact {
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.details.insert(key.to_owned(), value.into());
         self
+    }
+}
+
+/// Tells the audit log a fact. One that finds the mailbox full is counted; Audit's own queue is
+/// longer and complains in the log.
+pub fn audit(log: &Link<AuditFact>, fact: AuditFact) {
+    if log.tell(fact).is_err() {
+        AuditMetrics::new().dropped.increment(1);
     }
 }
 

@@ -55,3 +55,9 @@ pub struct Delivered {
     pub deleted: bool,
     pub version: ObjectVersion,
 }
+
+/// The nodes that are connected now with the extension `identity`, sorted. Only they may hear of
+/// kind `edgeidentity`: KubeEdge's edges do not know it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<NodeName>")]
+pub struct IdentityNodes;

@@ -49,6 +49,19 @@ impl EdgeCoreConfig {
     }
 }
 
+impl EdgeCoreConfig {
+    /// Where the key of secrets at rest is: `identity.storeKeyFile`, or beside the node's key.
+    #[must_use]
+    pub fn store_key_file(&self) -> PathBuf {
+        let configured = &self.identity.store_key_file;
+        if configured.as_os_str().is_empty() {
+            self.modules.edge_hub.tls_private_key_file.with_file_name("store.key")
+        } else {
+            configured.clone()
+        }
+    }
+}
+
 impl ConfigFile for EdgeCoreConfig {
     const API_VERSION: &'static str = "edgecore.config.kubeedge.io/v1alpha2";
     const KIND: &'static str = "EdgeCore";

@@ -134,9 +134,12 @@ pub(super) fn build(
     };
 
     let present = usable_issuing(settings, places, &contents, keys, &root, now);
+    // With a retired root its issuing CAs go too.
+    let old_root = ders(contents.old_root.as_deref());
     let former: Vec<_> = ders(contents.former_issuing.as_deref())
         .into_iter()
         .filter(|der| validity(der).is_ok_and(|valid| now < valid.not_after))
+        .filter(|der| is_signed_by(der, &root.der) || old_root.iter().any(|old| is_signed_by(der, old)))
         .collect();
     let Some(root_key) = root.key.clone() else {
         let present = present?;
@@ -148,6 +151,11 @@ pub(super) fn build(
             state(contents, present, former)
         }
         present => {
+            if let Err(err) = &present
+                && contents.issuing_cert.is_some()
+            {
+                tracing::warn!(%err, "the issuing CA is of no use, a new one is made");
+            }
             let present = present.ok();
             let renewed =
                 renew(settings, places, keys, &root_authority, present.as_ref(), former.clone(), now);

@@ -114,3 +114,74 @@ fn root_jwk(der: &[u8]) -> Option<Value> {
 fn fail(why: String) -> IdentityError {
     IdentityError::Certificate(format!("trust bundle: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::test_chain::{DOMAIN, World};
+
+    fn bundle() -> TrustBundle {
+        let key = json!({"kty": "EC", "crv": "P-256", "kid": "k1", "x": "a", "y": "b"});
+        TrustBundle { jwt_keys: vec![key], ..World::new().bundle() }
+    }
+
+    #[test]
+    fn there_and_back() {
+        let bundle = bundle();
+        assert_eq!(TrustBundle::from_document(&bundle.to_document()).expect("document"), bundle);
+        let from_pem = TrustBundle::from_pem(DOMAIN, &bundle.roots_pem()).expect("pem");
+        assert_eq!(from_pem.roots, bundle.roots);
+        assert_eq!(bundle.jwk_set()["keys"][0]["kid"], "k1");
+    }
+
+    #[test]
+    fn a_spiffe_bundle_says_what_each_key_is_for() {
+        let bundle = bundle();
+        let document = bundle.spiffe_bundle();
+        let (root, jwt) = (&document["keys"][0], &document["keys"][1]);
+        assert_eq!(
+            (&root["use"], &root["kty"], &root["crv"]),
+            (&json!("x509-svid"), &json!("EC"), &json!("P-256"))
+        );
+        assert_eq!(root["x5c"], json!([STANDARD.encode(&bundle.roots[0])]));
+        let point = parse(&bundle.roots[0]).expect("root").public_key().subject_public_key.data.to_vec();
+        let coordinate =
+            |name: &str| URL_SAFE_NO_PAD.decode(root[name].as_str().expect("text")).expect("base64url");
+        assert_eq!([vec![4], coordinate("x"), coordinate("y")].concat(), point);
+        assert_eq!((&jwt["use"], &jwt["kid"]), (&json!("jwt-svid"), &json!("k1")));
+        assert!(document["keys"].as_array().is_some_and(|keys| keys.len() == 2));
+    }
+
+    #[test]
+    fn refusals_name_the_entry() {
+        let good = bundle().to_document();
+        let world = World::new();
+        let leaf = STANDARD.encode(&world.leaf("/node/a", std::time::Duration::from_secs(60))[0]);
+        let roots = |roots: Vec<String>| BundleDocument { roots, ..good.clone() };
+        for (case, document, want) in [
+            ("no base64", roots(vec!["?".into()]), "roots[0] is not base64"),
+            ("no certificate", roots(vec![good.roots[0].clone(), "AAAA".into()]), "roots[1]"),
+            ("a leaf", roots(vec![leaf]), "roots[0] is not the certificate of a CA"),
+            ("none", roots(vec![]), "it has no root"),
+            ("too many", roots(vec![String::new(); MAX_ENTRIES + 1]), "more than 4096"),
+            ("no domain", BundleDocument { trust_domain: String::new(), ..good.clone() }, "trust domain"),
+            ("a path", BundleDocument { trust_domain: "a/b".into(), ..good.clone() }, "trust domain"),
+        ] {
+            let err = TrustBundle::from_document(&document).expect_err(case).to_string();
+            assert!(err.contains(want), "{case}: {err}");
+        }
+        assert!(TrustBundle::from_pem(DOMAIN, "nonsense").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300), text in ".{0,60}") {
+            let bundle = TrustBundle { trust_domain: DOMAIN.into(), roots: vec![raw.clone()], jwt_keys: vec![] };
+            prop_assert!(TrustBundle::from_document(&bundle.to_document()).is_err());
+            prop_assert_eq!(bundle.spiffe_bundle(), json!({"keys": []}));
+            prop_assert!(TrustBundle::from_pem(&text, &text).is_err());
+        }
+    }
+}

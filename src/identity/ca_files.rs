@@ -219,6 +219,8 @@ pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
 
 /// Moves a file over another; done already is fine.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
+    #[cfg(test)]
+    files::power::check(from)?;
     match std::fs::rename(from, to) {
         Ok(()) => files::sync_folder(to),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
@@ -230,6 +232,8 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
 
 /// Removes a file; gone already is fine.
 pub(super) fn remove(path: &Path) -> Result<(), IdentityError> {
+    #[cfg(test)]
+    files::power::check(path)?;
     match std::fs::remove_file(path) {
         Ok(()) => files::sync_folder(path),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),

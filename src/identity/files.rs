@@ -20,6 +20,8 @@ const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// # Errors
 /// [`IdentityError::File`] naming the file and the step that failed; the old file is then untouched.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), IdentityError> {
+    #[cfg(test)]
+    power::check(path)?;
     let fail = |op, err: std::io::Error| IdentityError::File { op, path: path.into(), why: err.to_string() };
     let Some(name) = path.file_name() else {
         return Err(IdentityError::File { op: "write", path: path.into(), why: "it names no file".into() });
@@ -82,6 +84,32 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> 
         Ok(_) => {}
     }
     fs::read(path).map(Some).map_err(|err| fail(err.to_string()))
+}
+
+/// Ends the power after so many changes on disk, so that tests can look at every state between.
+#[cfg(test)]
+pub(super) mod power {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use super::IdentityError;
+
+    thread_local! { static LEFT: Cell<Option<u32>> = const { Cell::new(None) } }
+
+    pub fn cut_after(changes: Option<u32>) {
+        LEFT.set(changes);
+    }
+
+    pub fn check(path: &Path) -> Result<(), IdentityError> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(0) => Err(IdentityError::File { op: "write", path: path.into(), why: "power cut".into() }),
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::EcdsaKeyPair;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, DnsName};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::jwk::thumbprint;
+use super::jwk::jwk;
 use super::jwt::{encode, unsigned};
 use super::key::EcKey;
 use super::peer::{Validity, validity};
@@ -30,6 +30,8 @@ pub struct WorkloadSvid {
     pub chain: Vec<Vec<u8>>,
     pub key_pkcs8: Vec<u8>,
     pub not_after: SystemTime,
+    /// Serial number of the leaf, lower-case hex.
+    pub serial_hex: String,
 }
 
 impl std::fmt::Debug for WorkloadSvid {
@@ -46,7 +48,7 @@ pub struct WorkloadIssuer {
     ca: Issuer<'static, rcgen::KeyPair>,
     ca_life: Validity,
     jwt_signer: EcdsaKeyPair,
-    kid: String,
+    jwk: Value,
     random: SystemRandom,
 }
 
@@ -78,7 +80,7 @@ impl WorkloadIssuer {
             ca_life: validity(ca_der)?,
             ca_chain,
             ca,
-            kid: thumbprint(jwt_key.public_point()),
+            jwk: jwk(&jwt_key),
             jwt_signer: jwt_key.signer().map_err(IdentityError::Certificate)?,
             random: SystemRandom::new(),
         })
@@ -99,7 +101,13 @@ impl WorkloadIssuer {
     /// Names the key of this node's JWT-SVIDs: its RFC 7638 thumbprint.
     #[must_use]
     pub fn kid(&self) -> &str {
-        &self.kid
+        self.jwk.get("kid").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The public key that verifies this node's JWT-SVIDs.
+    #[must_use]
+    pub fn jwk(&self) -> Value {
+        self.jwk.clone()
     }
 
     /// A fresh key and its X.509-SVID (protocol section 18), good until `ttl` from now or the node
@@ -128,6 +136,10 @@ impl WorkloadIssuer {
         params.not_after = epoch + Duration::from_secs(unix_secs(not_after));
         let mut serial = [0; 16];
         self.random.fill(&mut serial).map_err(|_| fail("the system gave no random bytes"))?;
+        // A positive number of full length: its hex is the same everywhere.
+        if let Some(first) = serial.first_mut() {
+            *first = *first & 0x3f | 0x40;
+        }
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -146,7 +158,8 @@ impl WorkloadIssuer {
             .map_err(|err| IdentityError::Certificate(format!("it could not be signed: {err}")))?;
         let mut chain = vec![cert.der().to_vec()];
         chain.extend(self.ca_chain.iter().cloned());
-        Ok(WorkloadSvid { chain, key_pkcs8: public.serialize_der(), not_after })
+        let serial_hex = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(WorkloadSvid { chain, key_pkcs8: public.serialize_der(), not_after, serial_hex })
     }
 
     /// A JWT-SVID for these audiences and when it ends, unix seconds.
@@ -165,7 +178,7 @@ impl WorkloadIssuer {
             return Err(fail("a JWT-SVID needs an audience"));
         }
         let expires_at = unix_secs(self.end(id, ttl, now)?);
-        let header = json!({"alg": "ES256", "kid": self.kid, "typ": "JWT"});
+        let header = json!({"alg": "ES256", "kid": self.kid(), "typ": "JWT"});
         let claims = json!({
             "sub": id.as_str(),
             "aud": audiences,

@@ -13,6 +13,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::client_verifier::ClientVerifier;
+use super::peer::parse;
+use super::svid::node_of;
 use super::{IdentityError, KeyPair};
 use crate::model::NodeName;
 
@@ -61,7 +63,7 @@ impl ReloadableServerTls {
     pub fn new(pair: &KeyPair, anchors_pem: &str, auth: ClientAuth) -> Result<Self, IdentityError> {
         let current = Arc::new(Current(RwLock::new(certified(pair)?)));
         let provider = provider();
-        let verifier = Arc::new(ClientVerifier::new(roots(anchors_pem)?, auth, &provider));
+        let verifier = Arc::new(ClientVerifier::new(anchors(anchors_pem)?, auth, &provider));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|err| fail(err.to_string()))?
@@ -95,7 +97,7 @@ impl ReloadableServerTls {
     /// # Errors
     /// [`IdentityError::Tls`] when it holds no certificate or one that cannot be an anchor.
     pub fn replace_anchors(&self, anchors_pem: &str) -> Result<(), IdentityError> {
-        self.verifier.replace_anchors(roots(anchors_pem)?);
+        self.verifier.replace_anchors(anchors(anchors_pem)?);
         Ok(())
     }
 
@@ -148,6 +150,17 @@ fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
         store.add(der).map_err(|err| fail(format!("CA certificate: {err}")))?;
     }
     Ok(Arc::new(store))
+}
+
+/// Roots of clients. The CA of a node is none: as an anchor it could sign whatever it wants.
+fn anchors(pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
+    for der in certificates(pem)? {
+        let cert = parse(&der)?;
+        if let Some(node) = node_of(&cert).map_err(|err| fail(err.to_string()))? {
+            return Err(fail(format!("the CA of node {node} cannot be an anchor")));
+        }
+    }
+    roots(pem)
 }
 
 /// A rustls client configuration that trusts only `ca_pem`, presenting `pair` if given.
@@ -226,143 +239,4 @@ impl ServerCertVerifier for AnyServer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, SystemTime};
-
-    use rustls::{ClientConnection, ServerConnection};
-
-    use super::*;
-    use crate::identity::{Ca, CaSettings};
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn ca() -> Ca {
-        let dir = tempfile::tempdir().expect("temp dir");
-        Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
-            .expect("ca")
-    }
-
-    fn server_pair(ca: &Ca) -> KeyPair {
-        ca.issue_server("KubeEdge", &["cloud.example".into()], HOUR).expect("server")
-    }
-
-    /// Runs a handshake in memory. Returns the server's certificate as the client saw it and the
-    /// client's as the server saw it, or the first error text.
-    fn handshake(
-        server: &Arc<ServerConfig>,
-        client: &Arc<ClientConfig>,
-        name: &str,
-    ) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
-        let name = ServerName::try_from(name.to_owned()).expect("name");
-        let mut client = ClientConnection::new(client.clone(), name).map_err(|err| err.to_string())?;
-        let mut server = ServerConnection::new(server.clone()).map_err(|err| err.to_string())?;
-        for _ in 0..10 {
-            let mut wire = Vec::new();
-            client.write_tls(&mut wire).expect("memory");
-            server.read_tls(&mut wire.as_slice()).expect("memory");
-            server.process_new_packets().map_err(|err| format!("server: {err}"))?;
-            wire.clear();
-            server.write_tls(&mut wire).expect("memory");
-            client.read_tls(&mut wire.as_slice()).expect("memory");
-            client.process_new_packets().map_err(|err| format!("client: {err}"))?;
-            if !client.is_handshaking() && !server.is_handshaking() {
-                let first = |chain: Option<&[CertificateDer<'static>]>| chain.map(|chain| chain[0].to_vec());
-                let seen = first(client.peer_certificates()).expect("a server certificate");
-                return Ok((seen, first(server.peer_certificates())));
-            }
-        }
-        Err("the handshake does not end".into())
-    }
-
-    #[test]
-    fn who_gets_through() {
-        let (ours, theirs) = (ca(), ca());
-        let pair = server_pair(&ours);
-        let required = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Required).expect("server");
-        let optional = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Optional).expect("server");
-        let ours_pem = ours.cert_pem();
-        let client = |pair: Option<&KeyPair>| client_tls(&ours_pem, pair).expect("client");
-        let admin = ours.issue_client("admin", &["system:masters"], HOUR).expect("client");
-        let foreign = theirs.issue_client("admin", &["system:masters"], HOUR).expect("client");
-        let stranger = client_tls(&theirs.cert_pem(), Some(&admin)).expect("client");
-        let blind = client_tls_unverified().expect("client");
-        let host = "cloud.example";
-        for (case, server, client, name, want) in [
-            ("mutual", &required, client(Some(&admin)), host, Ok(true)),
-            ("optional, none", &optional, client(None), host, Ok(false)),
-            ("optional, one", &optional, client(Some(&admin)), host, Ok(true)),
-            ("believes anyone", &optional, blind, "10.1.2.3", Ok(false)),
-            ("required, none", &required, client(None), host, Err("server: peer sent no certificates")),
-            (
-                "required, foreign",
-                &required,
-                client(Some(&foreign)),
-                host,
-                Err("server: invalid peer certificate"),
-            ),
-            (
-                "optional, foreign",
-                &optional,
-                client(Some(&foreign)),
-                host,
-                Err("server: invalid peer certificate"),
-            ),
-            (
-                "server as client",
-                &required,
-                client(Some(&pair)),
-                host,
-                Err("server: invalid peer certificate"),
-            ),
-            ("other CA", &required, stranger, host, Err("client: invalid peer certificate")),
-            (
-                "other name",
-                &required,
-                client(Some(&admin)),
-                "evil.example",
-                Err("client: invalid peer certificate"),
-            ),
-        ] {
-            match (handshake(server, &client, name), want) {
-                (Ok((_, seen)), Ok(presented)) => assert_eq!(seen.is_some(), presented, "{case}"),
-                (Err(err), Err(want)) => assert!(err.starts_with(want), "{case}: {err}"),
-                (got, want) => panic!("{case}: got {got:?}, want {want:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_replaced_certificate_is_served_at_once_and_a_bad_one_never() {
-        let ca = ca();
-        let (old, new) = (server_pair(&ca), server_pair(&ca));
-        let tls = ReloadableServerTls::new(&old, &ca.cert_pem(), ClientAuth::Optional).expect("tls");
-        let client = client_tls(&ca.cert_pem(), None).expect("client");
-        let seen = || {
-            crate::identity::cert_pem_from_der(
-                &handshake(&tls.config(), &client, "cloud.example").expect("ok").0,
-            )
-        };
-        assert_eq!(seen(), old.cert_pem);
-        tls.replace(&new).expect("replaced");
-        assert_eq!(seen(), new.cert_pem);
-        let mixed = KeyPair { cert_pem: old.cert_pem.clone(), key_pem: new.key_pem.clone() };
-        let err = tls.replace(&mixed).expect_err("mixed").to_string();
-        assert!(err.contains("not the certificate's"), "{err}");
-        assert_eq!(seen(), new.cert_pem);
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_a_text() {
-        let ca = ca();
-        let pair = server_pair(&ca);
-        let no_cert = KeyPair { cert_pem: "x".into(), ..pair.clone() };
-        let no_key = KeyPair { key_pem: "x".into(), ..pair.clone() };
-        let server =
-            |pair: &KeyPair, ca: &str| server_tls(pair, ca, ClientAuth::Required).expect_err("refused");
-        assert!(server(&no_cert, &ca.cert_pem()).to_string().contains("no PEM certificate"));
-        assert!(server(&no_key, &ca.cert_pem()).to_string().contains("no PEM private key"));
-        assert!(server(&pair, "").to_string().contains("no PEM certificate"));
-        assert!(client_tls("", None).is_err());
-        assert!(!format!("{pair:?}").contains("PRIVATE"));
-    }
-}
+mod tests;

@@ -1,9 +1,13 @@
 //! Secrets at rest: AES-256-GCM with a versioned head.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{IdentityError, KEY_MODE, files};
 
 /// Begins everything encrypted here; no JSON and no text begins with it.
 const HEAD: &[u8; 5] = b"\xffKEV\x01";
@@ -34,10 +38,38 @@ impl fmt::Debug for Vault {
 }
 
 impl Vault {
-    #[must_use]
-    pub fn open(key: [u8; VAULT_KEY_BYTES]) -> Option<Self> {
-        // Fails only for a key of another length.
-        UnboundKey::new(&AES_256_GCM, &key).ok().map(|key| Self { key: LessSafeKey::new(key) })
+    /// # Errors
+    /// [`VaultError::Unreadable`], never in practice: only a key of another length is none.
+    pub fn open(key: [u8; VAULT_KEY_BYTES]) -> Result<Self, VaultError> {
+        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| VaultError::Unreadable)?;
+        Ok(Self { key: LessSafeKey::new(key) })
+    }
+
+    /// The key in a file of 32 random bytes, which is created 0600 when it is missing and closed to
+    /// others when it is open to them.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] naming the file.
+    pub fn key_file(path: &Path) -> Result<[u8; VAULT_KEY_BYTES], IdentityError> {
+        let fail = |op, why: String| IdentityError::File { op, path: path.into(), why };
+        let Some(bytes) = files::read_small(path)? else {
+            let key = Self::new_key().map_err(|err| fail("create", err.to_string()))?;
+            files::write_atomic(path, &key, KEY_MODE)?;
+            tracing::info!(path = %path.display(), "created a new key for secrets at rest");
+            return Ok(key);
+        };
+        let key = bytes.as_slice().try_into().map_err(|_| {
+            let why = "a key for secrets at rest has 32 bytes; move it away to start with a new one (the \
+                       secrets stored here are then fetched from the cloud again)";
+            fail("use", why.into())
+        })?;
+        let mode = std::fs::metadata(path).map_err(|err| fail("read", err.to_string()))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let closed = std::fs::Permissions::from_mode(KEY_MODE);
+            std::fs::set_permissions(path, closed).map_err(|err| fail("close", err.to_string()))?;
+            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "a key was open to others");
+        }
+        Ok(key)
     }
 
     /// A fresh random key.
@@ -113,6 +145,21 @@ mod tests {
         ] {
             assert_eq!(vault.decrypt(&bytes, place), Err(want), "{case}");
         }
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_and_closed_to_others() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("store.key");
+        let mode = || std::fs::metadata(&path).expect("file").permissions().mode() & 0o777;
+        let key = Vault::key_file(&path).expect("created");
+        assert_eq!((mode(), std::fs::read(&path).expect("read").as_slice()), (0o600, key.as_slice()));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("open up");
+        assert_eq!(Vault::key_file(&path).expect("read"), key);
+        assert_eq!(mode(), 0o600);
+        std::fs::write(&path, "short").expect("write");
+        let err = Vault::key_file(&path).expect_err("refused").to_string();
+        assert!(err.contains("store.key: a key for secrets at rest has 32 bytes"), "{err}");
     }
 
     proptest! {

@@ -6,6 +6,7 @@ mod change;
 mod container;
 mod data;
 mod device;
+mod identity;
 mod meta;
 mod node;
 mod pod;
@@ -42,6 +43,9 @@ pub fn create(kind: &str, object: &Value) -> Vec<FieldError> {
         "Lease" => node::lease(&mut errors, object),
         "Event" => node::event(&mut errors, object),
         "DeviceModel" => device::model(&mut errors, object),
+        "WorkloadIdentity" => identity::workload_identity(&mut errors, object),
+        "ImagePolicy" => identity::image_policy(&mut errors, object),
+        "TopicPolicy" => identity::topic_policy(&mut errors, object),
         _ => {}
     }
     errors.0

@@ -13,7 +13,8 @@ use super::driver::Driver;
 use super::edge::Session;
 use super::fleet::Fleet;
 use super::pause::pause;
-use crate::wire::dmi::{DmiSocket, ManagerClient, MapperInfo, MapperRegisterRequest, MapperServer, dial};
+use crate::wire::dmi::{ManagerClient, MapperInfo, MapperRegisterRequest, MapperServer, SOCKET_MODE, dial};
+use crate::wire::socket::GrpcSocket;
 
 /// edgecore only, and whoever looks by hand.
 const CONNECTIONS: usize = 16;
@@ -56,7 +57,7 @@ pub async fn run<D: Driver>(
     let path = settings.socket_dir.join(format!("{}.sock", settings.name));
     let failed = |why: std::io::Error| RunError::Socket { path: path.clone(), why: why.to_string() };
     let path = std::path::absolute(&path).map_err(failed)?;
-    let socket = DmiSocket::bind(&path, CONNECTIONS).await.map_err(failed)?;
+    let socket = GrpcSocket::bind(&path, SOCKET_MODE, CONNECTIONS).await.map_err(failed)?;
     let (session, sessions) = watch::channel(Session::default());
     let fleet = Arc::new(Fleet::new(driver, sessions));
     let served = Server::builder().serve_with_incoming_shutdown(

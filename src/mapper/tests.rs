@@ -17,9 +17,10 @@ use super::driver::{Connection, Driver, DriverError};
 use super::value::Value;
 use super::{MapperSettings, run};
 use crate::wire::dmi::{
-    self, DeviceManager, DmiSocket, ManagerServer, MapperClient, MapperRegisterRequest,
-    MapperRegisterResponse, ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest,
+    self, DeviceManager, ManagerServer, MapperClient, MapperRegisterRequest, MapperRegisterResponse,
+    ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest, SOCKET_MODE,
 };
+use crate::wire::socket::GrpcSocket;
 
 /// A device's registers, how often it was opened, and what it does wrong.
 #[derive(Default)]
@@ -133,7 +134,7 @@ fn both(desired: &str) -> Json {
 }
 
 async fn serve_edge(edge: Arc<Notebook>, path: &Path) -> JoinHandle<()> {
-    let socket = DmiSocket::bind(path, 8).await.unwrap();
+    let socket = GrpcSocket::bind(path, SOCKET_MODE, 8).await.unwrap();
     tokio::spawn(async move {
         let incoming = Box::pin(socket.connections());
         let server = ManagerServer::new(edge);

@@ -106,6 +106,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes on disk, approximate.
     fn size_bytes(&self) -> u64;
+
+    /// Removes from the disk what was overwritten or deleted in a table: rows that held a secret in
+    /// plain. Blocks for as long as rewriting the table takes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine refuses; old values may then still be in its files.
+    fn scrub(&self, _table: Table) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Rows read in one go.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::statvfs::statvfs;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
-    ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBCompressionType, Direction, ErrorKind, FlushOptions, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Op, Row, Store, StoreError, Table};
@@ -97,6 +98,7 @@ impl RocksStore {
         let db = RwLock::new(Some(open(path, tuning, is_fresh(path)?)?));
         let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning };
         store.check_schema()?;
+        private_files(path)?;
         Ok(store)
     }
 
@@ -126,6 +128,10 @@ impl RocksStore {
 
     fn handle<'a>(&self, db: &'a DB, table: Table) -> Result<&'a ColumnFamily, StoreError> {
         db.cf_handle(family(table)).ok_or_else(|| self.damaged("a column family is missing"))
+    }
+
+    fn default_family<'a>(&self, db: &'a DB) -> Result<&'a ColumnFamily, StoreError> {
+        db.cf_handle("default").ok_or_else(|| self.damaged("a column family is missing"))
     }
 
     /// Does `work` on the open database.
@@ -249,6 +255,23 @@ impl Store for RocksStore {
         let Ok(entries) = std::fs::read_dir(&self.path) else { return 0 };
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
     }
+
+    /// Flushes every family, so that the logs go, and rewrites the table down to its lowest level.
+    fn scrub(&self, table: Table) -> Result<(), StoreError> {
+        let fail = |err: &rocksdb::Error| failure("scrub", &self.path, err);
+        self.with("scrub", |db| {
+            let mut options = CompactOptions::default();
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            let mut families = vec![self.default_family(db)?];
+            for table in TABLES {
+                families.push(self.handle(db, table)?);
+            }
+            db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|err| fail(&err))?;
+            db.compact_range_cf_opt(self.handle(db, table)?, None::<&[u8]>, None::<&[u8]>, &options);
+            // What the first flush replaced is removed with the second.
+            db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|err| fail(&err))
+        })
+    }
 }
 
 /// First key after every key that starts with `prefix`; `None` when there is no such key.
@@ -338,6 +361,29 @@ fn private_folder(path: &Path) -> Result<(), StoreError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|err| io("create", err))?;
     let mode = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(path, mode).map_err(|err| io("set the mode of", err))
+}
+
+/// Closes files that an older version, or a program with a wide umask, left open to others. The
+/// engine gives new files what the umask leaves of 0644.
+fn private_files(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    let io = |err: std::io::Error| StoreError::Io {
+        op: "close",
+        path: path.to_owned(),
+        why: err.to_string().into(),
+    };
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        // The engine removes files of its own meanwhile.
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_file() && meta.permissions().mode() & 0o077 != 0 {
+            match std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o600)) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(io(err)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Is there no store yet? A creation that was cut short counts as none: it holds no data file.

@@ -20,6 +20,10 @@ pub struct EdgeControllerMetrics {
     /// Too many wait already.
     pub dropped: Counter,
     pub watch_errors: Counter,
+    /// Pods that went to their nodes with a seal.
+    pub sealed: Counter,
+    /// Pods that could not be sealed.
+    pub not_sealed: Counter,
 }
 
 impl EdgeControllerMetrics {
@@ -35,7 +39,11 @@ impl EdgeControllerMetrics {
             "kubeedge_edgecontroller_watch_errors_total",
             "Failures of the watches of the Kubernetes API; each is followed by another try."
         );
+        const SEALS: &str = "kubeedge_identity_pod_seals_total";
+        describe_counter!(SEALS, "Pods sealed on their way to nodes, by result.");
         Self {
+            sealed: counter!(SEALS, "result" => "sealed"),
+            not_sealed: counter!(SEALS, "result" => "failed"),
             downstream: counter!("kubeedge_edgecontroller_downstream_messages_total"),
             served: counter!(UPSTREAM, "result" => "served"),
             failed: counter!(UPSTREAM, "result" => "failed"),

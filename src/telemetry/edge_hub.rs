@@ -17,6 +17,9 @@ pub struct EdgeHubMetrics {
     pub bad_frames: Counter,
     /// Messages nobody on this edge takes: another module's group, or a reply nobody waits for.
     pub unrouted: Counter,
+    /// Renewals of this node's identity, and attempts that failed.
+    pub renewals: Counter,
+    pub renewals_failed: Counter,
 }
 
 impl EdgeHubMetrics {
@@ -28,6 +31,8 @@ impl EdgeHubMetrics {
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");
         describe_counter!("kubeedge_edgehub_unrouted_total", "Messages that no module of this edge takes");
+        const RENEWALS: &str = "kubeedge_identity_renewals_total";
+        describe_counter!(RENEWALS, "Renewals of this node's identity, by result");
         Self {
             connected: gauge!("kubeedge_edgehub_connected"),
             reconnects: counter!("kubeedge_edgehub_reconnects_total"),
@@ -35,6 +40,8 @@ impl EdgeHubMetrics {
             sent: counter!("kubeedge_edgehub_messages_total", "direction" => "up"),
             bad_frames: counter!("kubeedge_edgehub_bad_frames_total"),
             unrouted: counter!("kubeedge_edgehub_unrouted_total"),
+            renewals: counter!(RENEWALS, "result" => "renewed"),
+            renewals_failed: counter!(RENEWALS, "result" => "failed"),
         }
     }
 }

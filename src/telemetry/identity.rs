@@ -133,6 +133,12 @@ pub enum Refused {
     Door,
     /// A bound was reached: callers, streams, sizes.
     Limit,
+    /// The request is not understood.
+    Malformed,
+    /// The configuration does not allow this way.
+    Disabled,
+    /// What is needed to decide cannot be asked now.
+    Unavailable,
 }
 
 impl Refused {
@@ -162,6 +168,9 @@ impl Refused {
             Self::Topic => "topic",
             Self::Door => "door",
             Self::Limit => "limit",
+            Self::Malformed => "malformed",
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -3,3 +3,6 @@
 pub mod authority;
 pub mod dmi;
 pub mod frame;
+pub mod grpc;
+pub mod socket;
+pub mod workload;

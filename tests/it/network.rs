@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::cluster::{Cloud, Edge};
 use super::harness::containerd::Containerd;
+use super::harness::machine::keadm;
 use super::harness::process::PATIENCE;
 use super::harness::process::{http, until};
 use super::harness::proxy::{Cut, Proxy};
@@ -136,9 +137,8 @@ fn twenty_kills_of_edgecore_change_nothing() {
     kubectl.run(&["delete", "pod", "steady", "after"]);
 }
 
-#[test]
-fn a_second_edge_with_the_same_certificate_replaces_the_first_and_it_is_logged() {
-    let mut world = World::start();
+/// Starts edgecore on a copy of the edge's disk, without a container runtime.
+fn thief(world: &World) -> Edge {
     let stolen = world.dir.path().join("stolen");
     let copy = std::process::Command::new("cp").arg("-a").arg(&world.edge.dir).arg(&stolen).status().unwrap();
     assert!(copy.success());
@@ -150,8 +150,11 @@ fn a_second_edge_with_the_same_certificate_replaces_the_first_and_it_is_logged()
         format!("modules.edgeHub.tlsPrivateKeyFile={}/certs/server.key", stolen.display()),
     ];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let mut thief = Edge::start(&world.cloud, &stolen, "edge-1", &no_runtime, "", &settings);
-    until("the cloud warns that two machines share a certificate", PATIENCE, || {
+    Edge::start(&world.cloud, &stolen, "edge-1", &no_runtime, "", &settings)
+}
+
+fn wait_shared(world: &World) {
+    until("the cloud says that two machines share a certificate", PATIENCE, || {
         let log = world.cloud.process.log();
         if log.contains("two machines share this node's certificate and end each other's sessions") {
             Ok(())
@@ -159,7 +162,58 @@ fn a_second_edge_with_the_same_certificate_replaces_the_first_and_it_is_logged()
             Err(world.cloud.process.tail())
         }
     });
+}
+
+#[test]
+fn a_copied_disk_cuts_off_both_machines_until_the_node_is_allowed_again() {
+    let mut world = World::start();
+    let thief = thief(&world);
+    wait_shared(&world);
+    let listed = until("the node is revoked", PATIENCE, || {
+        let list = keadm(&world.cloud, &["node", "list"])?;
+        let line = list.lines().find(|line| line.starts_with("edge-1 ") && line.contains("revoked at"));
+        line.map(str::to_owned).ok_or(list)
+    });
+    assert_eq!(listed.matches("127.0.0.1:").count(), 2, "it names both: {listed}");
+    until("nobody is connected", PATIENCE, || {
+        let (_, text) = http("GET", &world.cloud.monitor, "/metrics", &[])?;
+        if text.contains("kubeedge_cloudhub_connected_nodes 0") { Ok(()) } else { Err("connected".into()) }
+    });
+    for edge in [&world.edge, &thief] {
+        until("the machine reads why", PATIENCE, || {
+            if edge.process.log().contains("was revoked") { Ok(()) } else { Err(edge.process.tail()) }
+        });
+    }
+    let audit = std::fs::read_to_string(world.cloud.dir.join("cloud/audit.log")).unwrap();
+    assert!(audit.contains("two machines hold its certificate"), "{audit}");
+    drop(thief);
+
+    // The operator looks into it, and lets one of them back with a new token.
+    keadm(&world.cloud, &["node", "allow", "edge-1"]).unwrap();
+    let token = keadm(&world.cloud, &["gettoken", "--node", "edge-1"]).unwrap();
+    world.edge.process.kill9();
+    std::fs::remove_dir_all(world.edge.dir.join("certs")).unwrap();
+    std::fs::write(world.edge.dir.join("bootstrap-edgecore.conf"), token).unwrap();
+    world.edge.restart(&[]);
+    until("it is connected again", PATIENCE, || {
+        let (_, text) = http("GET", &world.cloud.monitor, "/metrics", &[])?;
+        if text.contains("kubeedge_cloudhub_connected_nodes 1") {
+            Ok(())
+        } else {
+            Err(world.edge.process.tail())
+        }
+    });
+    world.kubectl().wait_node("edge-1", "True");
+}
+
+#[test]
+fn where_clones_are_only_warned_about_the_newer_connection_wins() {
+    let mut world = World::with(&["identity.clonedNodes=warn"], &[]);
+    let mut thief = thief(&world);
+    wait_shared(&world);
     thief.process.kill9();
     world.kubectl().wait_node("edge-1", "True");
     assert!(world.edge.process.is_running());
+    let list = keadm(&world.cloud, &["node", "list"]).unwrap();
+    assert!(!list.contains("revoked"), "{list}");
 }

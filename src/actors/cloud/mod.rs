@@ -7,6 +7,7 @@ mod downlink_worker;
 pub mod edge_controller;
 #[cfg(test)]
 mod fake_api_worker;
+pub mod identity_controller;
 mod kube_worker;
 pub mod node_monitor;
 pub mod scheduler;

@@ -28,20 +28,38 @@ pub fn watch(
     kind: &str,
     plural: &str,
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: api_version.to_owned(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    };
+    let resource = resource(api_version, kind, plural);
     let config = match plural {
         "nodes" => watcher::Config::default().labels(EDGE_NODES),
         _ => watcher::Config::default(),
     };
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     watcher(api, config).default_backoff().filter_map(|event| ready(event.map(read).transpose()))
+}
+
+/// The objects of a kind in one namespace, in the same way.
+pub fn watch_in(
+    client: &Client,
+    namespace: &str,
+    api_version: &str,
+    kind: &str,
+    plural: &str,
+) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
+    let resource = resource(api_version, kind, plural);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    events.filter_map(|event| ready(event.map(read).transpose()))
+}
+
+fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
 }
 
 /// `None` for an object that is not JSON; what can be read comes all the same.

@@ -5,4 +5,5 @@ pub mod dmi;
 pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
+pub mod identity;
 pub mod meta_manager;

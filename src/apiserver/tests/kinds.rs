@@ -31,6 +31,11 @@ fn sample(kind: &Kind, name: &str) -> Value {
         "Event" => object["involvedObject"] = json!({"kind": "Pod", "namespace": "default", "name": "p"}),
         "Device" => object["spec"] = json!({"nodeName": "n1", "properties": [{"name": "power"}]}),
         "DeviceModel" => object["spec"] = json!({"properties": [{"name": "power", "type": "BOOLEAN"}]}),
+        "WorkloadIdentity" => {
+            object["spec"] = json!({"path": "/ns/default/x", "selectors": {"serviceAccount": "default"}});
+        }
+        "ImagePolicy" => object["spec"] = json!({"allow": []}),
+        "TopicPolicy" => object["spec"] = json!({"subjects": ["spiffe://kubeedge.local/ns/default/*"]}),
         "DeviceStatus" => object["status"] = json!({"twins": [{"propertyName": "power"}]}),
         _ => {}
     }

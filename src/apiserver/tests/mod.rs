@@ -2,6 +2,7 @@
 
 mod access;
 mod devices;
+mod identity;
 mod kinds;
 mod lifecycle;
 mod model;

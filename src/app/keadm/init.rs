@@ -11,7 +11,7 @@ use super::Refusal;
 use super::places::Places;
 use super::token::mint;
 use crate::config::{CloudCoreConfig, Loaded, differing_keys, host, load, load_with, parse};
-use crate::identity::{Ca, CaSettings, PUBLIC_MODE, write_atomic};
+use crate::identity::{Ca, CaSettings, MintOptions, PUBLIC_MODE, write_atomic};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -53,8 +53,8 @@ pub(super) fn init(args: &InitArgs, now: SystemTime, out: &mut dyn Write) -> Res
     let ca = Ca::open(CaSettings { may_create, ..CaSettings::from(&config) }, now)?;
     writeln!(out, "CA      {} ({outcome})", hub.tls_ca_file.display())?;
 
-    let hours = hub.token_refresh_duration;
-    let token = mint(&config, &ca.hash_hex(), Duration::from_secs(hours.saturating_mul(3600)), now)?;
+    let ttl = Duration::from_secs(config.identity.join_token_ttl_secs);
+    let token = mint(&config, &ca.hash_hex(), MintOptions::once(ttl), now)?;
     let address = match hub.advertise_address.first() {
         Some(address) => address.parse().unwrap_or_else(|_| host().address),
         None => host().address,
@@ -65,7 +65,11 @@ pub(super) fn init(args: &InitArgs, now: SystemTime, out: &mut dyn Write) -> Res
         port => format!(" --certport {port}"),
     };
     writeln!(out, "\nStart the cloud:\n\n  cloudcore --config {}", args.places.config_shown("cloudcore"))?;
-    writeln!(out, "\nJoin an edge; run this there within {hours} hours:\n")?;
+    writeln!(
+        out,
+        "\nJoin an edge; run this there within {} minutes, it works once:\n",
+        ttl.as_secs().div_ceil(60)
+    )?;
     writeln!(out, "  keadm join --cloudcore-ipport {server}{certport} --token {token}")?;
     Ok(())
 }

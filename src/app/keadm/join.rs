@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use super::Refusal;
 use super::places::Places;
-use super::preflight::{Cloud, cloud, runtime};
+use super::preflight::{Cloud, Means, cloud, runtime};
 use crate::config::{EdgeCoreConfig, differing_keys, parse};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
-use crate::identity::{KEY_MODE, PUBLIC_MODE, split_join_token, write_atomic};
+use crate::identity::{KEY_MODE, KeyPair, PUBLIC_MODE, client_tls, split_join_token, write_atomic};
 use crate::kube::names::{label_value, qualified_name};
 use crate::model::NodeName;
 
@@ -25,9 +25,18 @@ pub(super) struct JoinArgs {
     /// CloudHub's websocket, host:port
     #[arg(short = 'e', long, value_parser = host_port)]
     cloudcore_ipport: (String, u16),
-    /// Token of keadm gettoken
-    #[arg(short, long)]
-    token: String,
+    /// Token of keadm gettoken; it works once
+    #[arg(short, long, required_unless_present = "factory_cert")]
+    token: Option<String>,
+    /// Certificate of this machine's factory, PEM: joins without a token
+    #[arg(long, value_name = "FILE", requires = "factory_key", requires = "ca_cert")]
+    factory_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "factory_cert")]
+    factory_key: Option<PathBuf>,
+    /// Root certificate of the cloud, PEM: without a token nothing else tells the right cloud
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    ca_cert: Option<PathBuf>,
     /// Name of this node [default: the host's name]
     #[arg(short = 'i', long)]
     edgenode_name: Option<String>,
@@ -85,33 +94,62 @@ async fn join_on(
         let path = path.display();
         return Err(Refusal::new(format!("{path} exists: this machine has joined; keadm reset edge first")));
     }
-    let (ca_hash, jwt) = split_join_token(&args.token)?;
+    let means = means(args)?;
     let node = node_name(args.edgenode_name.as_deref())?;
     let (host, port) = args.cloudcore_ipport.clone();
     let place = Cloud { host, port, certport: args.certport };
     let config = config(args, &place, &node)?;
 
     let mut lines = runtime(container_runtime, &args.remote_runtime_endpoint).await?;
-    lines.extend(cloud(&place, (&ca_hash, &jwt), &node, now).await?);
+    lines.extend(cloud(&place, &means, &node, now).await?);
     for line in lines {
         writeln!(out, "ok      {line}")?;
     }
 
-    let bootstrap = &config.modules.edge_hub.bootstrap_file;
-    write_atomic(bootstrap, format!("{}\n", args.token.trim()).as_bytes(), KEY_MODE)?;
+    let hub = &config.modules.edge_hub;
+    let written = match (&means, &args.token) {
+        (Means::Roots(pem), _) => {
+            write_atomic(&hub.tls_ca_file, pem.as_bytes(), KEY_MODE)?;
+            format!("CA      {} (written)", hub.tls_ca_file.display())
+        }
+        (Means::Token { .. }, token) => {
+            let token = token.as_deref().unwrap_or_default().trim();
+            write_atomic(&hub.bootstrap_file, format!("{token}\n").as_bytes(), KEY_MODE)?;
+            let file = hub.bootstrap_file.display();
+            format!("token   {file} (written; edgecore removes it once it has a certificate)")
+        }
+    };
     let text = format!(
         "# Written by keadm join: what differs from the defaults (edgecore --defaultconfig prints them).\n{}",
         differing_keys(&config).map_err(Refusal::new)?
     );
     write_atomic(&path, text.as_bytes(), PUBLIC_MODE)?;
     writeln!(out, "config  {} (written)", path.display())?;
-    writeln!(
-        out,
-        "token   {} (written; edgecore removes it once it has a certificate)",
-        bootstrap.display()
-    )?;
+    writeln!(out, "{written}")?;
     writeln!(out, "\nStart the edge:\n\n  edgecore --config {}", args.places.config_shown("edgecore"))?;
     Ok(())
+}
+
+/// What the options give to join with.
+fn means(args: &JoinArgs) -> Result<Means, Refusal> {
+    let Some(token) = &args.token else {
+        let file = |flag: &str, path: Option<&PathBuf>| {
+            let path = path.map(PathBuf::as_path).unwrap_or(Path::new(""));
+            std::fs::read_to_string(path)
+                .map_err(|err| Refusal::new(format!("{flag}: cannot read {}: {err}", path.display())))
+        };
+        let pair = KeyPair {
+            cert_pem: file("--factory-cert", args.factory_cert.as_ref())?,
+            key_pem: file("--factory-key", args.factory_key.as_ref())?,
+        };
+        let roots = file("--ca-cert", args.ca_cert.as_ref())?;
+        client_tls(&roots, None).map_err(|err| Refusal::new(format!("--ca-cert: {err}")))?;
+        // Compares the key with the certificate.
+        client_tls(&roots, Some(&pair)).map_err(|err| Refusal::new(format!("--factory-cert: {err}")))?;
+        return Ok(Means::Roots(roots));
+    };
+    let (ca_hash, jwt) = split_join_token(token)?;
+    Ok(Means::Token { ca_hash, jwt })
 }
 
 fn node_name(asked: Option<&str>) -> Result<NodeName, Refusal> {
@@ -140,6 +178,12 @@ fn config(args: &JoinArgs, place: &Cloud, node: &NodeName) -> Result<EdgeCoreCon
             *path = args.places.below(&Path::new("/etc/kubeedge/edge").join(name));
         }
     }
+    if let (Some(cert), Some(key)) = (&args.factory_cert, &args.factory_key) {
+        // They stay where they are; edgecore may start in another folder.
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        (config.identity.factory_cert_file, config.identity.factory_key_file) = (whole(cert), whole(key));
+    }
+    let hub = &mut config.modules.edge_hub;
     hub.http_server = format!("https://{}", place.authority(place.certport));
     hub.websocket.server = place.authority(place.port);
     let edged = &mut config.modules.edged;
@@ -214,6 +258,54 @@ mod tests {
         let path = shared.path().join("etc/kubeedge/config/edgecore.yaml");
         let config = load::<EdgeCoreConfig>(&path).expect("loads").config;
         assert_eq!(config.modules.edge_hub.tls_ca_file, shared.path().join("etc/kubeedge/edge/rootCA.crt"));
+    }
+
+    #[tokio::test]
+    async fn a_factory_certificate_needs_no_token() {
+        let ca = ca();
+        let port = serve(&ca, BTreeMap::from([("/ca.crt".to_owned(), ca.cert_der().to_vec())]), "").await;
+        let (at, certport) = (format!("127.0.0.1:{port}"), port.to_string());
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).expect("write");
+            path.display().to_string()
+        };
+        let hour = Duration::from_secs(3600);
+        let pair = ca.issue_client("edge-7", &[], hour).expect("pair");
+        let other = ca.issue_client("edge-7", &[], hour).expect("pair");
+        let (cert, key) = (file("f.crt", &pair.cert_pem), file("f.key", &pair.key_pem));
+        let (root, other_key) = (file("ca.crt", &ca.cert_pem()), file("o.key", &other.key_pem));
+        let base = ["-e", &at, "-s", &certport, "-i", "edge-7"];
+        let with =
+            |more: &[&str]| [&base[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        for (args, want) in [
+            (with(&[]), "--token"),
+            (with(&["--factory-cert", &cert]), "--factory-key"),
+            (with(&["--factory-cert", &cert, "--factory-key", &key]), "--ca-cert"),
+            (
+                with(&["--factory-cert", "/none", "--factory-key", &key, "--ca-cert", &root]),
+                "--factory-cert: cannot",
+            ),
+            (
+                with(&["--factory-cert", &cert, "--factory-key", &other_key, "--ca-cert", &root]),
+                "--factory-cert: ",
+            ),
+            (with(&["--factory-cert", &cert, "--factory-key", &key, "--ca-cert", &key]), "--ca-cert: "),
+        ] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let err = join(&args, dir.path()).await.expect_err(want);
+            assert!(err.contains(want), "want {want}, got {err}");
+        }
+        assert!(!dir.path().join("etc").exists(), "nothing was written");
+        let args = with(&["--factory-cert", &cert, "--factory-key", &key, "--ca-cert", &root]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        join(&args, dir.path()).await.expect("joined");
+        let etc = dir.path().join("etc/kubeedge");
+        let config = load::<EdgeCoreConfig>(&etc.join("config/edgecore.yaml")).expect("loads").config;
+        assert_eq!(config.identity.factory_cert_file.display().to_string(), cert);
+        assert_eq!(fs::read_to_string(etc.join("ca/rootCA.crt")).expect("CA"), ca.cert_pem());
+        assert!(!etc.join("bootstrap-edgecore.conf").exists());
     }
 
     #[tokio::test]

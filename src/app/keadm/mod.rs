@@ -1,11 +1,15 @@
 //! keadm's commands. Each writes what a user reads to `out` and fails with one line that names the
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
+mod audit;
 mod cloud_https;
+mod identity;
 mod init;
 mod join;
+mod node;
 mod places;
 mod preflight;
+mod records;
 mod reset;
 mod revocation;
 mod token;
@@ -37,10 +41,19 @@ enum Command {
     /// Lists or revokes join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Shows, revokes or allows nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Shows who is who, and until when
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
     /// Checks this machine and prepares it as an edge
     Join(join::JoinArgs),
     /// Removes what init or join wrote
     Reset(reset::ResetArgs),
+    /// Checks the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Prints the version
     Version,
 }
@@ -100,8 +113,11 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Init(args) => init::init(&args, now, out),
         Command::GetToken(args) => token::get_token(&args, now, out),
         Command::Token(command) => token::token(command, now, out).await,
+        Command::Node(command) => node::node(command, now, out).await,
+        Command::Identity(command) => identity::identity(command, now, out).await,
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
+        Command::Audit(command) => audit::audit(command, out),
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

@@ -80,10 +80,21 @@ impl Cloud {
     }
 }
 
+/// What the edge will join with, as far as the cloud can be asked about it beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Means {
+    Token {
+        ca_hash: String,
+        jwt: String,
+    },
+    /// A factory certificate; these roots (PEM) tell the right cloud.
+    Roots(String),
+}
+
 /// Ports, CA, clock, name, token.
 pub(super) async fn cloud(
     cloud: &Cloud,
-    (ca_hash, jwt): (&str, &str),
+    means: &Means,
     node: &NodeName,
     now: SystemTime,
 ) -> Result<Vec<String>, Refusal> {
@@ -100,13 +111,18 @@ pub(super) async fn cloud(
     let at = cloud.authority(cloud.certport);
     let failed = |path: &str, why: String| Refusal::new(format!("https://{at}{path}: {why}"));
 
-    let answer = get(&cloud.host, cloud.certport, "/ca.crt", &[], client_tls_unverified()?)
-        .await
-        .map_err(|why| failed("/ca.crt", why))?;
+    let tls = match means {
+        Means::Token { .. } => client_tls_unverified()?,
+        Means::Roots(pem) => client_tls(pem, None)?,
+    };
+    let answer =
+        get(&cloud.host, cloud.certport, "/ca.crt", &[], tls).await.map_err(|why| failed("/ca.crt", why))?;
     if answer.status != 200 {
         return Err(failed("/ca.crt", format!("HTTP {}: is this cloudcore's join server?", answer.status)));
     }
-    if sha256_hex(&answer.body) != ca_hash {
+    if let Means::Token { ca_hash, .. } = means
+        && sha256_hex(&answer.body) != *ca_hash
+    {
         return Err(Refusal::new(format!(
             "--token: it is bound to another CA than the one at {at}; get a new one there (keadm gettoken)"
         )));
@@ -130,7 +146,10 @@ pub(super) async fn cloud(
     };
 
     // From here on the server must show a certificate of that CA for the address dialled.
-    let tls = client_tls(&cert_pem_from_der(&answer.body), None)?;
+    let tls = match means {
+        Means::Token { .. } => client_tls(&cert_pem_from_der(&answer.body), None)?,
+        Means::Roots(pem) => client_tls(pem, None)?,
+    };
     let path = format!("/node/{node}");
     let answer = get(&cloud.host, cloud.certport, &path, &[], Arc::clone(&tls))
         .await
@@ -144,20 +163,26 @@ pub(super) async fn cloud(
         }
         status => return Err(failed(&path, format!("HTTP {status}"))),
     }
-    // Without a certificate request it signs nothing, but looks at the token first.
-    let bearer = format!("Bearer {jwt}");
-    let headers = [("NodeName", node.as_str()), ("Authorization", bearer.as_str())];
-    let path = "/edge.crt";
-    let answer = get(&cloud.host, cloud.certport, path, &headers, Arc::clone(&tls))
-        .await
-        .map_err(|why| failed(path, why))?;
-    if matches!(answer.status, 401 | 403) {
-        let why = String::from_utf8_lossy(&answer.body);
-        return Err(Refusal::new(format!(
-            "--token: the cloud refuses it: {}; get a new one there (keadm gettoken)",
-            why.trim().replace('\n', " ")
-        )));
-    }
+    let by = match means {
+        Means::Roots(_) => "factory certificate: the cloud judges it when edgecore joins",
+        Means::Token { jwt, .. } => {
+            // Without a certificate request it signs nothing and spends no token, but looks at it first.
+            let bearer = format!("Bearer {jwt}");
+            let headers = [("NodeName", node.as_str()), ("Authorization", bearer.as_str())];
+            let path = "/edge.crt";
+            let answer = get(&cloud.host, cloud.certport, path, &headers, Arc::clone(&tls))
+                .await
+                .map_err(|why| failed(path, why))?;
+            if matches!(answer.status, 401 | 403) {
+                let why = String::from_utf8_lossy(&answer.body);
+                return Err(Refusal::new(format!(
+                    "--token: the cloud refuses it: {}; get a new one there (keadm gettoken)",
+                    why.trim().replace('\n', " ")
+                )));
+            }
+            "token: accepted"
+        }
+    };
     // CloudHub does not speak to strangers: whatever answers here is something else.
     if let Ok(answer) = get(&cloud.host, cloud.port, "/", &[], tls).await
         && String::from_utf8_lossy(&answer.body).contains("\"Status\"")
@@ -169,10 +194,13 @@ pub(super) async fn cloud(
     }
     Ok(vec![
         format!("cloud: reached at {} and {at}", cloud.authority(cloud.port)),
-        "CA: the one the token is bound to".into(),
+        match means {
+            Means::Token { .. } => "CA: the one the token is bound to".into(),
+            Means::Roots(_) => "CA: the one of --ca-cert".into(),
+        },
         clock,
         format!("node name: {node} is free"),
-        "token: accepted".into(),
+        by.into(),
     ])
 }
 
@@ -233,12 +261,20 @@ mod tests {
         let no_ca = serve(&ours, BTreeMap::new(), date).await;
         let place = |port, certport| Cloud { host: "127.0.0.1".into(), port, certport };
         let name = |text: &str| NodeName::parse(text).expect("name");
+        let token = |hash: &str| Means::Token { ca_hash: hash.to_owned(), jwt: "a.b.c".to_owned() };
         let hash = ours.hash_hex();
 
-        let lines = cloud(&place(port, port), (&hash, "a.b.c"), &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(port, port), &token(&hash), &name("edge-1"), then).await.expect("fine");
         assert_eq!(lines.len(), 5);
-        let lines = cloud(&place(port, silent), (&hash, "a.b.c"), &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(port, silent), &token(&hash), &name("edge-1"), then).await.expect("fine");
         assert!(lines[2].contains("does not tell"), "{lines:?}");
+
+        let roots = Means::Roots(ours.cert_pem());
+        let lines = cloud(&place(port, port), &roots, &name("edge-1"), then).await.expect("fine");
+        assert!(lines.iter().any(|line| line == "CA: the one of --ca-cert"), "{lines:?}");
+        let strangers = Means::Roots(ca().cert_pem());
+        let err = cloud(&place(port, port), &strangers, &name("edge-1"), then).await.expect_err("strangers");
+        assert!(err.message.contains("/ca.crt: "), "{}", err.message);
 
         let other = "0".repeat(64);
         let (late, early) = (then + Duration::from_secs(301), then - Duration::from_secs(4000));
@@ -258,7 +294,7 @@ mod tests {
             (place(api, port), &hash, "edge-1", then, "is a Kubernetes API; CloudHub's port is wanted"),
             (place(port, port), &hash, "taken", then, "--edgenode-name: the cloud already has a node taken"),
         ] {
-            let err = cloud(&place, (hash, "a.b.c"), &name(node), now).await.expect_err(want).message;
+            let err = cloud(&place, &token(hash), &name(node), now).await.expect_err(want).message;
             assert!(err.contains(want) && !err.contains('\n'), "want {want}, got {err}");
         }
         assert_eq!(Cloud { host: "fd00::1".into(), port: 1, certport: 2 }.authority(2), "[fd00::1]:2");

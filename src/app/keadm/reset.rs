@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::places::Places;
 use super::{Refusal, revocation};
+use crate::actors::edge::edge_hub::Places as CredentialPlaces;
 use crate::config::{CloudCoreConfig, EdgeCoreConfig, load};
 
 #[derive(Debug, Args)]
@@ -87,12 +88,8 @@ async fn reset_edge(args: &ResetArgs, out: &mut dyn Write) -> Result<(), Refusal
         if path.exists() { load(&path)?.config } else { args.places.edge_defaults() };
     refuse_while_running("edgecore", config.monitor_address(), args.force).await?;
     let hub = &config.modules.edge_hub;
-    let mut files = vec![
-        hub.bootstrap_file.clone(),
-        hub.tls_cert_file.clone(),
-        hub.tls_private_key_file.clone(),
-        hub.tls_ca_file.clone(),
-    ];
+    let mut files = vec![hub.bootstrap_file.clone()];
+    files.extend(CredentialPlaces::new(hub).all());
     // A cloud on the same machine may be using some of the same files: those are the cloud's.
     let cloud_path = args.places.below(Path::new("/etc/kubeedge/config/cloudcore.yaml"));
     if cloud_path.exists() {
@@ -100,6 +97,10 @@ async fn reset_edge(args: &ResetArgs, out: &mut dyn Write) -> Result<(), Refusal
         let theirs =
             [cloud.tls_ca_file, cloud.tls_ca_key_file, cloud.tls_cert_file, cloud.tls_private_key_file];
         files.retain(|file| !theirs.contains(file));
+    }
+    if args.force {
+        // It opens the secrets in the data folder, and nothing else.
+        files.push(config.store_key_file());
     }
     files.push(path);
     remove_files(&files, out)?;
@@ -213,7 +214,16 @@ mod tests {
         );
         fs::write(etc.join("config/edgecore.yaml"), text).expect("config");
         fs::create_dir(dir.path().join("edge")).expect("data");
-        for name in ["e.crt", "e.key", "b.conf", "edge/CURRENT"] {
+        for name in [
+            "e.crt",
+            "e.key",
+            "b.conf",
+            "node-ca.crt",
+            "node-ca.key",
+            "jwt.key",
+            "credentials.next",
+            "edge/CURRENT",
+        ] {
             fs::write(dir.path().join(name), "x").expect("write");
         }
         let out = keadm(&["reset", "edge", "--root", &root]).await.expect("reset");

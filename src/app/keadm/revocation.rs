@@ -19,6 +19,9 @@ use crate::config::CloudCoreConfig;
 pub(super) const NAMESPACE: &str = "kubeedge";
 /// Name of the Secret.
 pub(super) const SECRET: &str = "revoked-tokens";
+/// Name of the Secret of used tokens: one key a token id, its value JSON with the `node`. CloudHub
+/// writes it.
+const USED: &str = "used-tokens";
 
 /// Longest wait for the API.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,16 +70,33 @@ fn one_line(err: &dyn std::error::Error) -> String {
     text.replace('\n', " ")
 }
 
-fn api_failed(what: &str, err: &kube::Error) -> Refusal {
+pub(super) fn api_failed(what: &str, err: &kube::Error) -> Refusal {
     Refusal::new(format!("{what}: {}", one_line(err)))
 }
 
-/// Ids of the revoked tokens.
-pub(super) async fn list(client: kube::Client) -> Result<BTreeSet<String>, Refusal> {
+/// What became of tokens.
+#[derive(Debug, Default)]
+pub(super) struct Fates {
+    pub revoked: BTreeSet<String>,
+    /// Token id to the node that used it.
+    pub used: BTreeMap<String, String>,
+}
+
+/// Revoked and used tokens, as the API has them.
+pub(super) async fn fates(client: kube::Client) -> Result<Fates, Refusal> {
     let secrets: Api<Secret> = Api::namespaced(client, NAMESPACE);
-    let secret =
-        secrets.get_opt(SECRET).await.map_err(|err| api_failed("secret kubeedge/revoked-tokens", &err))?;
-    Ok(secret.and_then(|secret| secret.data).unwrap_or_default().into_keys().collect())
+    let data = async |name: &str| {
+        let secret = secrets.get_opt(name).await;
+        let secret = secret.map_err(|err| api_failed(&format!("secret kubeedge/{name}"), &err))?;
+        Ok::<_, Refusal>(secret.and_then(|secret| secret.data).unwrap_or_default())
+    };
+    let revoked = data(SECRET).await?.into_keys().collect();
+    let node = |value: &ByteString| {
+        let record: Value = serde_json::from_slice(&value.0).unwrap_or_default();
+        record.get("node").and_then(Value::as_str).unwrap_or("an unknown node").to_owned()
+    };
+    let used = data(USED).await?.iter().map(|(id, value)| (id.clone(), node(value))).collect();
+    Ok(Fates { revoked, used })
 }
 
 /// Adds a token to the Secret and drops the ones that expired since. Revoking twice is fine.
@@ -106,7 +126,7 @@ fn object<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Refusal> {
 }
 
 /// Somebody else may have been faster: that is success too.
-fn created<T>(result: Result<T, kube::Error>, what: &str) -> Result<(), Refusal> {
+pub(super) fn created<T>(result: Result<T, kube::Error>, what: &str) -> Result<(), Refusal> {
     match result {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),

@@ -4,7 +4,6 @@
 //! expiry of what was minted here are noted beside the key, so that they can be listed; the tokens
 //! themselves are stored nowhere.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,18 +11,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::node::name;
 use super::places::Places;
+use super::records::shown;
+use super::revocation::Fates;
 use super::{Refusal, revocation};
 use crate::config::{CloudCoreConfig, parse_go_duration};
 use crate::identity::{
     JoinTokens, KEY_MODE, MintOptions, cert_der_from_pem, sha256_hex, split_join_token, write_atomic,
 };
+use crate::model::NodeName;
 
 #[derive(Debug, Args)]
 pub(super) struct GetTokenArgs {
-    /// How long the token is good, such as 30m or 24h [default: tokenRefreshDuration of the config]
+    /// How long the token is good, such as 30m or 24h [default: identity.joinTokenTtlSecs of the
+    /// config; with --reusable its tokenRefreshDuration]
     #[arg(long, value_parser = lifetime)]
     ttl: Option<Duration>,
+    /// The only node it is good for
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    node: Option<NodeName>,
+    /// For KubeEdge's own edges: good for many of them (needs identity.reusableTokens)
+    #[arg(long)]
+    reusable: bool,
     #[command(flatten)]
     places: Places,
 }
@@ -62,9 +72,16 @@ pub(super) fn get_token(args: &GetTokenArgs, now: SystemTime, out: &mut dyn Writ
     })?;
     let der = cert_der_from_pem(&pem)
         .ok_or_else(|| Refusal::new(format!("{} holds no PEM certificate", ca_file.display())))?;
+    if args.reusable && !config.identity.reusable_tokens {
+        return Err(Refusal::new(
+            "--reusable: cloudcore would refuse such a token; set identity.reusableTokens in its config first",
+        ));
+    }
     let hours = config.modules.cloud_hub.token_refresh_duration;
-    let ttl = args.ttl.unwrap_or(Duration::from_secs(hours.saturating_mul(3600)));
-    writeln!(out, "{}", mint(&config, &sha256_hex(&der), ttl, now)?)?;
+    let secs = if args.reusable { hours.saturating_mul(3600) } else { config.identity.join_token_ttl_secs };
+    let ttl = args.ttl.unwrap_or(Duration::from_secs(secs));
+    let options = MintOptions { ttl, node: args.node.clone(), reusable: args.reusable };
+    writeln!(out, "{}", mint(&config, &sha256_hex(&der), options, now)?)?;
     Ok(())
 }
 
@@ -72,13 +89,18 @@ pub(super) fn get_token(args: &GetTokenArgs, now: SystemTime, out: &mut dyn Writ
 pub(super) fn mint(
     config: &CloudCoreConfig,
     hash: &str,
-    ttl: Duration,
+    options: MintOptions,
     now: SystemTime,
 ) -> Result<String, Refusal> {
     let key_file = config.token_key_file();
-    let (token, claims) = JoinTokens::load_or_create(&key_file)?.mint(hash, MintOptions::once(ttl), now);
+    let (token, claims) = JoinTokens::load_or_create(&key_file)?.mint(hash, options, now);
     let mut record = Record::load(&key_file, now)?;
-    record.tokens.push(Minted { id: claims.id, expires_at: claims.expires_at });
+    record.tokens.push(Minted {
+        id: claims.id,
+        expires_at: claims.expires_at,
+        node: claims.node,
+        reusable: claims.reusable,
+    });
     record.save()?;
     Ok(token)
 }
@@ -91,11 +113,11 @@ pub(super) async fn token(
     match command {
         TokenCommand::List { places } => {
             let config = places.load_cloud()?.config;
-            let revoked = match revocation::client(&config).await {
-                Ok(client) => revocation::list(client).await,
+            let fates = match revocation::client(&config).await {
+                Ok(client) => revocation::fates(client).await,
                 Err(refusal) => Err(refusal),
             };
-            list(&Record::load(&config.token_key_file(), now)?, revoked, out)
+            list(&Record::load(&config.token_key_file(), now)?, fates, out)
         }
         TokenCommand::Revoke { id, places } => {
             let config = places.load_cloud()?.config;
@@ -117,26 +139,26 @@ pub(super) async fn token(
     }
 }
 
-fn list(
-    record: &Record,
-    revoked: Result<BTreeSet<String>, Refusal>,
-    out: &mut dyn Write,
-) -> Result<(), Refusal> {
-    writeln!(out, "{:<14}{:<22}STATE", "ID", "EXPIRES")?;
+fn list(record: &Record, fates: Result<Fates, Refusal>, out: &mut dyn Write) -> Result<(), Refusal> {
+    writeln!(out, "{:<14}{:<22}{:<22}STATE", "ID", "EXPIRES", "FOR")?;
     for minted in &record.tokens {
-        let expires = i64::try_from(minted.expires_at)
-            .ok()
-            .and_then(|secs| jiff::Timestamp::from_second(secs).ok())
-            .map_or_else(|| minted.expires_at.to_string(), |time| time.to_string());
-        let state = match &revoked {
-            Ok(revoked) if revoked.contains(&minted.id) => "revoked",
-            Ok(_) => "good",
-            Err(_) => "unknown",
+        let good_for = match &minted.node {
+            Some(node) => node.to_string(),
+            None if minted.reusable => "many nodes".to_owned(),
+            None => "one node".to_owned(),
         };
-        writeln!(out, "{:<14}{expires:<22}{state}", minted.id)?;
+        let state = match &fates {
+            Ok(fates) if fates.revoked.contains(&minted.id) => "revoked".to_owned(),
+            Ok(fates) => match fates.used.get(&minted.id) {
+                Some(node) => format!("used by {node}"),
+                None => "good".to_owned(),
+            },
+            Err(_) => "unknown".to_owned(),
+        };
+        writeln!(out, "{:<14}{:<22}{good_for:<22}{state}", minted.id, shown(minted.expires_at))?;
     }
-    if let Err(refusal) = revoked {
-        writeln!(out, "revocations are unknown: {refusal}")?;
+    if let Err(refusal) = fates {
+        writeln!(out, "revocations and uses are unknown: {refusal}")?;
     }
     Ok(())
 }
@@ -166,6 +188,10 @@ struct Minted {
     id: String,
     /// Unix seconds.
     expires_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<NodeName>,
+    #[serde(default)]
+    reusable: bool,
 }
 
 impl Record {
@@ -207,14 +233,20 @@ mod tests {
     async fn gettoken_mints_for_as_long_as_asked() {
         let (_dir, root, config) = cloud().await;
         let keys = JoinTokens::load_or_create(&config.token_key_file()).expect("key");
-        for (args, secs) in [(&["--ttl", "1h30m"][..], 5400), (&[], 12 * 3600)] {
+        for (args, secs) in [(&["--ttl", "1h30m"][..], 5400), (&[], 600), (&["--node", "edge-1"], 600)] {
             let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("time").as_secs();
             let token = keadm(&[&["gettoken", "--root", &root], args].concat()).await.expect("token");
             let (_, jwt) = split_join_token(&token).expect("splits");
             let claims = keys.verify(&jwt, SystemTime::now()).expect("verifies");
             assert!((before + secs..before + secs + 60).contains(&claims.expires_at), "{claims:?}");
             assert_eq!(token_id(&token).expect("id"), claims.id);
+            let node = args.contains(&"--node").then_some("edge-1");
+            assert_eq!((claims.node.as_ref().map(NodeName::as_str), claims.reusable), (node, false));
         }
+        let err = keadm(&["gettoken", "--root", &root, "--reusable"]).await.expect_err("off by default");
+        assert!(err.contains("identity.reusableTokens"), "{err}");
+        let err = keadm(&["gettoken", "--root", &root, "--node", "Bad Name"]).await.expect_err("name");
+        assert!(err.contains("--node") && err.contains("not a valid node name"), "{err}");
         for bad in ["0s", "soon", "-1h", "10"] {
             let err = keadm(&["gettoken", "--root", &root, &format!("--ttl={bad}")]).await.expect_err(bad);
             assert!(err.contains("--ttl"), "{err}");
@@ -252,8 +284,13 @@ mod tests {
         assert!(text.contains(&kept.id) && text.contains("unknown"), "{text}");
 
         let mut out = Vec::new();
-        list(&record, Ok(BTreeSet::from([kept.id.clone()])), &mut out).expect("list");
+        let fates = Fates { revoked: [kept.id.clone()].into(), ..Fates::default() };
+        list(&record, Ok(fates), &mut out).expect("list");
         assert!(String::from_utf8(out).expect("text").contains("revoked"));
+        let mut out = Vec::new();
+        let fates = Fates { used: [(kept.id.clone(), "edge-7".to_owned())].into(), ..Fates::default() };
+        list(&record, Ok(fates), &mut out).expect("list");
+        assert!(String::from_utf8(out).expect("text").contains("used by edge-7"));
         let path = config.token_key_file().with_file_name("minted-tokens.json");
         std::fs::write(path, "[{").expect("write");
         let err = keadm(&["gettoken", "--root", &root]).await.expect_err("damaged");

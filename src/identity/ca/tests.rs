@@ -250,3 +250,195 @@ fn server_names_are_checked() {
         assert!(err.to_string().contains(bad), "{err}");
     }
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn a_ca_that_is_gone_is_not_replaced_where_nodes_know_it() {
+    let f = Fixture::new();
+    for name in ["rootCA.crt", "rootCA.key", "issuing.crt", "issuing.key"] {
+        fs::remove_file(f.path(name)).expect("remove");
+    }
+    let closed = CaSettings { may_create: false, ..settings(f.dir.path()) };
+    let err = Ca::open(closed.clone(), SystemTime::now()).err().expect("refused").to_string();
+    assert!(err.contains("rootCA.crt: it is missing. Nodes are enrolled"), "{err}");
+    assert!(!f.path("rootCA.crt").exists());
+    assert!(f.ca.reload(SystemTime::now()).is_err(), "a running cloudcore goes on with what it has");
+    f.node_chain();
+    Ca::open(CaSettings { may_create: true, ..closed }, SystemTime::now()).expect("a new cloud");
+}
+
+#[test]
+fn without_the_roots_key_the_issuing_ca_works_until_its_end() {
+    let f = Fixture::new();
+    fs::remove_file(f.path("rootCA.key")).expect("offline");
+    let now = SystemTime::now();
+    let at = |later| Ca::open(settings(f.dir.path()), now + later);
+    let ca = at(Duration::ZERO).expect("opens");
+    assert!(!ca.has_root_key() && f.ca.has_root_key());
+    assert_eq!(ca.hash_hex(), f.ca.hash_hex());
+    assert_eq!(at(29 * DAY).expect("past its half").issuing_validity(), ca.issuing_validity());
+    assert_eq!(ca.reload(now + 29 * DAY).expect("nothing to do"), CaChanged::default());
+    let err = at(31 * DAY).err().expect("ended").to_string();
+    assert!(err.contains("issuing.crt: it expired") && err.contains("rootCA.key"), "{err}");
+    fs::remove_file(f.path("issuing.crt")).expect("remove");
+    assert!(at(Duration::ZERO).is_err());
+}
+
+#[test]
+fn the_issuing_ca_is_renewed_at_half_of_its_life_and_the_former_stays_an_anchor() {
+    let f = Fixture::new();
+    let now = SystemTime::now();
+    let before = f.node_chain();
+    assert_eq!(f.ca.reload(now + 14 * DAY).expect("reload"), CaChanged::default());
+    let changed = f.ca.reload(now + 16 * DAY).expect("reload");
+    assert_eq!(changed, CaChanged { bundle: false, issuing: true });
+    assert_eq!(f.ca.generation(), 1);
+    let after = f.node_chain();
+    assert_ne!(before[1], after[1]);
+    let anchors = f.ca.client_anchors_pem();
+    for der in [&before[1], &after[1], &f.ca.cert_der()] {
+        assert!(anchors.contains(&cert_pem_from_der(der)));
+    }
+    // When the former ended it is forgotten.
+    let late = Ca::open(settings(f.dir.path()), now + 40 * DAY).expect("opens");
+    assert!(!late.client_anchors_pem().contains(&cert_pem_from_der(&before[1])));
+    // Another trust domain, another issuing CA.
+    let other = CaSettings { trust_domain: "other.example".into(), ..settings(f.dir.path()) };
+    let other = Ca::open(other, now + 16 * DAY).expect("opens");
+    let (csr, _) = new_node_csr(&NodeName::parse("edge-1").expect("name")).expect("csr");
+    let node = NodeName::parse("edge-1").expect("name");
+    let chain = other.sign_node_csr(&csr, &node, DAY, None, now + 16 * DAY).expect("signed");
+    let svid = crate::identity::verify_x509_svid(&chain, &other.bundle(), now + 16 * DAY).expect("verifies");
+    assert_eq!(svid.id.as_str(), "spiffe://other.example/node/edge-1");
+}
+
+#[test]
+fn openssl_agrees_with_the_ca_of_a_node() {
+    let f = Fixture::new();
+    let node = NodeName::parse("edge-1").expect("name");
+    let key = crate::identity::key::EcKey::generate().expect("key");
+    let request = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        change(&mut params);
+        params.serialize_request(&key.for_rcgen().expect("key")).expect("csr").der().to_vec()
+    };
+    let now = SystemTime::now();
+    let sign = |csr: &[u8]| f.ca.sign_node_ca_csr(csr, &node, DAY, None, now);
+    let chain = sign(&request(&|_| {})).expect("signed");
+    sign(&request(&|p| p.distinguished_name.push(rcgen::DnType::CommonName, "edge-1"))).expect("its name");
+
+    fs::write(f.path("chain.crt"), chain_pem(&chain)).expect("write");
+    for args in [
+        ["verify", "-x509_strict", "-CAfile", "rootCA.crt", "-untrusted", "chain.crt", "chain.crt"]
+            .as_slice(),
+        &["verify", "-CAfile", "rootCA.crt", "issuing.crt"],
+    ] {
+        let (ok, text) = f.openssl(args);
+        assert!(ok, "openssl {args:?}: {text}");
+    }
+    let (_, text) = f.openssl(&["x509", "-in", "chain.crt", "-noout", "-text"]);
+    for want in [
+        "Subject: O = kubeedge node CA, CN = edge-1",
+        "CA:TRUE, pathlen:0",
+        "X509v3 Name Constraints: critical",
+        "Permitted:\n                  DNS:edge-1.nodes.kubeedge.local",
+        "Excluded:\n                  IP:0.0.0.0/0.0.0.0",
+        "IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0",
+        "URI:spiffe://kubeedge.local\n",
+        "X509v3 Key Usage: critical\n                Certificate Sign\n",
+    ] {
+        assert!(text.contains(want), "{want} in {text}");
+    }
+    let (_, text) = f.openssl(&["x509", "-in", "issuing.crt", "-noout", "-text"]);
+    for want in ["Issuer: CN = KubeEdge\n", "CA:TRUE, pathlen:1", "URI:spiffe://kubeedge.local\n"] {
+        assert!(text.contains(want), "{want} in {text}");
+    }
+
+    // A workload below it, and one whose DNS name is outside: OpenSSL keeps the constraints too.
+    let authority = crate::identity::signer::AuthorityKey::new(std::sync::Arc::new(
+        crate::identity::signer::SoftKey::new(&key).expect("key"),
+    ));
+    let authority = issuing::Authority::new(chain[0].clone(), authority).expect("authority");
+    let mut params =
+        issuing::base("web", &[], authority.window(DAY, None, now).expect("window")).expect("params");
+    let id = crate::identity::SpiffeId::parse("spiffe://kubeedge.local/ns/a/sa/b").expect("id");
+    for (dns, want) in [("web.edge-1.nodes.kubeedge.local", true), ("cloud.example", false)] {
+        params.subject_alt_names = vec![issuing::uri_san(&id).expect("id"), issuing::san(dns).expect("dns")];
+        let public = EcKey::generate().expect("key").for_rcgen().expect("key");
+        let leaf = authority.sign(&params, &public).expect("leaf");
+        fs::write(f.path("leaf.crt"), cert_pem_from_der(&leaf)).expect("write");
+        for purpose in ["sslclient", "sslserver"] {
+            let args = [
+                "verify",
+                "-CAfile",
+                "rootCA.crt",
+                "-purpose",
+                purpose,
+                "-untrusted",
+                "chain.crt",
+                "leaf.crt",
+            ];
+            let (ok, text) = f.openssl(&args);
+            assert_eq!(ok, want, "{dns}: {text}");
+            assert!(want || text.contains("permitted subtree violation"), "{text}");
+        }
+    }
+
+    for (case, csr, want) in [
+        ("another node", request(&|p| p.distinguished_name.push(rcgen::DnType::CommonName, "edge-2")), "CN:"),
+        (
+            "extra names",
+            request(&|p| p.subject_alt_names = vec![issuing::san("cloud.example").expect("dns")]),
+            "subjectAltName:",
+        ),
+        ("no request", b"nonsense".to_vec(), "not a PKCS#10 request"),
+    ] {
+        let err = sign(&csr).expect_err(case).to_string();
+        assert!(err.contains(want), "{case}: {err}");
+    }
+}
+
+#[test]
+fn openssl_follows_a_rotation() {
+    let f = Fixture::new();
+    fs::copy(f.path("rootCA.crt"), f.path("first.crt")).expect("copy");
+    let now = SystemTime::now();
+    let rotation = crate::identity::Rotation::new(&settings(f.dir.path())).expect("rotation");
+    rotation.prepare(now).expect("prepared");
+    rotation.activate(now).expect("activated");
+    f.ca.reload(now).expect("reload");
+    fs::write(f.path("node.crt"), chain_pem(&f.node_chain())).expect("write");
+    for root in ["first.crt", "rootCA.crt"] {
+        let args = [
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            root,
+            "-purpose",
+            "sslclient",
+            "-untrusted",
+            "node.crt",
+            "node.crt",
+        ];
+        let (ok, text) = f.openssl(&args);
+        assert!(ok, "{root}: {text}");
+    }
+    let (_, text) = f.openssl(&["x509", "-in", "rootCA.crt", "-noout", "-subject"]);
+    assert!(text.contains("CN = KubeEdge, OU = root "), "{text}");
+}
+
+#[test]
+fn a_certificate_after_a_pardon_does_not_begin_before_it() {
+    let f = Fixture::new();
+    let node = NodeName::parse("edge-1").expect("name");
+    let (csr, _) = new_node_csr(&node).expect("csr");
+    let now = std::time::UNIX_EPOCH + Duration::from_secs(unix_secs(SystemTime::now()));
+    let sign = |min| f.ca.sign_node_csr(&csr, &node, DAY, Some(min), now);
+    let begins = |min| validity(&sign(min).expect("signed")[0]).expect("validity").not_before;
+    assert_eq!(begins(now - DAY), now - Duration::from_secs(60), "long ago changes nothing");
+    assert_eq!(begins(now - Duration::from_secs(10)), now - Duration::from_secs(10));
+    assert_eq!(begins(now + Duration::from_secs(1)), now + Duration::from_secs(1));
+    assert!(sign(now + 2 * DAY).is_err(), "it would end before it begins");
+}

@@ -36,7 +36,10 @@ fn svids_say_who_and_when_and_differ() {
     let mut serials = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let svid = issuer.x509(&id("/device/default/sensor"), &[], HOUR, now).expect("svid");
-        serials.insert(parse(&svid.chain[0]).expect("cert").raw_serial().to_vec());
+        let cert = parse(&svid.chain[0]).expect("cert");
+        let shown: String = cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(svid.serial_hex, shown);
+        serials.insert(cert.raw_serial().to_vec());
     }
     assert_eq!(serials.len(), 50);
 
@@ -158,4 +161,64 @@ fn openssl_agrees_with_a_workloads_chain() {
         .to_pem(),
     };
     client_tls(&credentials.roots_pem, Some(&pair)).expect("rustls");
+}
+
+/// The SPIFFE project's own reader in Rust takes chain and key as they go over the Workload API.
+#[test]
+fn the_spiffe_crate_reads_a_workloads_svid() {
+    let authority = Authority::new();
+    let (credentials, _) = authority.credentials("edge-1");
+    let issuer = WorkloadIssuer::new(&credentials).expect("issuer");
+    let svid = issuer.x509(&id("/ns/default/sa/web"), &[], HOUR, authority.now).expect("svid");
+    let read = spiffe::X509Svid::parse_from_der(&svid.chain.concat(), &svid.key_pkcs8).expect("X.509-SVID");
+    assert_eq!(read.spiffe_id().to_string(), id("/ns/default/sa/web").as_str());
+    assert_eq!(read.cert_chain().len(), 3);
+}
+
+/// The signature of a JWT-SVID, checked by OpenSSL with the key that is published.
+#[test]
+fn openssl_agrees_with_a_jwt_svid() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let authority = Authority::new();
+    let (credentials, bundle) = authority.credentials("edge-1");
+    let issuer = WorkloadIssuer::new(&credentials).expect("issuer");
+    let (jwt, _) = issuer.jwt(&id("/ns/a/sa/b"), &["db".into()], HOUR, authority.now).expect("jwt");
+    let (signed, signature) = jwt.rsplit_once('.').expect("parts");
+    let raw = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let integer = |bytes: &[u8]| {
+        let start = bytes.iter().position(|byte| *byte != 0).expect("not zero");
+        let mut out = bytes[start..].to_vec();
+        if out[0] & 0x80 != 0 {
+            out.insert(0, 0);
+        }
+        [vec![0x02, u8::try_from(out.len()).expect("short")], out].concat()
+    };
+    let pair = [integer(&raw[..32]), integer(&raw[32..])].concat();
+    let asn1 = [vec![0x30, u8::try_from(pair.len()).expect("short")], pair].concat();
+    let point = super::super::jwk::point(&bundle.jwt_keys[0]).expect("published key");
+    let head = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
+    let head = (0..head.len()).step_by(2).map(|i| u8::from_str_radix(&head[i..i + 2], 16).expect("hex"));
+    let spki: Vec<u8> = head.chain(point).collect();
+
+    let dir = tempfile::tempdir().expect("temp dir");
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).expect("write");
+    write("signed", signed.as_bytes());
+    write("other", format!("{signed}x").as_bytes());
+    write("signature", &asn1);
+    write("key.der", &spki);
+    let verifies = |data: &str| {
+        let args = ["dgst", "-sha256", "-verify", "key.pem", "-signature", "signature", data];
+        Command::new("openssl")
+            .args(args)
+            .current_dir(dir.path())
+            .output()
+            .expect("openssl runs")
+            .status
+            .success()
+    };
+    let convert = ["pkey", "-pubin", "-inform", "DER", "-in", "key.der", "-out", "key.pem"];
+    let out = Command::new("openssl").args(convert).current_dir(dir.path()).output().expect("openssl runs");
+    assert!(out.status.success(), "{out:?}");
+    assert!(verifies("signed") && !verifies("other"));
 }

@@ -17,7 +17,7 @@ mod values;
 pub use client::{DialError, Dialled, ManagerClient, MapperClient, dial};
 pub use convert::{ConvertError, device, device_id, model, model_of, protocol_of};
 pub use messages::*;
-pub use server::{DeviceManager, DeviceMapper, DmiSocket, ManagerServer, MapperServer};
+pub use server::{DeviceManager, DeviceMapper, ManagerServer, MapperServer};
 pub use values::{ValueError, customized, pack, plain, unpack};
 
 /// Largest message either side takes, bytes. A device with a thousand properties fits.
@@ -25,3 +25,6 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Largest answer to `MapperRegister`: all devices of a protocol in one message, bytes.
 pub const MAX_LISTING_BYTES: usize = 64 << 20;
+
+/// Permission bits of both sides' sockets: who may call is checked by user id, root's group may try.
+pub const SOCKET_MODE: u32 = 0o660;

@@ -1,27 +1,11 @@
-//! Servers of both services: from HTTP/2 requests to the methods of a trait, and the unix socket
-//! they listen on.
+//! Servers of both services: from HTTP/2 requests to the methods of a trait.
 
 use std::convert::Infallible;
-use std::fs;
-use std::future::{Future, ready};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::BytesMut;
-use futures_util::Stream;
-use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 use tonic::codegen::http;
-use tonic::transport::server::{Connected, UdsConnectInfo};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
 use super::MAX_MESSAGE_BYTES;
 use super::calls::{self, Call};
@@ -29,15 +13,9 @@ use super::messages::{
     DeviceMessage, Empty, MapperRegisterRequest, MapperRegisterResponse, ModelMessage, ObjectName,
     ReportDeviceStatesRequest, ReportDeviceStatusRequest,
 };
-use crate::wire::authority::AuthorityFilter;
+use crate::wire::grpc::{self, Answer, HttpRequest};
 
-/// Bytes read from a connection at once.
-const READ_BYTES: usize = 16_384;
-
-/// Pause after the system refused a connection (no file descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What edgecore answers to mappers. Requests carry [`UdsConnectInfo`] in their extensions.
+/// What edgecore answers to mappers. Requests carry tonic's `UdsConnectInfo` in their extensions.
 pub trait DeviceManager: Send + Sync + 'static {
     fn register(
         &self,
@@ -67,35 +45,18 @@ pub trait DeviceMapper: Send + Sync + 'static {
     fn remove_model(&self, request: ObjectName) -> impl Future<Output = Result<(), Status>> + Send;
 }
 
-type Answer = BoxFuture<'static, Result<http::Response<tonic::body::Body>, Infallible>>;
-type HttpRequest = http::Request<tonic::body::Body>;
-
-/// Runs one call: decodes (bounded), calls `method`, encodes.
+/// Runs one call, its messages bounded.
 fn unary<C, F, W>(http: HttpRequest, method: F) -> Answer
 where
     C: Call,
     F: FnOnce(Request<C::Request>) -> W + Send + 'static,
     W: Future<Output = Result<C::Response, Status>> + Send + 'static,
 {
-    let mut once = Some(method);
-    let service = tower::service_fn(move |request: Request<C::Request>| {
-        let work = once.take().map(|method| method(request));
-        async move {
-            match work {
-                Some(work) => work.await.map(Response::new),
-                None => Err(Status::internal("called twice")),
-            }
-        }
-    });
-    Box::pin(async move {
-        let codec = tonic_prost::ProstCodec::<C::Response, C::Request>::default();
-        let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(grpc.unary(service, http).await)
-    })
+    grpc::unary(http, MAX_MESSAGE_BYTES, method)
 }
 
 fn unknown() -> Answer {
-    Box::pin(ready(Ok(Status::unimplemented("no such call in package v1beta1").into_http())))
+    grpc::unknown("no such call in package v1beta1")
 }
 
 /// Serves a [`DeviceManager`].
@@ -204,149 +165,5 @@ impl<T: DeviceMapper> tower::Service<HttpRequest> for MapperServer<T> {
             }
             _ => unknown(),
         }
-    }
-}
-
-/// HTTP/2 begins with 24 bytes and the header of a SETTINGS frame (RFC 9113 section 3.4).
-const HELLO_BYTES: usize = 33;
-/// Who does not say so much within this time gives its place away.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
-/// A listening unix socket with a bound on its connections; the file goes with it.
-#[derive(Debug)]
-pub struct DmiSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    room: Arc<Semaphore>,
-}
-
-impl DmiSocket {
-    /// Binds `path` with mode 0660, at most `connections` at once; more wait. Replaces a socket
-    /// nobody listens on any more, never another kind of file.
-    ///
-    /// # Errors
-    /// The system's, or `AlreadyExists` for a file that is no socket, `AddrInUse` when somebody
-    /// listens.
-    pub async fn bind(path: &Path, connections: usize) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => {
-                if UnixStream::connect(path).await.is_ok() {
-                    let why = format!("another program listens on {}", path.display());
-                    return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
-                }
-                fs::remove_file(path)?;
-            }
-            Ok(_) => {
-                let why = format!("{} is there and is no socket", path.display());
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
-            }
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) => return Err(err),
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-        let room = Arc::new(Semaphore::new(connections.max(1)));
-        Ok(Self { listener, path: path.to_owned(), room })
-    }
-}
-
-impl Drop for DmiSocket {
-    fn drop(&mut self) {
-        if let Err(err) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), error = %err, "socket file was not removed");
-        }
-    }
-}
-
-impl DmiSocket {
-    /// The connections as they come; each waits for a place first. Never ends.
-    pub fn connections(self) -> impl Stream<Item = io::Result<Accepted>> + Send {
-        futures_util::stream::unfold(self, |socket| async move {
-            let place = Arc::clone(&socket.room).acquire_owned().await.ok();
-            let stream = loop {
-                match socket.listener.accept().await {
-                    Ok((stream, _)) => break stream,
-                    Err(err) => {
-                        tracing::warn!(path = %socket.path.display(), error = %err, "no connection was accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            };
-            let accepted = Accepted {
-                stream,
-                filter: AuthorityFilter::default(),
-                readable: BytesMut::new(),
-                unheard: HELLO_BYTES,
-                silence: Box::pin(tokio::time::sleep(HELLO_WITHIN)),
-                _place: place,
-            };
-            Some((Ok(accepted), socket))
-        })
-    }
-}
-
-/// A connection of a [`DmiSocket`]; holds its place until it is closed. Its client may name the
-/// socket as it likes.
-pub struct Accepted {
-    stream: UnixStream,
-    filter: AuthorityFilter,
-    /// Came through the filter, not yet read.
-    readable: BytesMut,
-    /// Bytes of its hello that have not come, and how long they may take.
-    unheard: usize,
-    silence: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl Connected for Accepted {
-    type ConnectInfo = UdsConnectInfo;
-
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let mut space = [0_u8; READ_BYTES];
-        while this.readable.is_empty() {
-            let mut read = ReadBuf::new(&mut space);
-            if Pin::new(&mut this.stream).poll_read(cx, &mut read)?.is_pending() {
-                if this.unheard > 0 && this.silence.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                }
-                return Poll::Pending;
-            }
-            this.unheard = this.unheard.saturating_sub(read.filled().len());
-            if read.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.filter.feed(read.filled(), &mut this.readable).map_err(io::Error::other)?;
-        }
-        let taken = this.readable.len().min(buf.remaining());
-        buf.put_slice(&this.readable.split_to(taken));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

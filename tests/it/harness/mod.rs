@@ -4,6 +4,7 @@ pub mod api;
 pub mod cluster;
 pub mod containerd;
 pub mod dmi;
+pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
 pub mod mqtt;

@@ -9,14 +9,16 @@ use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Extensions;
 
 use crate::bus::cloud_hub::EndReason;
-use crate::identity::PeerIdentity;
+use crate::identity::NodePeer;
 
 /// Shared by the HTTP side and the session. The socket is a second handle on the connection: a
 /// websocket actor that waits for a slow client is not polled any more, so only this ends it.
 #[derive(Debug)]
 pub struct Connection {
     /// From the verified client certificate, if there is one.
-    pub peer: Option<PeerIdentity>,
+    pub peer: Option<NodePeer>,
+    /// There is one, and it does not say clearly whose it is.
+    pub unclear: bool,
     socket: Option<TcpStream>,
     ended: OnceLock<EndReason>,
 }
@@ -49,11 +51,16 @@ impl Connection {
 pub fn remember(io: &dyn Any, extensions: &mut Extensions) {
     let Some(tls) = io.downcast_ref::<TlsStream<actix_web::rt::net::TcpStream>>() else { return };
     let (tcp, session) = tls.get_ref();
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
-    let peer = leaf.and_then(|leaf| {
-        let read = PeerIdentity::from_der(leaf.as_ref());
-        read.inspect_err(|err| tracing::info!(error = %err, "client certificate not understood")).ok()
-    });
+    let chain = session.peer_certificates().unwrap_or_default();
+    let peer = (!chain.is_empty()).then(|| NodePeer::read(chain.iter().map(AsRef::as_ref)));
+    let (peer, unclear) = match peer {
+        None => (None, false),
+        Some(Ok(peer)) => (Some(peer), false),
+        Some(Err(err)) => {
+            tracing::info!(error = %err, "client certificate not understood");
+            (None, true)
+        }
+    };
     let socket = match tcp.as_fd().try_clone_to_owned() {
         Ok(fd) => Some(TcpStream::from(fd)),
         Err(err) => {
@@ -61,5 +68,5 @@ pub fn remember(io: &dyn Any, extensions: &mut Extensions) {
             None
         }
     };
-    extensions.insert(Arc::new(Connection { peer, socket, ended: OnceLock::new() }));
+    extensions.insert(Arc::new(Connection { peer, unclear, socket, ended: OnceLock::new() }));
 }

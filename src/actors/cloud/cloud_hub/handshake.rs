@@ -16,6 +16,8 @@ pub struct Asked<'a> {
     pub connection_use: Option<&'a str>,
     pub node_id: Option<&'a str>,
     pub extensions: Option<&'a str>,
+    /// `Kubeedge-Instance`: random, another one for each process of an edge of ours.
+    pub instance: Option<&'a str>,
 }
 
 /// An accepted request.
@@ -23,6 +25,7 @@ pub struct Asked<'a> {
 pub struct Accepted {
     pub node: NodeName,
     pub extensions: Extensions,
+    pub instance: Option<String>,
 }
 
 /// Why a request was refused. `Display` is the response's body.
@@ -62,7 +65,14 @@ pub fn admit(peer: Option<&PeerIdentity>, asked: &Asked<'_>) -> Result<Accepted,
     if asked.connection_use != Some("msg") {
         return Err(Refused::ConnectionUse);
     }
-    Ok(Accepted { node, extensions: parse_extensions(asked.extensions.unwrap_or_default()) })
+    let extensions = parse_extensions(asked.extensions.unwrap_or_default());
+    let instance = asked.instance.filter(|text| is_instance(text)).map(str::to_owned);
+    Ok(Accepted { node, extensions, instance })
+}
+
+/// A UUID or the like. Anything else is as good as none.
+fn is_instance(text: &str) -> bool {
+    (8..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
 }
 
 fn parse_extensions(offered: &str) -> Extensions {
@@ -113,8 +123,30 @@ mod tests {
             organizations: vec!["system:masters".into()],
             spiffe_id: None,
         };
-        let asked = Asked { connection_use: Some("msg"), node_id: Some("edge-1"), extensions: None };
+        let asked = Asked { connection_use: Some("msg"), node_id: Some("edge-1"), ..Asked::default() };
         assert_eq!(admit(None, &asked), Err(Refused::NotANode));
         assert_eq!(admit(Some(&admin), &asked), Err(Refused::NotANode));
+    }
+
+    #[test]
+    fn instances() {
+        let node = PeerIdentity {
+            common_name: "system:node:edge-1".into(),
+            organizations: vec!["system:nodes".into()],
+            spiffe_id: None,
+        };
+        let long = "a".repeat(65);
+        for (instance, want) in [
+            (None, None),
+            (Some("6f1c9a52-7f0e-4a53-9e0e-3a3c3c0a7f11"), Some("6f1c9a52-7f0e-4a53-9e0e-3a3c3c0a7f11")),
+            (Some(""), None),
+            (Some("short"), None),
+            (Some("6f1c9a52 7f0e"), None),
+            (Some(long.as_str()), None),
+        ] {
+            let asked = Asked { connection_use: Some("msg"), instance, ..Asked::default() };
+            let accepted = admit(Some(&node), &asked).unwrap();
+            assert_eq!(accepted.instance.as_deref(), want, "{instance:?}");
+        }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::identity::PeerIdentity;
+use crate::identity::NodePeer;
 use crate::model::NodeName;
+use crate::telemetry::identity::Refused;
 
-/// Largest body of any request: a CSR is under 1 KiB (users.md C10, CVE-2022-31075).
+/// Largest body of any request: a CSR is under 1 KiB, two with a key and a chain under 8
+/// (users.md C10, CVE-2022-31075).
 pub const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Where a request goes.
@@ -19,17 +21,24 @@ pub enum Route {
     EdgeCertificate,
     /// `GET /node/{name}`.
     Node(NodeName),
+    /// `POST /identity/node`: ours.
+    NodeIdentity,
+    /// `GET /bundle.json`: the SPIFFE bundle of the trust domain.
+    Bundle,
     Unknown,
 }
 
-/// The routes of protocol section 5.3 that this server has.
+/// The routes of protocol section 5.3 that this server has, and ours.
 #[must_use]
 pub fn route(method: &str, path: &str) -> Route {
-    if method != "GET" {
-        return Route::Unknown;
+    match (method, path) {
+        ("GET", _) => {}
+        ("POST", "/identity/node") => return Route::NodeIdentity,
+        _ => return Route::Unknown,
     }
     match path {
         "/ca.crt" => Route::CaCertificate,
+        "/bundle.json" => Route::Bundle,
         "/edge.crt" => Route::EdgeCertificate,
         _ => match path.strip_prefix("/node/").map(NodeName::parse) {
             Some(Ok(name)) => Route::Node(name),
@@ -41,23 +50,42 @@ pub fn route(method: &str, path: &str) -> Route {
 /// How the caller of `/edge.crt` shows who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// The node's own certificate: rotation.
-    Certificate(NodeName),
+    /// The node's own certificate: rotation. It is good from then on.
+    Certificate { node: NodeName, not_before: SystemTime },
     /// A join token, parts 2 to 4; still to be verified.
     Token { node: NodeName, jwt: String },
 }
 
-/// A refusal: HTTP status and the text the caller reads.
+/// A refusal: HTTP status, what is counted, and the text the caller reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     pub code: u16,
+    pub reason: Refused,
     pub why: String,
 }
 
 impl Denied {
     #[must_use]
-    pub fn new(code: u16, why: impl Into<String>) -> Self {
-        Self { code, why: why.into() }
+    pub fn new(code: u16, reason: Refused, why: impl Into<String>) -> Self {
+        Self { code, reason, why: why.into() }
+    }
+}
+
+/// Is the bearer of a client certificate `node`, still? A connection may outlive its certificate.
+///
+/// # Errors
+/// [`Denied`] with 401 or 403.
+pub fn certified(peer: &NodePeer, node: &NodeName, now: SystemTime) -> Result<(), Denied> {
+    if peer.valid.not_after <= now {
+        return Err(Denied::new(401, Refused::Expired, "the client certificate ended"));
+    }
+    match peer.identity.node() {
+        Some(certified) if certified == *node => Ok(()),
+        Some(certified) => {
+            let why = format!("the certificate of node {certified} cannot ask for node {node}");
+            Err(Denied::new(403, Refused::OtherNode, why))
+        }
+        None => Err(Denied::new(403, Refused::Chain, "the client certificate is not a node's")),
     }
 }
 
@@ -67,29 +95,26 @@ impl Denied {
 /// # Errors
 /// [`Denied`] with 400, 401 or 403.
 pub fn credential(
-    peer: Option<&PeerIdentity>,
+    peer: Option<&NodePeer>,
     node_header: Option<&str>,
     authorization: Option<&str>,
+    now: SystemTime,
 ) -> Result<Credential, Denied> {
-    let header = node_header.ok_or_else(|| Denied::new(400, "header NodeName is missing"))?;
-    let node = NodeName::parse(header).map_err(|err| Denied::new(400, format!("header NodeName: {err}")))?;
+    let wrong = |why: String| Denied::new(400, Refused::Malformed, why);
+    let header = node_header.ok_or_else(|| wrong("header NodeName is missing".to_owned()))?;
+    let node = NodeName::parse(header).map_err(|err| wrong(format!("header NodeName: {err}")))?;
     if let Some(peer) = peer {
-        return match peer.node() {
-            Some(certified) if certified == node => Ok(Credential::Certificate(node)),
-            Some(certified) => Err(Denied::new(
-                403,
-                format!("the certificate of node {certified} cannot ask for node {node}"),
-            )),
-            None => Err(Denied::new(403, "the client certificate is not a node's")),
-        };
+        certified(peer, &node, now)?;
+        return Ok(Credential::Certificate { node, not_before: peer.valid.not_before });
     }
-    let text = authorization.ok_or_else(|| Denied::new(401, "header Authorization is missing"))?;
+    let refused = |why: &str| Denied::new(401, Refused::TokenInvalid, why);
+    let text = authorization.ok_or_else(|| refused("header Authorization is missing"))?;
     let mut words = text.split(' ');
     match (words.next(), words.next(), words.next()) {
         (Some("Bearer"), Some(jwt), None) if !jwt.is_empty() => {
             Ok(Credential::Token { node, jwt: jwt.to_owned() })
         }
-        _ => Err(Denied::new(401, "header Authorization must be \"Bearer <token>\"")),
+        _ => Err(refused("header Authorization must be \"Bearer <token>\"")),
     }
 }
 
@@ -153,6 +178,10 @@ mod tests {
             ("GET", "/node/a/b", Route::Unknown),
             ("GET", "/node/..%2fsecrets", Route::Unknown),
             ("POST", "/ca.crt", Route::Unknown),
+            ("POST", "/identity/node", Route::NodeIdentity),
+            ("GET", "/identity/node", Route::Unknown),
+            ("GET", "/bundle.json", Route::Bundle),
+            ("POST", "/bundle.json", Route::Unknown),
             ("GET", "/", Route::Unknown),
         ] {
             assert_eq!(route(method, path), want, "{method} {path}");
@@ -161,7 +190,8 @@ mod tests {
 
     #[test]
     fn credentials_without_certificate() {
-        let code = |node, auth| credential(None, node, auth).map_err(|denied| denied.code);
+        let now = SystemTime::now();
+        let code = |node, auth| credential(None, node, auth, now).map_err(|denied| denied.code);
         for (node, auth, want) in [
             (None, Some("Bearer a.b.c"), Err(400)),
             (Some("Bad Name"), Some("Bearer a.b.c"), Err(400)),
@@ -175,7 +205,7 @@ mod tests {
         }
         let node = NodeName::parse("edge-1").unwrap();
         let want = Credential::Token { node, jwt: "a.b.c".into() };
-        assert_eq!(credential(None, Some("edge-1"), Some("Bearer a.b.c")), Ok(want));
+        assert_eq!(credential(None, Some("edge-1"), Some("Bearer a.b.c"), now), Ok(want));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The join server: CA certificate, node certificates, does a node exist (protocol section 5.3).
+//! The join server: CA certificate, node certificates, does a node exist (protocol section 5.3), and
+//! our own routes.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,16 +12,18 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::attest::{Reusable, token};
 use super::connection_worker::Connection;
+use super::issuer_worker::Issuer;
 use super::join::{Credential, Denied, MAX_BODY_BYTES, RateLimit, Route, credential, route};
-use crate::identity::{Ca, JoinTokens};
+use super::revoked;
+use super::token_use_worker::TokenUses;
+use crate::bus::identity::{AuditAction, AuditFact};
+use crate::identity::{JoinTokens, NodePeer, TrustBundle};
 use crate::model::NodeName;
 use crate::telemetry::cloud_hub::CloudHubMetrics;
+use crate::telemetry::identity::{Issued, Refused};
 
-/// Ids of revoked join tokens are the keys of this Secret's data.
-const REVOKED: &str = "/api/v1/namespaces/kubeedge/secrets/revoked-tokens";
-/// How long an answer about revocations is good.
-const REVOKED_TTL: Duration = Duration::from_secs(5);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one address: many edges may stand behind one.
@@ -31,83 +33,78 @@ const MAX_PEERS: usize = 4_096;
 
 /// What the join server needs.
 pub struct JoinServer {
-    ca: Arc<Ca>,
-    tokens: Arc<JoinTokens>,
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) tokens: Arc<JoinTokens>,
+    pub(super) uses: TokenUses,
     client: ::kube::Client,
-    node_cert_ttl: Duration,
     limit: Mutex<RateLimit>,
-    revoked: Mutex<Option<(Instant, Arc<HashSet<String>>)>>,
     metrics: CloudHubMetrics,
 }
 
 impl JoinServer {
     #[must_use]
     pub fn new(
-        ca: Arc<Ca>,
+        issuer: Arc<Issuer>,
         tokens: Arc<JoinTokens>,
         client: ::kube::Client,
-        node_cert_ttl: Duration,
         metrics: CloudHubMetrics,
     ) -> Self {
         let limit = Mutex::new(RateLimit::new(BURST, PER_SEC, MAX_PEERS));
-        Self { ca, tokens, client, node_cert_ttl, limit, revoked: Mutex::new(None), metrics }
+        let uses = TokenUses::new(client.clone());
+        Self { issuer, tokens, uses, client, limit, metrics }
     }
 
-    /// `None`: whoever asks may have a certificate but sent no request for one, as `keadm join` does to
-    /// learn whether its token is good.
+    /// A certificate for a Go edge. `None`: whoever asks may have one but sent no request for it, as
+    /// `keadm join` does to learn whether its token is good.
     async fn edge_certificate(
         &self,
         request: &HttpRequest,
         payload: web::Payload,
     ) -> Result<Option<Vec<u8>>, Denied> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let connection = request.conn_data::<Arc<Connection>>();
-        let peer = connection.and_then(|connection| connection.peer.as_ref());
-        let node = match credential(peer, header("NodeName"), header("Authorization"))? {
-            Credential::Certificate(node) => node,
+        let now = SystemTime::now();
+        let (authorization, name) = (header("Authorization"), header("NodeName"));
+        let (node, shown, token) = match credential(peer(request)?, name, authorization, now)? {
+            Credential::Certificate { node, not_before } => (node, Some(not_before), None),
             Credential::Token { node, jwt } => {
-                self.check_token(&jwt).await?;
-                node
+                let reusable = Reusable::If(self.issuer.with.reusable_tokens);
+                let claims = token(&self.tokens, &jwt, &node, reusable, now)?;
+                self.uses.check_revoked(&claims).await?;
+                (node, None, Some(claims))
             }
         };
+        let not_before_min = revoked::check(&self.issuer.revoked(), &node, shown)?;
+        let once = token.as_ref().filter(|token| !token.reusable);
         let csr = body(payload).await?;
         if csr.is_empty() {
+            if let Some(token) = once {
+                self.uses.check_unused(token, &node).await?;
+            }
             return Ok(None);
         }
-        let signed = self.ca.sign_node_csr(&csr, &node, self.node_cert_ttl, None, SystemTime::now());
-        let chain = signed.map_err(|err| Denied::new(400, err.to_string()))?;
-        tracing::info!(%node, rotation = peer.is_some(), "node certificate signed");
-        // A Go edge knows one certificate only; our listeners know the issuing CAs.
-        Ok(chain.into_iter().next())
-    }
-
-    async fn check_token(&self, jwt: &str) -> Result<(), Denied> {
-        let claims =
-            self.tokens.verify(jwt, SystemTime::now()).map_err(|err| Denied::new(401, err.to_string()))?;
-        if self.revoked().await?.contains(&claims.id) {
-            return Err(Denied::new(401, "the token was revoked"));
-        }
-        Ok(())
-    }
-
-    /// The revoked ids. When the API cannot be asked, nobody joins by token: a revoked token must
-    /// not come back through an outage, and without the API the node could not register anyway.
-    async fn revoked(&self) -> Result<Arc<HashSet<String>>, Denied> {
-        if let Some((at, ids)) = &*self.revoked.lock()
-            && at.elapsed() < REVOKED_TTL
+        // Signed first and given out last: a request that is not signed costs nobody a token.
+        let svid = self.issuer.svid(&node, csr.to_vec(), not_before_min).await?;
+        let mut kind = Issued::GoNode;
+        if let Some(token) = once
+            && self.uses.take(token, &node, &svid.key_hash).await?
         {
-            return Ok(Arc::clone(ids));
+            kind = Issued::Repeated;
         }
-        let secret = self.get(REVOKED).await?;
-        let data = secret.as_ref().and_then(|secret| secret.get("data")).and_then(Value::as_object);
-        let ids = Arc::new(data.map(|data| data.keys().cloned().collect()).unwrap_or_default());
-        *self.revoked.lock() = Some((Instant::now(), Arc::clone(&ids)));
-        Ok(ids)
+        let action = if token.is_some() { AuditAction::Join } else { AuditAction::Renew };
+        let fact = AuditFact::new(action, node.as_str(), true, "").with("address", address(request));
+        let fact = match &token {
+            Some(token) => fact.with("way", "edge.crt").with("token", token.id.as_str()),
+            None => fact.with("way", "certificate"),
+        };
+        self.issuer.issued(fact, svid.changed(&node), kind);
+        tracing::info!(%node, rotation = token.is_none(), "node certificate signed");
+        Ok(svid.chain.into_iter().next())
     }
 
     /// An object of the API, `None` when there is none.
     async fn get(&self, path: &str) -> Result<Option<Value>, Denied> {
-        let unavailable = || Denied::new(503, "the Kubernetes API cannot be asked, try again later");
+        let unavailable =
+            || Denied::new(503, Refused::Unavailable, "the Kubernetes API cannot be asked, try again later");
         let request = http::Request::get(path).body(Vec::new()).map_err(|_| unavailable())?;
         match tokio::time::timeout(API_TIMEOUT, self.client.request::<Value>(request)).await {
             Ok(Ok(object)) => Ok(Some(object)),
@@ -127,6 +124,52 @@ impl JoinServer {
             Err(denied) => refuse(&denied),
         }
     }
+
+    /// The SPIFFE bundle document: public, like `/ca.crt`.
+    fn bundle(&self) -> HttpResponse {
+        match TrustBundle::from_document(&self.issuer.bundle()) {
+            Ok(bundle) => HttpResponse::Ok().json(bundle.spiffe_bundle()),
+            Err(err) => {
+                tracing::error!(error = %err, "the published bundle is unusable");
+                refuse(&Denied::new(503, Refused::Unavailable, "there is no bundle now"))
+            }
+        }
+    }
+
+    /// What a request for a certificate came to, for the caller and the record.
+    fn answer(
+        &self,
+        request: &HttpRequest,
+        subject: &str,
+        result: Result<HttpResponse, Denied>,
+    ) -> HttpResponse {
+        let denied = match result {
+            Ok(response) => {
+                self.metrics.joins_signed.increment(1);
+                return response;
+            }
+            Err(denied) => denied,
+        };
+        self.metrics.joins_refused.increment(1);
+        let peer = request.peer_addr();
+        tracing::info!(?peer, subject, code = denied.code, why = denied.why, "no certificate signed");
+        self.issuer.refused(subject, &denied, peer);
+        refuse(&denied)
+    }
+}
+
+/// Who the TLS client is, if it presented a certificate. One that is not understood is no node's.
+pub(super) fn peer(request: &HttpRequest) -> Result<Option<&NodePeer>, Denied> {
+    let connection = request.conn_data::<Arc<Connection>>();
+    match connection.map(|connection| (&connection.peer, connection.unclear)) {
+        Some((_, true)) => Err(Denied::new(403, Refused::Chain, "the client certificate is not a node's")),
+        Some((peer, false)) => Ok(peer.as_ref()),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn address(request: &HttpRequest) -> String {
+    request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default()
 }
 
 /// Every request of the join listener.
@@ -137,25 +180,37 @@ pub async fn serve(
 ) -> HttpResponse {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     if !server.limit.lock().admit(peer, Instant::now()) {
-        return refuse(&Denied::new(429, "too many requests from this address"));
+        return refuse(&Denied::new(429, Refused::Limit, "too many requests from this address"));
     }
     match route(request.method().as_str(), request.path()) {
-        Route::CaCertificate => binary(server.ca.cert_der()),
+        Route::CaCertificate => binary(server.issuer.signer.ca.cert_der()),
+        Route::Bundle => server.bundle(),
         Route::Node(name) => server.node(&name).await,
-        Route::EdgeCertificate => match server.edge_certificate(&request, payload).await {
-            Ok(None) => refuse(&Denied::new(400, "the body holds no certificate request")),
-            Ok(Some(der)) => {
-                server.metrics.joins_signed.increment(1);
-                binary(der)
-            }
-            Err(denied) => {
-                server.metrics.joins_refused.increment(1);
-                tracing::info!(%peer, code = denied.code, why = denied.why, "no certificate signed");
-                refuse(&denied)
-            }
-        },
-        Route::Unknown => refuse(&Denied::new(404, "not found")),
+        Route::EdgeCertificate => {
+            let result = match server.edge_certificate(&request, payload).await {
+                Ok(Some(der)) => Ok(binary(der)),
+                // Whoever only asks is neither joined nor refused.
+                Ok(None) => {
+                    let why = "the body holds no certificate request";
+                    return refuse(&Denied::new(400, Refused::Malformed, why));
+                }
+                Err(denied) => Err(denied),
+            };
+            let subject = request.headers().get("NodeName").and_then(|name| name.to_str().ok());
+            server.answer(&request, &short(subject.unwrap_or_default()), result)
+        }
+        Route::NodeIdentity => {
+            let (subject, result) = server.node_identity(&request, payload).await;
+            let result = result.map(|reply| HttpResponse::Ok().json(reply));
+            server.answer(&request, &subject, result)
+        }
+        Route::Unknown => refuse(&Denied::new(404, Refused::Malformed, "not found")),
     }
+}
+
+/// A name that nobody checked, fit for a log.
+fn short(name: &str) -> String {
+    name.chars().take(NodeName::MAX_BYTES).collect()
 }
 
 fn binary(der: Vec<u8>) -> HttpResponse {
@@ -169,13 +224,14 @@ fn refuse(denied: &Denied) -> HttpResponse {
 }
 
 /// Reads a body by what arrives, never by what its length says.
-async fn body(mut payload: web::Payload) -> Result<BytesMut, Denied> {
+pub(super) async fn body(mut payload: web::Payload) -> Result<BytesMut, Denied> {
     let read = async {
         let mut whole = BytesMut::new();
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|err| Denied::new(400, format!("body: {err}")))?;
+            let chunk = chunk.map_err(|err| Denied::new(400, Refused::Malformed, format!("body: {err}")))?;
             if whole.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(Denied::new(413, format!("the body is larger than {MAX_BODY_BYTES} bytes")));
+                let why = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+                return Err(Denied::new(413, Refused::Limit, why));
             }
             whole.extend_from_slice(&chunk);
         }
@@ -183,6 +239,6 @@ async fn body(mut payload: web::Payload) -> Result<BytesMut, Denied> {
     };
     match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(result) => result,
-        Err(_) => Err(Denied::new(408, "the body did not arrive in time")),
+        Err(_) => Err(Denied::new(408, Refused::Limit, "the body did not arrive in time")),
     }
 }

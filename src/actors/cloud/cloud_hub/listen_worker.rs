@@ -10,12 +10,15 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use actix_web_actors::ws;
 
-use super::OpenSession;
 use super::connection_worker::{Connection, remember};
 use super::handshake::{self, Asked};
+use super::issuer_worker::Issuer;
+use super::join::Denied;
 use super::join_worker::{JoinServer, serve};
 use super::pump_actor::{MAX_IN_BYTES, Pump};
+use super::{NotOpened, OpenSession};
 use crate::bus::Link;
+use crate::telemetry::identity::Refused;
 
 const EXTENSIONS: HeaderName = HeaderName::from_static("kubeedge-extensions");
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +28,13 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// a deadline: a few hundred silent ones must not keep the others out.
 const STRANGERS: usize = 4_096;
 
+/// What an upgrade needs.
+#[derive(Clone)]
+pub struct Door {
+    pub open: Link<OpenSession>,
+    pub issuer: Arc<Issuer>,
+}
+
 /// Starts the websocket listener. `nodes` connections and some more are accepted.
 ///
 /// # Errors
@@ -32,12 +42,12 @@ const STRANGERS: usize = 4_096;
 pub fn websocket(
     listener: TcpListener,
     tls: &rustls::ServerConfig,
-    open: Link<OpenSession>,
+    door: Door,
     nodes: u32,
 ) -> io::Result<ServerHandle> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
     let server = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(open.clone())).default_service(web::to(upgrade))
+        App::new().app_data(web::Data::new(door.clone())).default_service(web::to(upgrade))
     })
     .on_connect(remember)
     .workers(workers)
@@ -86,15 +96,15 @@ fn run(server: Server, name: &'static str) -> ServerHandle {
     handle
 }
 
-async fn upgrade(
-    request: HttpRequest,
-    payload: web::Payload,
-    open: web::Data<Link<OpenSession>>,
-) -> HttpResponse {
+async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
     let refuse = |code: u16, why: String| {
         tracing::info!(peer = ?request.peer_addr(), code, why, "session refused");
         let code = actix_web::http::StatusCode::from_u16(code).unwrap_or_default();
         HttpResponse::build(code).force_close().content_type("text/plain; charset=utf-8").body(why)
+    };
+    let deny = |subject: &str, denied: Denied| {
+        door.issuer.refused(subject, &denied, request.peer_addr());
+        refuse(denied.code, denied.why)
     };
     let Some(connection) = request.conn_data::<Arc<Connection>>().cloned() else {
         return refuse(403, "no client certificate".to_owned());
@@ -104,19 +114,31 @@ async fn upgrade(
         connection_use: header("ConnectionUse"),
         node_id: header("node_id"),
         extensions: header("Kubeedge-Extensions"),
+        instance: header("Kubeedge-Instance"),
     };
-    let accepted = match handshake::admit(connection.peer.as_ref(), &asked) {
+    let identity = connection.peer.as_ref().map(|peer| &peer.identity);
+    let accepted = match handshake::admit(identity, &asked) {
         Ok(accepted) => accepted,
-        Err(why) => return refuse(why.code(), why.to_string()),
+        Err(why) => {
+            let reason = match &why {
+                handshake::Refused::NotANode => Refused::Chain,
+                handshake::Refused::OtherNode { .. } => Refused::OtherNode,
+                handshake::Refused::ConnectionUse => return refuse(why.code(), why.to_string()),
+            };
+            let subject = identity.map(|peer| peer.common_name.as_str()).unwrap_or_default();
+            return deny(subject, Denied::new(why.code(), reason, why.to_string()));
+        }
     };
     if let Err(err) = ws::handshake(&request) {
         return refuse(400, err.to_string());
     }
     let extensions = accepted.extensions;
-    let message = OpenSession { node: accepted.node, extensions, connection };
-    let opened = match open.ask(message, OPEN_DEADLINE).await {
+    let subject = accepted.node.as_str().to_owned();
+    let message = OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
+    let opened = match door.open.ask(message, OPEN_DEADLINE).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(limit)) => return refuse(503, limit.to_string()),
+        Ok(Err(NotOpened::Denied(denied))) => return deny(&subject, denied),
+        Ok(Err(limit @ NotOpened::NodeLimit(_))) => return refuse(503, limit.to_string()),
         Err(err) => return refuse(503, err.to_string()),
     };
     let pump = Pump {

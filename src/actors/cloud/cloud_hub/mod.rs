@@ -11,9 +11,14 @@ use actix_web::dev::ServerHandle;
 use tokio::sync::mpsc;
 
 use self::connection_worker::Connection;
+use self::issue::Signer;
+use self::issuer_worker::Issuer;
+use self::join::Denied;
 use self::join_worker::JoinServer;
+use self::listen_worker::Door;
 use self::queue::Total;
-use self::rivals::{Replaced, Rivals};
+use self::renewal_worker::from_now;
+use self::rivals::{Instances, Replaced, Rivals};
 use self::session::{PIPE_FRAMES, Session, Settings};
 use self::session_worker::{
     Broken, Down, FromEdge, Pipe, PipeMoved, SessionEnded, SessionLinks, SessionWorker,
@@ -21,6 +26,7 @@ use self::session_worker::{
 use crate::bus::cloud_hub::{CloseNode, ConnectedNodes, EndReason, SendDown};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
+use crate::bus::identity::NodeCloned;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
 use crate::bus::{ActorStats, Link};
 use crate::config::{CloudHubConfig, Listener};
@@ -28,20 +34,31 @@ use crate::identity::{Ca, JoinTokens};
 use crate::model::NodeName;
 use crate::supervise::{Policy, TreeHandle, WorkerAddr};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
+use crate::telemetry::identity::Refused;
 
+mod attest;
+mod attest_worker;
 mod class;
 mod connection_worker;
 mod handshake;
+mod issue;
+mod issuer_worker;
 mod join;
 mod join_worker;
 mod listen_worker;
 mod pump_actor;
 mod queue;
+mod renewal_worker;
+mod revoked;
 mod rivals;
 mod session;
 mod session_worker;
 #[cfg(test)]
 mod tests;
+mod token_use;
+mod token_use_worker;
+
+pub use self::issuer_worker::NodeIdentities;
 
 /// The actor's name in the tree: its sessions are its workers.
 pub const NAME: &str = "CloudHub";
@@ -49,6 +66,7 @@ pub const NAME: &str = "CloudHub";
 const SESSION_MAILBOX: usize = 4_096;
 /// Upgrades and session ends waiting for CloudHub.
 const OWN_MAILBOX: usize = 4_096;
+const SHARED: &str = "two machines share this node's certificate and end each other's sessions";
 /// What may wait for all nodes together, in bytes of frames.
 const ALL_QUEUES: usize = 256 << 20;
 
@@ -101,8 +119,8 @@ pub struct CloudHubParts {
     pub https_tls: Arc<rustls::ServerConfig>,
     pub ca: Arc<Ca>,
     pub tokens: Arc<JoinTokens>,
-    /// Life of the node certificates it signs.
-    pub node_cert_ttl: Duration,
+    pub identities: NodeIdentities,
+    pub cloned: Link<NodeCloned>,
     /// PEM of the CA that the Kubernetes API's certificate is signed by; edges ask for it.
     pub cluster_ca_pem: Arc<str>,
     pub client: ::kube::Client,
@@ -122,6 +140,8 @@ pub struct CloudHub {
     live: HashMap<NodeName, Live>,
     next_session: u64,
     rivals: Rivals,
+    instances: Instances,
+    issuer: Arc<Issuer>,
     queued: Arc<Total>,
     servers: Vec<ServerHandle>,
     metrics: CloudHubMetrics,
@@ -146,10 +166,11 @@ impl Live {
 
 /// A listener asks for a session. Private to CloudHub.
 #[derive(Message)]
-#[rtype(result = "Result<Opened, NodeLimit>")]
+#[rtype(result = "Result<Opened, NotOpened>")]
 pub(crate) struct OpenSession {
     node: NodeName,
     extensions: Extensions,
+    instance: Option<String>,
     connection: Arc<Connection>,
 }
 
@@ -162,16 +183,27 @@ pub(crate) struct Opened {
     broken: Link<Broken>,
 }
 
-/// `nodeLimit` nodes are connected.
+/// Why a node got no session.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} nodes are connected, which is cloudHub.nodeLimit")]
-pub(crate) struct NodeLimit(u32);
+pub(crate) enum NotOpened {
+    #[error("{0} nodes are connected, which is cloudHub.nodeLimit")]
+    NodeLimit(u32),
+    #[error("{}", .0.why)]
+    Denied(Denied),
+}
 
 impl CloudHub {
     #[must_use]
     pub fn new(parts: CloudHubParts) -> Self {
+        let signer = Signer {
+            ca: Arc::clone(&parts.ca),
+            svid_ttl: parts.identities.svid_ttl,
+            node_ca_ttl: parts.identities.node_ca_ttl,
+        };
         Self {
+            issuer: Arc::new(Issuer::new(signer, parts.identities.clone())),
             parts,
+            instances: Instances::default(),
             live: HashMap::new(),
             next_session: 1,
             rivals: Rivals::default(),
@@ -186,19 +218,15 @@ impl CloudHub {
         let parts = &self.parts;
         let open = Link::to(NAME, &ctx.address(), Arc::clone(&self.stats));
         let join = Arc::new(JoinServer::new(
-            Arc::clone(&parts.ca),
+            Arc::clone(&self.issuer),
             Arc::clone(&parts.tokens),
             parts.client.clone(),
-            parts.node_cert_ttl,
             self.metrics.clone(),
         ));
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
-        self.servers.push(listen_worker::websocket(
-            websocket,
-            &parts.websocket_tls,
-            open,
-            parts.config.node_limit,
-        )?);
+        let door = Door { open, issuer: Arc::clone(&self.issuer) };
+        let limit = parts.config.node_limit;
+        self.servers.push(listen_worker::websocket(websocket, &parts.websocket_tls, door, limit)?);
         self.servers.push(listen_worker::join(https, &parts.https_tls, join)?);
         Ok(())
     }
@@ -217,27 +245,52 @@ impl CloudHub {
         self.show_connected();
     }
 
+    /// Ends the session that a new connection takes over from.
+    fn replace(&mut self, node: &NodeName, connection: &Connection) -> Replaced {
+        let Some(old) = self.live.remove(node) else { return Replaced::Plain };
+        let replaced = self.rivals.replaced(node, Instant::now());
+        if replaced == Replaced::Rival {
+            let (one, other) = (old.connection.address(), connection.address());
+            tracing::warn!(%node, ?one, ?other, "{SHARED}");
+        }
+        old.end(EndReason::Replaced);
+        replaced
+    }
+
+    /// Looks whether this process of an edge lives beside another one of the same node.
+    fn meet(&mut self, node: &NodeName, instance: &str, connection: &Connection) {
+        let address = connection.address().map(|it| it.to_string()).unwrap_or_default();
+        let Some(addresses) = self.instances.opened(node, instance, address, Instant::now()) else { return };
+        let [one, other] = &addresses;
+        tracing::warn!(%node, one, other, "{SHARED}");
+        // What is done about it is IdentityController's; not told, it is seen again.
+        if let Err(err) = self.parts.cloned.tell(NodeCloned { node: node.clone(), addresses }) {
+            tracing::warn!(%node, error = %err, "nobody acts on the shared certificate yet");
+        }
+    }
+
     fn show_connected(&self) {
         let nodes = self.live.len() as f64;
         self.metrics.connected_nodes.set(nodes);
     }
 
-    fn open(&mut self, asked: OpenSession, ctx: &mut Context<Self>) -> Result<Opened, NodeLimit> {
-        let OpenSession { node, extensions, connection } = asked;
+    fn open(&mut self, asked: OpenSession, ctx: &mut Context<Self>) -> Result<Opened, NotOpened> {
+        let OpenSession { node, extensions, instance, connection } = asked;
+        let Some(peer) = &connection.peer else {
+            let denied = Denied::new(403, Refused::Chain, "no client certificate");
+            return Err(NotOpened::Denied(denied));
+        };
+        // Here and not before: a revocation that comes later closes what is live.
+        self.issuer.admit(&node, peer).map_err(NotOpened::Denied)?;
+        let ends = from_now(peer.valid.not_after);
         let limit = self.parts.config.node_limit;
         if !self.live.contains_key(&node) && self.live.len() >= limit as usize {
             self.metrics.refused.increment(1);
-            return Err(NodeLimit(limit));
+            return Err(NotOpened::NodeLimit(limit));
         }
-        let mut replaced = Replaced::Plain;
-        if let Some(old) = self.live.remove(&node) {
-            replaced = self.rivals.replaced(&node, Instant::now());
-            if replaced == Replaced::Rival {
-                let (one, other) = (old.connection.address(), connection.address());
-                tracing::warn!(%node, ?one, ?other,
-                    "two machines share this node's certificate and end each other's sessions");
-            }
-            old.end(EndReason::Replaced);
+        let replaced = self.replace(&node, &connection);
+        if let Some(instance) = instance {
+            self.meet(&node, &instance, &connection);
         }
         let session = self.next_session;
         self.next_session += 1;
@@ -254,10 +307,12 @@ impl CloudHub {
             id: session,
             extensions,
             state: Session::new(node.clone(), extensions, settings, cluster_ca, Instant::now())
-                .sharing(&self.queued),
+                .sharing(&self.queued)
+                .until(ends),
             frames: Some(sender),
             pipe: Arc::clone(&pipe),
             connection: Arc::clone(&connection),
+            issuer: Arc::clone(&self.issuer),
             links: SessionLinks {
                 upstream: self.parts.upstream.clone(),
                 twin: self.parts.twin.clone(),
@@ -314,7 +369,7 @@ impl Supervised for CloudHub {
 }
 
 impl Handler<OpenSession> for CloudHub {
-    type Result = Result<Opened, NodeLimit>;
+    type Result = Result<Opened, NotOpened>;
 
     fn handle(&mut self, message: OpenSession, ctx: &mut Self::Context) -> Self::Result {
         self.open(message, ctx)

@@ -53,6 +53,8 @@ pub enum Effect {
     Delivered(Box<Delivered>),
     /// Observe the time from first send to acknowledgement.
     AckSeconds(f64),
+    /// The node asks for new certificates: decide, sign, and call [`Session::renewed`].
+    Renew(Envelope),
     /// Count a message that has no receiver here.
     Unhandled { source: String, operation: String, resource: String },
     /// Log what the edge complains about; it is neither an acknowledgement nor a refusal.
@@ -78,6 +80,10 @@ pub struct Session {
     pipe_bytes: usize,
     /// Frames the pump took so far, as last heard.
     taken: u64,
+    /// When the node's certificate ends: `None` where it has no end here.
+    ends: Option<Instant>,
+    /// A renewal is being signed.
+    renewing: bool,
     ended: bool,
 }
 
@@ -102,6 +108,8 @@ impl Session {
             pipe: VecDeque::new(),
             pipe_bytes: 0,
             taken: 0,
+            ends: None,
+            renewing: false,
             ended: false,
         }
     }
@@ -111,6 +119,22 @@ impl Session {
     pub fn sharing(mut self, total: &Arc<Total>) -> Self {
         self.queue = self.queue.sharing(total);
         self
+    }
+
+    /// The node's certificate ends then, and the session with it, unless it is renewed.
+    #[must_use]
+    pub fn until(mut self, ends: Instant) -> Self {
+        self.ends = Some(ends);
+        self
+    }
+
+    /// A renewal was decided: the node gets `answer`, and with new certificates a later end.
+    pub fn renewed(&mut self, answer: Envelope, ends: Option<Instant>, now: Instant) -> Vec<Effect> {
+        self.renewing = false;
+        if let Some(ends) = ends {
+            self.ends = Some(ends);
+        }
+        self.send(Outgoing::new(answer), now)
     }
 
     /// Messages sent and not acknowledged.
@@ -171,7 +195,9 @@ impl Session {
             }
         }
         let stuck = self.pipe.front().is_some_and(|(since, _)| *since + self.settings.write_timeout <= now);
-        if self.last_keepalive + self.settings.keepalive <= now {
+        if self.ends.is_some_and(|ends| ends <= now) {
+            self.end(EndReason::Expired, &mut effects);
+        } else if self.last_keepalive + self.settings.keepalive <= now {
             self.end(EndReason::KeepaliveLost, &mut effects);
         } else if stuck {
             self.end(EndReason::WriteTimeout, &mut effects);
@@ -185,6 +211,9 @@ impl Session {
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         let mut deadline = self.last_keepalive + self.settings.keepalive;
+        if let Some(ends) = self.ends {
+            deadline = deadline.min(ends);
+        }
         if let Some((since, _)) = self.pipe.front() {
             deadline = deadline.min(*since + self.settings.write_timeout);
         }
@@ -246,6 +275,17 @@ impl Session {
             source::CLOUD_HUB.clone_into(&mut answer.route.source);
             group::RESOURCE.clone_into(&mut answer.route.group);
             return self.push(Outgoing::new(answer), effects);
+        }
+        if route.resource == Resource::IdentityRenewal
+            && route.operation == operation::QUERY
+            && self.extensions.identity
+        {
+            if !self.renewing {
+                self.renewing = true;
+                return effects.push(Effect::Renew(envelope));
+            }
+            let why = "a renewal is under way".to_owned();
+            return self.push(Outgoing::new(envelope.response(Body::Text(why), now_ms)), effects);
         }
         if route.source == source::TWIN
             && matches!(

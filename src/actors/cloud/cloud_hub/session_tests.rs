@@ -31,6 +31,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
             Effect::Listing(_) => "listing".to_owned(),
             Effect::Delivered(it) => format!("delivered {} {}", it.kind, it.version.resource_version),
             Effect::AckSeconds(secs) => format!("acked after {secs}"),
+            Effect::Renew(_) => "renew".to_owned(),
             Effect::Unhandled { .. } => "unhandled".to_owned(),
             Effect::EdgeError { .. } => "edge error".to_owned(),
             Effect::TooLarge { .. } => "too large".to_owned(),
@@ -103,6 +104,40 @@ fn deadlines() {
     taken.send(Outgoing::new(pod("a")), at(1));
     assert_eq!(kinds(&taken.turn(1, at(2))), [""; 0]);
     assert_eq!(kinds(&taken.turn(1, at(12))), ["write"], "unacknowledged is not unwritten");
+}
+
+#[test]
+fn a_session_ends_with_its_certificate_unless_that_is_renewed() {
+    let start = Instant::now();
+    let at = |secs| start + Duration::from_secs(secs);
+    let ours = Extensions { identity: true, ..Extensions::default() };
+    let ask = || upstream("edgehub", "query", "identity/renewal");
+    let alive = |session: &mut Session, secs| {
+        session.receive(upstream("websocket", "keepalive", "node"), at(secs), 0);
+    };
+
+    let mut go = session(Extensions::default(), start).until(at(20));
+    assert_eq!(go.next_deadline(), at(20));
+    assert_eq!(kinds(&go.receive(ask(), at(10), 0)), ["unhandled"], "the extension was not agreed on");
+    assert_eq!(kinds(&go.turn(0, at(19))), [""; 0]);
+    assert_eq!(kinds(&go.turn(0, at(20))), ["expired"]);
+
+    let mut node = session(ours, start).until(at(20));
+    let request = ask();
+    let answer = || request.response(Body::Null, 0);
+    assert_eq!(kinds(&node.receive(request.clone(), at(10), 0)), ["renew"]);
+    assert_eq!(kinds(&node.receive(ask(), at(10), 0)), ["write"], "one at a time: the second is refused");
+    assert_eq!(kinds(&node.renewed(answer(), Some(at(40)), at(11))), ["write"]);
+    alive(&mut node, 20);
+    assert_eq!(kinds(&node.turn(2, at(21))), [""; 0]);
+    assert_eq!(kinds(&node.receive(ask(), at(30), 0)), ["renew"], "and again");
+    node.renewed(answer(), None, at(31));
+    alive(&mut node, 39);
+    assert!(
+        kinds(&node.turn(3, at(40))).contains(&"expired".to_owned()),
+        "a refused renewal changes nothing"
+    );
+    assert_eq!(kinds(&node.renewed(answer(), Some(at(90)), at(41))), [""; 0], "too late");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::connection_worker::Connection;
+use super::issuer_worker::Issuer;
 use super::session::{Effect, Session};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{EndReason, Outgoing};
@@ -78,6 +79,7 @@ pub struct SessionWorker {
     pub frames: Option<mpsc::Sender<Bytes>>,
     pub pipe: Arc<Pipe>,
     pub connection: Arc<Connection>,
+    pub issuer: Arc<Issuer>,
     pub links: SessionLinks,
     pub metrics: CloudHubMetrics,
     pub timer: Option<(Instant, SpawnHandle)>,
@@ -87,7 +89,11 @@ pub struct SessionWorker {
 
 impl SessionWorker {
     /// Lets the state machine see time and pump first, then `input`, and does what it says.
-    fn step(&mut self, ctx: &mut Context<Self>, input: impl FnOnce(&mut Session, Instant) -> Vec<Effect>) {
+    pub(super) fn step(
+        &mut self,
+        ctx: &mut Context<Self>,
+        input: impl FnOnce(&mut Session, Instant) -> Vec<Effect>,
+    ) {
         let now = Instant::now();
         let effects = self.state.turn(self.pipe.taken.load(Ordering::Acquire), now);
         self.run(effects, ctx);
@@ -161,6 +167,7 @@ impl SessionWorker {
                         tracing::debug!(node = %self.node, error = %err, "delivery not written down");
                     }
                 }
+                Effect::Renew(envelope) => self.renew(envelope, ctx),
                 Effect::AckSeconds(seconds) => self.metrics.ack_seconds.record(seconds),
                 Effect::Unhandled { source, operation, resource } => {
                     self.metrics.unhandled.increment(1);
@@ -187,7 +194,7 @@ impl SessionWorker {
         }
     }
 
-    fn finish(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+    pub(super) fn finish(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         self.connection.end(reason);
         self.frames = None;
         ctx.stop();
@@ -284,7 +291,7 @@ impl Handler<Broken> for SessionWorker {
 
 crate::handles!(SessionWorker: FromEdge, Down, PipeMoved, Broken);
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

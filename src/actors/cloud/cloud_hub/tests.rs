@@ -1,5 +1,6 @@
 //! CloudHub in a running tree, over real TLS on loopback.
 
 mod harness;
+mod identity;
 mod join;
 mod websocket;

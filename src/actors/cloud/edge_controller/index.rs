@@ -140,6 +140,19 @@ impl Index {
         }
     }
 
+    /// Every pod that is bound to a node, as an update.
+    #[must_use]
+    pub fn all_pods(&self) -> Vec<Change> {
+        let bound = self.pods.iter().filter_map(|(name, pod)| Some((name, pod, pod.node.clone()?)));
+        let update = |(name, pod, node): (&Name, &Pod, NodeName)| Change {
+            nodes: vec![node],
+            operation: operation::UPDATE,
+            key: ObjectKey::namespaced(&name.0, "pod", &name.1),
+            content: Content::Object(Arc::clone(&pod.stored.object)),
+        };
+        bound.map(update).collect()
+    }
+
     /// Does a pod of `node` name this object?
     #[must_use]
     pub fn follows(&self, node: &NodeName, reference: &Reference) -> bool {

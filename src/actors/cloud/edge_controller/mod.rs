@@ -7,17 +7,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::kube::runtime::watcher;
 use actix::prelude::*;
 use futures_util::StreamExt;
+use serde_json::Value;
 
 use self::authority::Verdict;
 use self::index::{Change, Content, Index};
 use self::lanes::Lanes;
 use self::object::Kind;
 use self::plan::{NoPlan, Plan, Subject};
+use self::sealer::Sealer;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
 use crate::actors::cloud::watch_worker::{Event, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
-use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences, Upstream};
+use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, SendDifferences, Upstream};
+use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 
@@ -28,6 +31,7 @@ mod index;
 mod lanes;
 mod object;
 mod plan;
+mod sealer;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +46,8 @@ pub struct EdgeControllerParts {
     pub close_node: Link<CloseNode>,
     /// Goes into the annotation `cloudcore` of new nodes: this cloudcore's address.
     pub cloudcore: String,
+    /// Seals pods.
+    pub ca: Arc<Ca>,
 }
 
 /// The actor.
@@ -50,6 +56,7 @@ pub struct EdgeController {
     index: Index,
     lanes: Lanes<Job>,
     downlink: Downlink,
+    sealer: Sealer,
     metrics: EdgeControllerMetrics,
 }
 
@@ -68,6 +75,7 @@ impl EdgeController {
     pub fn new(parts: EdgeControllerParts) -> Self {
         Self {
             downlink: Downlink::new(parts.send_down.clone(), parts.close_node.clone()),
+            sealer: Sealer::new(Arc::clone(&parts.ca)),
             parts,
             index: Index::default(),
             lanes: Lanes::default(),
@@ -78,11 +86,33 @@ impl EdgeController {
     fn tell_nodes(&mut self, changes: &[Change], ctx: &mut Context<Self>) {
         let now_ms = now_ms();
         for change in changes {
-            let message = object::message(change, now_ms);
             self.metrics.downstream.increment(change.nodes.len() as u64);
+            if let Content::Object(pod) = &change.content
+                && change.key.kind == "pod"
+            {
+                for node in &change.nodes {
+                    let mut sealed = pod.as_ref().clone();
+                    self.seal(node, &mut sealed);
+                    let change = Change { content: Content::Object(Arc::new(sealed)), ..change.clone() };
+                    self.downlink.extend([(node.clone(), object::message(&change, now_ms))]);
+                }
+                continue;
+            }
+            let message = object::message(change, now_ms);
             self.downlink.extend(change.nodes.iter().map(|node| (node.clone(), Arc::clone(&message))));
         }
         flush(self, ctx);
+    }
+
+    /// A pod on its way to `node`. Without a seal the node refuses it and says so.
+    fn seal(&self, node: &NodeName, pod: &mut Value) {
+        match self.sealer.seal(node, pod, SystemTime::now()) {
+            Ok(()) => self.metrics.sealed.increment(1),
+            Err(err) => {
+                self.metrics.not_sealed.increment(1);
+                tracing::error!(%node, %err, "a pod is not sealed");
+            }
+        }
     }
 
     fn serve(&mut self, node: NodeName, request: Envelope, ctx: &mut Context<Self>) {
@@ -139,6 +169,11 @@ impl EdgeController {
                 actor.metrics.forbidden.increment(1);
                 let why = format!("no pod of node {node} claims {}", request.route.resource);
                 result = Err(Box::new(Status::failure(Reason::Forbidden, why)));
+            }
+            if let Ok(object) = &mut result
+                && sealer::is_pod(object)
+            {
+                actor.seal(&node, object);
             }
             match &result {
                 Ok(_) => actor.metrics.served.increment(1),
@@ -279,7 +314,17 @@ impl Handler<SendDifferences> for EdgeController {
     }
 }
 
-crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences);
+impl Handler<Reseal> for EdgeController {
+    type Result = ();
+
+    fn handle(&mut self, _: Reseal, ctx: &mut Self::Context) {
+        let changes = self.index.all_pods();
+        tracing::info!(pods = changes.len(), "another root signs: all pods are sealed again");
+        self.tell_nodes(&changes, ctx);
+    }
+}
+
+crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences, Reseal);
 
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

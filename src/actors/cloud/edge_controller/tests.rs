@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
 use crate::bus::cloud_hub::EndReason;
-use crate::identity::ServiceAccountKeys;
+use crate::identity::{CaSettings, ServiceAccountKeys, seal};
+use crate::model::identity::SEAL_ANNOTATION;
 use crate::model::{Body, ErrStatus, ObjectResp};
 use crate::store::MemoryStore;
 use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSettings};
@@ -23,6 +24,8 @@ struct World {
     upstream: Link<Upstream>,
     desired: Link<ListDesired>,
     differences: Link<SendDifferences>,
+    reseal: Link<Reseal>,
+    ca: Arc<Ca>,
     tree: TreeHandle,
     _running: Running,
     _folder: tempfile::TempDir,
@@ -40,6 +43,8 @@ impl World {
             clock: Arc::new(jiff::Timestamp::now),
         })
         .unwrap();
+        let settings = CaSettings::new(&folder.path().join("ca.crt"), &folder.path().join("ca.key"));
+        let ca = Arc::new(Ca::open(settings, SystemTime::now()).unwrap());
         let (send, down) = mpsc::channel(10_000);
         let (close, closed) = mpsc::channel(100);
         let parts = EdgeControllerParts {
@@ -51,10 +56,12 @@ impl World {
             }),
             close_node: Link::from_fn(move |message| close.try_send(message).unwrap()),
             cloudcore: "10.0.0.1".to_owned(),
+            ca: Arc::clone(&ca),
         };
         let mut tree = Tree::new("test", TreeSettings::default());
         let slot = tree.slot::<EdgeController>("EdgeController", 1_000);
         let (upstream, desired, differences) = (slot.link(), slot.link(), slot.link());
+        let reseal = slot.link();
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, MAIN_THREAD, quick, move || EdgeController::new(parts));
         let (handle, running) = (tree.handle(), tree.start().unwrap());
@@ -66,6 +73,8 @@ impl World {
             upstream,
             desired,
             differences,
+            reseal,
+            ca,
             tree: handle,
             _running: running,
             _folder: folder,
@@ -281,4 +290,53 @@ async fn after_a_panic_sessions_compare_again() {
     world.listed().await;
     world.call("POST", PODS, pod("web", "edge-1")).await;
     while world.next().await.0 != "insert default/pod/web to edge-1" {}
+}
+
+/// Checks the seal as the node does.
+fn holds(world: &World, name: &str, pod: &Value) {
+    let seal = pod["metadata"]["annotations"][SEAL_ANNOTATION].as_str().expect("a seal");
+    seal::verify(seal, "pod", &node(name), &seal::pod_payload(pod), &world.ca.bundle()).unwrap();
+}
+
+/// Whatever way a pod takes to its node: told, compared, answered, told once more.
+#[actix::test]
+async fn every_pod_that_goes_down_is_sealed() {
+    let mut world = World::start().await;
+    let mut sent = pod("web", "edge-1");
+    sent["metadata"]["annotations"] = json!({SEAL_ANNOTATION: "a user's", "note": "kept"});
+    let made = world.call("POST", PODS, sent).await;
+    let inserted = loop {
+        let (what, envelope) = world.next().await;
+        if what == "insert default/pod/web to edge-1" {
+            break envelope;
+        }
+    };
+    let Body::Object(told) = &inserted.body else { panic!("{inserted:?}") };
+    holds(&world, "edge-1", told);
+    assert_eq!(told["metadata"]["annotations"]["note"], "kept");
+    assert_eq!((&told["spec"], &told["metadata"]["uid"]), (&made["spec"], &made["metadata"]["uid"]));
+    let kept = world.call("GET", &format!("{PODS}/web"), json!({})).await;
+    assert_eq!(kept["metadata"]["annotations"][SEAL_ANNOTATION], "a user's", "the API knows nothing of it");
+
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Running"}}).to_string();
+    let answer = world.ask("edge-1", "patch", "default/podpatch/web", Body::Text(patch)).await;
+    let Body::ObjectResp(both) = &answer.body else { panic!("{answer:?}") };
+    holds(&world, "edge-1", both.object.as_ref().unwrap());
+
+    let asked = SendDifferences {
+        node: node("edge-1"),
+        missing: vec![Resource::parse("default/pod/web")],
+        changed: vec![],
+        surplus: vec![],
+        answer: None,
+    };
+    world.differences.ask(asked, ASK).await.unwrap().unwrap();
+    world.reseal.ask(Reseal, ASK).await.unwrap();
+    for want in ["insert default/pod/web to edge-1", "update default/pod/web to edge-1"] {
+        let (what, envelope) = world.next().await;
+        assert_eq!(what, want);
+        let Body::Object(told) = &envelope.body else { panic!("{envelope:?}") };
+        holds(&world, "edge-1", told);
+    }
 }

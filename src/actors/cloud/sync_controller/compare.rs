@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::bus::edge_controller::ObjectVersion;
 use crate::model::Resource;
+use crate::model::identity::EDGE_IDENTITY_KIND;
 
 /// Kinds whose objects the comparison owns. Others at the edge (leases, tokens) have other senders.
-const KINDS: [&str; 6] = ["pod", "configmap", "secret", "node", "devicemodel", "device"];
+const KINDS: [&str; 7] =
+    ["pod", "configmap", "secret", "node", "devicemodel", "device", EDGE_IDENTITY_KIND];
 /// Edges fetch these themselves for every namespace where they run a pod; nobody references them.
 const TRUST_BUNDLES: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 

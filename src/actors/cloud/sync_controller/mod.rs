@@ -11,7 +11,7 @@ use self::listing::Listing;
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, EndReason};
 use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
-use crate::bus::sync::{Delivered, Held, NodeConnected, NodeGone};
+use crate::bus::sync::{Delivered, Held, IdentityNodes, NodeConnected, NodeGone};
 use crate::model::{Body, Envelope, NodeName, group, source};
 use crate::supervise::{doubled, spread};
 use crate::telemetry::cloud_hub::SyncMetrics;
@@ -41,6 +41,14 @@ pub struct Owner {
     /// Nodes that do not list get everything, whatever the API remembers of them: what their store
     /// lost is not known there.
     pub always: bool,
+    /// Its kinds are only for nodes with the extension `identity`: KubeEdge's edges do not know them.
+    pub identity_only: bool,
+}
+
+impl Owner {
+    fn serves(&self, identity: bool) -> bool {
+        identity || !self.identity_only
+    }
 }
 
 /// The actor.
@@ -62,6 +70,8 @@ struct Node {
     listing: Listing,
     /// The listing is whole.
     listed: bool,
+    /// It has the extension `identity`.
+    identity: bool,
     /// Owners whose kinds are compared.
     compared: usize,
     /// Are ObjectSyncs kept for this node? Not for our edges, not where the kinds are not served.
@@ -138,13 +148,24 @@ impl SyncController {
         ctx: &mut Context<Self>,
     ) {
         let mut answer = answer;
-        for (owner, kinds) in self.owners.iter().map(|it| it.kinds).enumerate().collect::<Vec<_>>() {
+        let identity = self.nodes.get(&node).is_some_and(|known| known.identity);
+        let owners = self.owners.iter().enumerate().filter(|(_, it)| it.serves(identity));
+        for (owner, kinds) in owners.map(|(owner, it)| (owner, it.kinds)).collect::<Vec<_>>() {
             let own = |it: &&ObjectVersion| {
                 it.resource.object().is_some_and(|key| kinds.contains(&key.kind.as_str()))
             };
             let held = held.iter().filter(own).cloned().collect();
             let (node, answer) = (node.clone(), answer.take());
             self.run(Task { node, session, owner, held, recorded, answer, tries: 0 }, ctx);
+        }
+    }
+
+    /// Brings a node what only nodes with the extension `identity` get.
+    fn compare_identity(&mut self, node: &NodeName, session: u64, ctx: &mut Context<Self>) {
+        let owners = self.owners.iter().enumerate().filter(|(_, it)| it.identity_only);
+        for owner in owners.map(|(owner, _)| owner).collect::<Vec<_>>() {
+            let (node, held) = (node.clone(), Vec::new());
+            self.run(Task { node, session, owner, held, recorded: false, answer: None, tries: 0 }, ctx);
         }
     }
 
@@ -165,8 +186,8 @@ impl SyncController {
     }
 
     fn finish(&mut self, task: &Task, done: &Done) {
-        let owners = self.owners.len();
         let Some(node) = self.nodes.get_mut(&task.node) else { return };
+        let owners = self.owners.iter().filter(|it| it.serves(node.identity)).count();
         if node.session != task.session {
             return;
         }
@@ -255,10 +276,18 @@ impl Handler<NodeConnected> for SyncController {
 
     fn handle(&mut self, message: NodeConnected, ctx: &mut Self::Context) {
         let NodeConnected { node, session, extensions } = message;
-        if self.nodes.get(&node).is_some_and(|known| known.session >= session) {
-            return;
+        match self.nodes.get_mut(&node) {
+            Some(known) if known.session > session => return,
+            Some(known) if known.session == session => {
+                // Its listing was here first, and was compared without this.
+                if extensions.identity && !std::mem::replace(&mut known.identity, true) {
+                    self.compare_identity(&node, session, ctx);
+                }
+                return;
+            }
+            _ => {}
         }
-        self.nodes.insert(node.clone(), Node::new(session));
+        self.nodes.insert(node.clone(), Node::new(session, extensions.identity));
         if !extensions.resync {
             return self.recall(node, session, 0, ctx);
         }
@@ -273,9 +302,10 @@ impl Handler<NodeConnected> for SyncController {
 }
 
 impl Node {
-    fn new(session: u64) -> Self {
+    fn new(session: u64, identity: bool) -> Self {
         Self {
             session,
+            identity,
             since: Instant::now(),
             listing: Listing::default(),
             listed: false,
@@ -306,7 +336,7 @@ impl Handler<Held> for SyncController {
 
     fn handle(&mut self, message: Held, ctx: &mut Self::Context) {
         let Held { node: name, session, envelope } = message;
-        let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(session));
+        let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(session, false));
         if node.session != session {
             return;
         }
@@ -338,7 +368,18 @@ impl Handler<Delivered> for SyncController {
     }
 }
 
-crate::handles!(SyncController: NodeConnected, NodeGone, Held, Delivered);
+impl Handler<IdentityNodes> for SyncController {
+    type Result = Vec<NodeName>;
+
+    fn handle(&mut self, _: IdentityNodes, _: &mut Self::Context) -> Self::Result {
+        let with = self.nodes.iter().filter(|(_, node)| node.identity);
+        let mut nodes: Vec<_> = with.map(|(name, _)| name.clone()).collect();
+        nodes.sort();
+        nodes
+    }
+}
+
+crate::handles!(SyncController: NodeConnected, NodeGone, Held, Delivered, IdentityNodes);
 
 /// `"OK"` to the last part of a listing.
 fn answer(listing: &Envelope) -> Envelope {

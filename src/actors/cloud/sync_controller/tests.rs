@@ -62,6 +62,7 @@ impl World {
                     Ok(())
                 }),
                 always: false,
+                identity_only: false,
             },
             Owner {
                 kinds: &["devicemodel", "device"],
@@ -74,6 +75,7 @@ impl World {
                     Ok(())
                 }),
                 always: true,
+                identity_only: false,
             },
         ];
         let close = Link::from_fn(move |it: CloseNode| close.try_send(it).unwrap());

@@ -17,9 +17,10 @@ use crate::bus::{Link, LinkError};
 use crate::supervise::spread;
 use crate::telemetry::dmi::DmiMetrics;
 use crate::wire::dmi::{
-    DeviceManager, DmiSocket, ManagerServer, MapperRegisterRequest, MapperRegisterResponse,
-    ReportDeviceStatesRequest, ReportDeviceStatusRequest,
+    DeviceManager, ManagerServer, MapperRegisterRequest, MapperRegisterResponse, ReportDeviceStatesRequest,
+    ReportDeviceStatusRequest, SOCKET_MODE,
 };
+use crate::wire::socket::GrpcSocket;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 128;
@@ -48,7 +49,7 @@ pub struct Door {
 pub async fn serve(path: PathBuf, door: Door) {
     let service = Arc::new(Service { door, room: Semaphore::new(REPORTS) });
     loop {
-        match DmiSocket::bind(&path, CONNECTIONS).await {
+        match GrpcSocket::bind(&path, SOCKET_MODE, CONNECTIONS).await {
             Ok(socket) => {
                 tracing::info!(path = %path.display(), "mappers are served");
                 // Ends never by itself; what is open when this future is dropped ends in order.

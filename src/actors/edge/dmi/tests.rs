@@ -16,10 +16,11 @@ use crate::bus::Mail;
 use crate::bus::device_twin::{DeviceObjects, ReportRejected};
 use crate::store::{CommitterGuard, CommitterSettings, MemoryStore, Table};
 use crate::wire::dmi::{
-    self, DeviceMapper, DeviceMessage, DeviceStatus, DmiSocket, ManagerClient, MapperInfo,
-    MapperRegisterRequest, MapperServer, ModelMessage, ObjectName, ReportDeviceStatesRequest,
-    ReportDeviceStatusRequest, Twin, TwinProperty,
+    self, DeviceMapper, DeviceMessage, DeviceStatus, ManagerClient, MapperInfo, MapperRegisterRequest,
+    MapperServer, ModelMessage, ObjectName, ReportDeviceStatesRequest, ReportDeviceStatusRequest,
+    SOCKET_MODE, Twin, TwinProperty,
 };
+use crate::wire::socket::GrpcSocket;
 
 const SHORT: Duration = Duration::from_secs(10);
 
@@ -97,7 +98,7 @@ impl DeviceMapper for Told {
 
 /// Serves a mapper until aborted; its connections end with it.
 async fn serve(told: Arc<Told>, path: &Path) -> JoinHandle<()> {
-    let socket = DmiSocket::bind(path, 8).await.unwrap();
+    let socket = GrpcSocket::bind(path, SOCKET_MODE, 8).await.unwrap();
     tokio::spawn(async move {
         let served = Server::builder().serve_with_incoming_shutdown(
             MapperServer::new(told),
@@ -449,11 +450,17 @@ async fn a_file_that_is_no_socket_is_left_alone_and_a_dead_socket_is_replaced() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dmi.sock");
     std::fs::write(&path, "precious").unwrap();
-    assert_eq!(DmiSocket::bind(&path, 1).await.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(
+        GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(),
+        std::io::ErrorKind::AlreadyExists
+    );
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let alive = DmiSocket::bind(&path, 1).await.unwrap();
-    assert_eq!(DmiSocket::bind(&path, 1).await.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    let alive = GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap();
+    assert_eq!(
+        GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap_err().kind(),
+        std::io::ErrorKind::AddrInUse
+    );
     drop(alive);
     assert!(!path.exists());
 }
@@ -464,7 +471,7 @@ async fn a_connection_that_says_nothing_gives_its_place_away() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dmi.sock");
-    let mut connections = Box::pin(DmiSocket::bind(&path, 1).await.unwrap().connections());
+    let mut connections = Box::pin(GrpcSocket::bind(&path, SOCKET_MODE, 1).await.unwrap().connections());
     let _silent = tokio::net::UnixStream::connect(&path).await.unwrap();
     let mut mapper = tokio::net::UnixStream::connect(&path).await.unwrap();
     mapper.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();

@@ -1,31 +1,29 @@
-//! How this node gets, keeps and renews its certificate (protocol 5.3, 5.4): files on disk, and
-//! GETs with a body over TLS.
+//! How this node gets, keeps and renews what it holds: files on disk, and requests to the join server
+//! (protocol 5.3, 5.4; `POST /identity/node` is ours).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::certificate::{Certificate, Standing};
-use crate::config::EdgeHubConfig;
+use super::attest_worker::Means;
+use super::certificate::Standing;
+use super::clock::{CloudClock, shown};
+use super::credential_files::{self as files, Identity, Places};
+use super::https_worker::{Answer, Call, send};
+use crate::bus::Link;
+use crate::bus::identity::{AuditAction, AuditFact};
+use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::{
-    IdentityError, KEY_MODE, KeyPair, TokenError, cert_pem_from_der, client_tls, client_tls_unverified,
-    new_node_csr, sha256_hex, split_join_token, write_atomic,
+    IdentityError, NodeCredentials, NodeKeys, TokenError, TrustBundle, cert_ders_from_pem, client_tls,
+    verify_x509_svid,
 };
 use crate::model::NodeName;
-
-/// Certificates are around 1 KiB; nothing longer is taken from the network.
-const MAX_RESPONSE_BYTES: usize = 64 << 10;
-const DEFAULT_PORT: u16 = 10002;
+use crate::model::identity::{BundleDocument, RenewalReply};
+use crate::telemetry::identity::IdentityMetrics;
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -38,35 +36,79 @@ pub enum JoinError {
     Token(#[from] TokenError),
     #[error("the CA at {server} is not the one the join token names: wrong server, or somebody in between")]
     WrongCa { server: String },
+    #[error(
+        "identity.factoryCertFile joins without a token, so nothing vouches for the cloud: copy the cloud's root certificate to {} (modules.edgeHub.tlsCaFile)",
+        file.display()
+    )]
+    NeedsRoots { file: PathBuf },
     #[error("{url} answered {status}: {text}")]
     Refused { url: String, status: StatusCode, text: String },
+    /// A KubeEdge cloud, which does not talk about certificates that ran out.
+    #[error("the certificate that ran out was not renewed: {0}")]
+    NotTakenBack(String),
     #[error("cannot get {url}: {why}")]
     Http { url: String, why: String },
+    #[error("{url}: the answer is no set of credentials: {why}")]
+    BadAnswer { url: String, why: String },
     #[error("modules.edgeHub.httpServer: {0}")]
     BadServer(String),
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
-/// What opens a session.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub ca_pem: String,
-    pub pair: KeyPair,
-    pub certificate: Certificate,
+impl JoinError {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 400 | 401 | 403))
+    }
+
+    /// The server does not know `POST /identity/node`: it is Go's.
+    pub(super) fn is_unknown_path(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 404 | 405))
+    }
 }
 
-/// Gets certificates for one node.
-#[derive(Debug, Clone)]
-pub struct Joiner {
-    node: NodeName,
-    config: Arc<EdgeHubConfig>,
+/// Gets, keeps and publishes the credentials of one node. Clones share everything.
+#[derive(Clone)]
+pub struct Joiner(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) node: NodeName,
+    pub(super) config: EdgeHubConfig,
+    pub(super) identity: EdgeIdentityConfig,
+    pub(super) places: Places,
+    published: watch::Sender<Option<Arc<NodeCredentials>>>,
+    clock: Mutex<CloudClock>,
+    /// Held while files are read, judged and replaced.
+    files: tokio::sync::Mutex<()>,
+    /// Held while the join server is asked for credentials: two at once would waste a token.
+    joining: tokio::sync::Mutex<()>,
+    audit: Link<AuditFact>,
+    /// The last refusal that was audited: one record, not one for each attempt.
+    refused: Mutex<String>,
 }
 
 impl Joiner {
     #[must_use]
-    pub fn new(node: NodeName, config: Arc<EdgeHubConfig>) -> Self {
-        Self { node, config }
+    pub fn new(
+        node: NodeName,
+        config: EdgeHubConfig,
+        identity: EdgeIdentityConfig,
+        published: watch::Sender<Option<Arc<NodeCredentials>>>,
+        audit: Link<AuditFact>,
+    ) -> Self {
+        let places = Places::new(&config);
+        Self(Arc::new(Shared {
+            node,
+            config,
+            identity,
+            places,
+            published,
+            clock: Mutex::default(),
+            files: tokio::sync::Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
+            audit,
+            refused: Mutex::default(),
+        }))
     }
 
     /// The identity on disk, or, when there is none or its time is over, a new one.
@@ -74,247 +116,257 @@ impl Joiner {
     /// # Errors
     /// [`JoinError`] says what the operator has to do, if it is up to the operator.
     pub async fn ensure(&self) -> Result<Identity, JoinError> {
-        let Some(stored) = self.load().await? else { return self.join("there is no certificate yet").await };
-        match stored.certificate.standing(&self.node, SystemTime::now()) {
+        let outcome = self.find().await;
+        if let Err(err) = &outcome {
+            self.audit_refusal(AuditAction::Join, err);
+        }
+        outcome
+    }
+
+    async fn find(&self) -> Result<Identity, JoinError> {
+        if let Some(stored) = self.load().await?
+            && stored.certificate.standing(&self.0.node, self.cloud_now()) == Standing::Usable
+        {
+            return Ok(stored);
+        }
+        let _held = self.0.joining.lock().await;
+        let Some(stored) = self.load().await? else {
+            return self.join(None, "there is no certificate yet").await;
+        };
+        match stored.certificate.standing(&self.0.node, self.cloud_now()) {
             Standing::Usable => Ok(stored),
             Standing::OtherNode => Err(JoinError::OtherNode {
-                file: self.config.tls_cert_file.clone(),
+                file: self.0.places.svid.clone(),
                 found: stored.certificate.common_name,
-                node: self.node.clone(),
+                node: self.0.node.clone(),
             }),
-            Standing::Expired => match self.renew_from(&stored).await {
-                Ok(renewed) => Ok(renewed),
-                Err(err) => {
-                    tracing::warn!(error = %err, "the expired certificate was not renewed");
-                    self.join("the certificate expired while this node was offline").await
+            Standing::Expired => {
+                // By this machine's clock, which may be wrong. The cloud knows better.
+                self.ask_the_time(&stored).await;
+                if stored.certificate.standing(&self.0.node, self.cloud_now()) == Standing::Usable {
+                    return Ok(stored);
                 }
-            },
+                self.join(Some(&stored), "the certificate expired while this node was offline").await
+            }
         }
     }
 
-    /// Renews the stored certificate with itself as the proof.
+    /// The set on disk, published even when its time is over: the node CA in it may live longer, and
+    /// workloads get their identities without the cloud.
     ///
     /// # Errors
-    /// [`JoinError`]; the stored one stays as it is then.
-    pub async fn renew(&self) -> Result<Identity, JoinError> {
-        let Some(stored) = self.load().await? else { return self.join("there is no certificate yet").await };
-        self.renew_from(&stored).await
-    }
-
-    async fn renew_from(&self, stored: &Identity) -> Result<Identity, JoinError> {
-        let tls = client_tls(&stored.ca_pem, Some(&stored.pair))?;
-        self.request_certificate(tls, None, &stored.ca_pem).await
-    }
-
-    async fn join(&self, why: &str) -> Result<Identity, JoinError> {
-        let config = Arc::clone(&self.config);
-        let found = blocking(move || Ok(read_token(&config))).await?;
-        let Some(token) = found else {
-            let bootstrap_file = self.config.bootstrap_file.clone();
-            return Err(JoinError::NeedsToken { why: why.to_owned(), bootstrap_file });
-        };
-        let (ca_hash, jwt) = split_join_token(&token)?;
-        // The CA comes over a connection nobody vouches for; the token's hash does.
-        let ca_der = self.get(client_tls_unverified()?, "/ca.crt", &[], Bytes::new()).await?;
-        if sha256_hex(&ca_der) != ca_hash {
-            return Err(JoinError::WrongCa { server: self.config.http_server.clone() });
+    /// [`JoinError::Identity`] naming the file that cannot be used.
+    pub async fn load(&self) -> Result<Option<Identity>, JoinError> {
+        let _held = self.0.files.lock().await;
+        let (places, node) = (self.0.places.clone(), self.0.node.clone());
+        let found = blocking(move || Ok(files::load(&places, &node)?)).await?;
+        if let Some(identity) = &found
+            && identity.certificate.node.as_ref() == Some(&self.0.node)
+        {
+            self.publish(identity);
         }
-        let ca_pem = cert_pem_from_der(&ca_der);
-        let tls = client_tls(&ca_pem, None)?;
-        let identity = self.request_certificate(tls, Some(&jwt), &ca_pem).await?;
-        let bootstrap = self.config.bootstrap_file.clone();
-        blocking(move || match std::fs::remove_file(&bootstrap) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                Err(IdentityError::File { op: "remove", path: bootstrap, why: err.to_string() }.into())
-            }
-            _ => Ok(()),
+        Ok(found)
+    }
+
+    /// Renews over HTTPS: there is no session, or the cloud's sessions know no renewal.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the stored set stays as it is then.
+    pub async fn renew(&self) -> Result<Identity, JoinError> {
+        let _held = self.0.joining.lock().await;
+        let Some(stored) = self.load().await? else {
+            return self.join(None, "there is no certificate yet").await;
+        };
+        let renewed = self.join_by(&Means::Old(&stored)).await?;
+        self.tell(AuditFact::new(AuditAction::Renew, self.0.node.to_string(), true, "over https"), &renewed);
+        Ok(renewed)
+    }
+
+    /// A token that was put there after this node had joined: the cloud refuses the certificate, and
+    /// the operator wants it to join anew.
+    ///
+    /// # Errors
+    /// [`JoinError`] when the token is not taken; `Ok(None)` without one.
+    pub async fn rejoin(&self) -> Result<Option<Identity>, JoinError> {
+        let _held = self.0.joining.lock().await;
+        let file = self.0.config.bootstrap_file.clone();
+        let text = blocking(move || Ok(files::read(&file)?)).await?.unwrap_or_default();
+        let token = text.trim().to_owned();
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let outcome = self.join_by(&Means::Token(token)).await;
+        match &outcome {
+            Ok(identity) => self.joined(identity, "join token, after a refusal"),
+            Err(err) => self.audit_refusal(AuditAction::Join, err),
+        }
+        outcome.map(Some)
+    }
+
+    /// Checks that the reply fits the keys it answers, saves and publishes the set.
+    ///
+    /// # Errors
+    /// [`JoinError::Identity`] naming what does not fit, or the file that was not written; the old set
+    /// stays then.
+    pub async fn install(&self, keys: NodeKeys, reply: RenewalReply) -> Result<Identity, JoinError> {
+        let node = self.0.node.clone();
+        let credentials = blocking(move || Ok(keys.credentials(&node, &reply)?)).await?;
+        self.keep(credentials).await
+    }
+
+    pub(super) async fn keep(&self, credentials: NodeCredentials) -> Result<Identity, JoinError> {
+        let _held = self.0.files.lock().await;
+        let places = self.0.places.clone();
+        let identity = blocking(move || {
+            let identity = Identity::new(credentials)?;
+            files::save(&places, &identity.credentials)?;
+            Ok(identity)
         })
         .await?;
-        tracing::info!(node = %self.node, server = %self.config.http_server, "joined");
+        self.publish(&identity);
         Ok(identity)
     }
 
-    async fn request_certificate(
-        &self,
-        tls: Arc<ClientConfig>,
-        jwt: Option<&str>,
-        ca_pem: &str,
-    ) -> Result<Identity, JoinError> {
-        let (csr, key_pem) = new_node_csr(&self.node)?;
-        // clientAuth, in Go's numbering of key usages.
-        let mut headers = vec![("NodeName", self.node.to_string()), ("ExtKeyUsages", "[2]".to_owned())];
-        if let Some(jwt) = jwt {
-            headers.push(("Authorization", format!("Bearer {jwt}")));
+    /// The roots of a verified document replace those on disk.
+    ///
+    /// # Errors
+    /// [`JoinError::Identity`] when there are none, or none that vouches for the present certificate.
+    pub async fn replace_roots(&self, document: BundleDocument) -> Result<(), JoinError> {
+        let _held = self.0.files.lock().await;
+        let (places, node, now) = (self.0.places.clone(), self.0.node.clone(), self.cloud_now());
+        let kept = blocking(move || {
+            let Some(stored) = files::load(&places, &node)? else { return Ok(None) };
+            let bundle = TrustBundle::from_document(&document)?;
+            let roots_pem = checked_roots(&stored, &bundle, now)?;
+            if roots_pem == stored.credentials.roots_pem {
+                return Ok(None);
+            }
+            let identity = Identity::new(NodeCredentials { roots_pem, ..stored.credentials })?;
+            files::save(&places, &identity.credentials)?;
+            Ok(Some(identity))
+        })
+        .await?;
+        if let Some(identity) = kept {
+            tracing::info!(file = %self.0.places.roots.display(), "the cloud's roots changed");
+            self.publish(&identity);
         }
-        let der = self.get(tls, "/edge.crt", &headers, Bytes::from(csr)).await?;
-        let certificate = Certificate::from_der(&der)?;
-        if certificate.node.as_ref() != Some(&self.node) {
-            let text = format!("the cloud issued a certificate for {:?}", certificate.common_name);
-            return Err(IdentityError::Certificate(text).into());
-        }
-        let pair = KeyPair { cert_pem: cert_pem_from_der(&der), key_pem };
-        let identity = Identity { ca_pem: ca_pem.to_owned(), pair, certificate };
-        let (config, saved) = (Arc::clone(&self.config), identity.clone());
-        blocking(move || Ok(save(&config, &saved)?)).await?;
-        Ok(identity)
+        Ok(())
     }
 
-    async fn load(&self) -> Result<Option<Identity>, JoinError> {
-        let config = Arc::clone(&self.config);
-        blocking(move || Ok(load(&config)?)).await
+    pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, JoinError> {
+        let deadline = Duration::from_secs(self.0.config.websocket.handshake_timeout.max(1));
+        send(&self.0.config.http_server, deadline, call).await
     }
 
-    /// One GET. Go's servers take the CSR as the body of a GET.
-    async fn get(
-        &self,
-        tls: Arc<ClientConfig>,
-        path: &str,
-        headers: &[(&str, String)],
-        body: Bytes,
-    ) -> Result<Bytes, JoinError> {
-        let url = format!("{}{path}", self.config.http_server.trim_end_matches('/'));
-        let uri: Uri = url.parse().map_err(|err| JoinError::BadServer(format!("{url:?}: {err}")))?;
-        if uri.scheme_str() != Some("https") {
-            return Err(JoinError::BadServer(format!("{url:?} does not begin with https://")));
+    /// Asks a server that our roots vouch for what time it is. Failing is no matter: whoever cannot
+    /// ask cannot join either, and that says why.
+    async fn ask_the_time(&self, stored: &Identity) {
+        let Ok(tls) = client_tls(&stored.credentials.roots_pem, None) else { return };
+        match self.send(Call::get(tls, "/ca.crt")).await {
+            Ok(answer) => self.learn_time(&answer),
+            Err(err) => tracing::debug!(error = %err, "the cloud did not say what time it is"),
         }
-        let Some(host) = uri.host() else {
-            return Err(JoinError::BadServer(format!("{url:?} names no host")));
-        };
-        let http = |why: String| JoinError::Http { url: url.clone(), why };
-        let mut request = Request::get(uri.path()).header("Host", host);
-        for (name, value) in headers {
-            request = request.header(*name, value);
+    }
+
+    pub(super) fn learn_time(&self, answer: &Answer) {
+        if let Some(date) = answer.date {
+            self.learn(date);
         }
-        let request = request.body(Full::new(body)).map_err(|err| http(err.to_string()))?;
-        let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
-        let deadline = Duration::from_secs(self.config.websocket.handshake_timeout.max(1));
-        let exchange = async {
-            let stream = connect(host.trim_matches(['[', ']']), port, tls).await?;
-            exchange(stream, request).await
-        };
-        let (status, bytes) = tokio::time::timeout(deadline, exchange)
-            .await
-            .map_err(|_| http(format!("no answer within {deadline:?}")))?
-            .map_err(http)?;
-        if status != StatusCode::OK {
-            let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(200).collect();
-            return Err(JoinError::Refused { url, status, text });
+    }
+
+    /// The cloud said that it is `date`.
+    pub fn learn(&self, date: SystemTime) {
+        if let Some(line) = self.0.clock.lock().learn(date, SystemTime::now(), Instant::now()) {
+            tracing::warn!("{line}");
         }
-        Ok(bytes)
+    }
+
+    /// What time it is for the cloud, as far as is known.
+    #[must_use]
+    pub fn cloud_now(&self) -> SystemTime {
+        self.0.clock.lock().now(SystemTime::now(), Instant::now())
+    }
+
+    fn publish(&self, identity: &Identity) {
+        let now = self.cloud_now();
+        let metrics = IdentityMetrics::node();
+        metrics.set_end(identity.certificate.not_after);
+        if let Some(node_ca) = &identity.node_ca {
+            IdentityMetrics::node_ca().set_end(node_ca.not_after);
+        }
+        let new = &identity.credentials;
+        let is_new = self.0.published.send_if_modified(|held| {
+            let same = held.as_ref().is_some_and(|held| {
+                let ca = |credentials: &NodeCredentials| {
+                    credentials.node_ca.as_ref().map(|pair| pair.cert_pem.clone())
+                };
+                held.svid.cert_pem == new.svid.cert_pem
+                    && held.roots_pem == new.roots_pem
+                    && ca(held) == ca(new)
+            });
+            if !same {
+                *held = Some(Arc::new(new.clone()));
+            }
+            !same
+        });
+        if let Some(odd) = identity.certificate.untimely(now).filter(|_| is_new) {
+            tracing::warn!("{odd}");
+        }
+    }
+
+    pub(super) fn joined(&self, identity: &Identity, by: &str) {
+        self.0.refused.lock().clear();
+        tracing::info!(node = %self.0.node, server = %self.0.config.http_server, by, "joined");
+        self.tell(AuditFact::new(AuditAction::Join, self.0.node.to_string(), true, by), identity);
+    }
+
+    /// A record about new credentials.
+    pub fn tell(&self, fact: AuditFact, identity: &Identity) {
+        let end = shown(identity.certificate.not_after);
+        self.send_fact(fact.with("until", end));
+    }
+
+    /// A record of what did not work, once for each reason.
+    pub fn audit_refusal(&self, action: AuditAction, err: &JoinError) {
+        if !err.is_refusal() && !matches!(err, JoinError::NeedsToken { .. } | JoinError::WrongCa { .. }) {
+            return;
+        }
+        self.audit_refused(action, err.to_string());
+    }
+
+    /// The same, in words.
+    pub fn audit_refused(&self, action: AuditAction, why: String) {
+        let mut refused = self.0.refused.lock();
+        if *refused != why {
+            refused.clone_from(&why);
+            self.send_fact(AuditFact::new(action, self.0.node.to_string(), false, why));
+        }
+    }
+
+    fn send_fact(&self, fact: AuditFact) {
+        if let Err(err) = self.0.audit.tell(fact) {
+            tracing::warn!(error = %err, "a record for the audit log was dropped");
+        }
     }
 }
 
-async fn exchange(
-    stream: TlsStream<TcpStream>,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), String> {
-    let text = |err: hyper::Error| err.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES);
-        let body = body.collect().await.map_err(|err| err.to_string())?;
-        Ok((status, body.to_bytes()))
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        _ = connection => answer.await,
-    }
-}
-
-/// TCP and TLS to `host:port`. The caller bounds the time.
-pub async fn connect(host: &str, port: u16, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, String> {
-    let name =
-        ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name or address"))?;
-    let socket =
-        TcpStream::connect((host, port)).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
-    socket.set_nodelay(true).map_err(|err| err.to_string())?;
-    TlsConnector::from(tls)
-        .connect(name, socket)
-        .await
-        .map_err(|err| format!("tls with {host}:{port}: {err}"))
+/// The roots of `bundle` (never none), if they vouch for what this node holds.
+fn checked_roots(stored: &Identity, bundle: &TrustBundle, now: SystemTime) -> Result<String, IdentityError> {
+    let wrong = |why: String| IdentityError::Certificate(format!("the cloud's new roots: {why}"));
+    let chain = cert_ders_from_pem(&stored.credentials.svid.cert_pem);
+    verify_x509_svid(&chain, bundle, stored.certificate.within(now))
+        .map_err(|err| wrong(format!("none of them vouches for this node's certificate: {err}")))?;
+    Ok(bundle.roots_pem())
 }
 
 /// Runs file work, syncs included, off the arbiter.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JoinError> + Send + 'static,
 ) -> Result<T, JoinError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(err) => Err(IdentityError::Certificate(format!("reading its files failed: {err}")).into()),
     }
-}
-
-fn read_token(config: &EdgeHubConfig) -> Option<String> {
-    let file = std::fs::read_to_string(&config.bootstrap_file).unwrap_or_default();
-    [file.trim(), config.token.trim()].into_iter().find(|token| !token.is_empty()).map(str::to_owned)
-}
-
-fn next(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".next");
-    PathBuf::from(name)
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
-    std::fs::rename(from, to).map_err(|err| IdentityError::File {
-        op: "rename",
-        path: from.to_owned(),
-        why: err.to_string(),
-    })
-}
-
-/// Replaces certificate and key so that a crash at any point leaves a pair that belongs together:
-/// both are written beside the old ones first, the certificate last; [`load`] finishes the rest.
-fn save(config: &EdgeHubConfig, identity: &Identity) -> Result<(), IdentityError> {
-    write_atomic(&config.tls_ca_file, identity.ca_pem.as_bytes(), KEY_MODE)?;
-    let (cert, key) = (next(&config.tls_cert_file), next(&config.tls_private_key_file));
-    if cert.exists() {
-        std::fs::remove_file(&cert).map_err(|err| IdentityError::File {
-            op: "remove",
-            path: cert.clone(),
-            why: err.to_string(),
-        })?;
-    }
-    write_atomic(&key, identity.pair.key_pem.as_bytes(), KEY_MODE)?;
-    write_atomic(&cert, identity.pair.cert_pem.as_bytes(), KEY_MODE)?;
-    install(config)
-}
-
-fn install(config: &EdgeHubConfig) -> Result<(), IdentityError> {
-    let (cert, key) = (next(&config.tls_cert_file), next(&config.tls_private_key_file));
-    if !cert.exists() {
-        return Ok(());
-    }
-    if key.exists() {
-        rename(&key, &config.tls_private_key_file)?;
-    }
-    rename(&cert, &config.tls_cert_file)
-}
-
-fn load(config: &EdgeHubConfig) -> Result<Option<Identity>, IdentityError> {
-    install(config)?;
-    let read = |path: &Path| match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(err) => Err(IdentityError::File { op: "read", path: path.to_owned(), why: err.to_string() }),
-    };
-    let (cert, key) = (read(&config.tls_cert_file)?, read(&config.tls_private_key_file)?);
-    let (Some(cert_pem), Some(key_pem)) = (cert, key) else { return Ok(None) };
-    let Some(ca_pem) = read(&config.tls_ca_file)? else {
-        let path = config.tls_ca_file.clone();
-        return Err(IdentityError::File { op: "read", path, why: "it is missing".to_owned() });
-    };
-    let certificate = Certificate::from_pem(&cert_pem).map_err(|err| IdentityError::File {
-        op: "use",
-        path: config.tls_cert_file.clone(),
-        why: err.to_string(),
-    })?;
-    Ok(Some(Identity { ca_pem, pair: KeyPair { cert_pem, key_pem }, certificate }))
 }
 
 #[cfg(test)]

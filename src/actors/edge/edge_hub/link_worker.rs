@@ -17,7 +17,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::join_worker::{Identity, connect};
+use super::clock::http_date;
+use super::credential_files::Identity;
+use super::https_worker::connect;
 use super::{EdgeHub, Received, Written};
 use crate::config::EdgeHubConfig;
 use crate::identity::client_tls;
@@ -33,13 +35,46 @@ const MAX_FRAME_BYTES: usize = 16 << 20;
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// Header in which both sides name the extensions they have.
 const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
-const OUR_EXTENSIONS: &str = "ack-window,resync";
+const OUR_EXTENSIONS: &str = "ack-window,resync,identity";
+/// Header that tells one process from another one with the same certificate: a cloned disk.
+const INSTANCE_HEADER: &str = "Kubeedge-Instance";
 
 /// A connection after its handshake.
 pub struct Dialled {
     pub stream: WebSocketStream<TlsStream<TcpStream>>,
     /// The cloud offered the resync extension too.
     pub resync: bool,
+    /// The cloud offered the identity extension too: it renews over the session.
+    pub identity: bool,
+    /// The cloud's clock, if it tells.
+    pub date: Option<SystemTime>,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub struct NotDialled {
+    pub why: String,
+    /// The cloud was reached and does not take this certificate.
+    pub refused: bool,
+}
+
+impl From<String> for NotDialled {
+    fn from(why: String) -> Self {
+        // What a peer says that verified our certificate and did not like it (RFC 8446, 6.2).
+        let refused = why.contains("received fatal alert: ")
+            && ["Certificate", "AccessDenied", "UnknownCA"].iter().any(|word| why.contains(word));
+        Self { why, refused }
+    }
+}
+
+/// Who dials, and where.
+#[derive(Clone, Copy)]
+pub struct Dialling<'a> {
+    pub config: &'a EdgeHubConfig,
+    pub node: &'a NodeName,
+    pub identity: &'a Identity,
+    /// Of this process.
+    pub instance: &'a str,
 }
 
 /// How the pump talks to the actor, and how patient it is.
@@ -61,28 +96,30 @@ pub struct PumpSettings {
 ///
 /// # Errors
 /// What went wrong, for the log.
-pub async fn dial(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {
-    let deadline = Duration::from_secs(config.websocket.handshake_timeout.max(1));
-    let patient = timeout(deadline, handshake(config, node, identity));
+pub async fn dial(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
+    let websocket = &dialling.config.websocket;
+    let deadline = Duration::from_secs(websocket.handshake_timeout.max(1));
+    let patient = timeout(deadline, handshake(dialling));
     let fresh = async {
         let mut turn = interval(FRESH_ATTEMPT);
         turn.tick().await;
         loop {
             turn.tick().await;
-            if let Ok(Ok(dialled)) = timeout(FRESH_ATTEMPT, handshake(config, node, identity)).await {
+            if let Ok(Ok(dialled)) = timeout(FRESH_ATTEMPT, handshake(dialling)).await {
                 return dialled;
             }
         }
     };
     tokio::select! {
         outcome = patient => outcome.unwrap_or_else(|_| {
-            Err(format!("no connection to {} within {deadline:?}", config.websocket.server))
+            Err(format!("no connection to {} within {deadline:?}", websocket.server).into())
         }),
         dialled = fresh => Ok(dialled),
     }
 }
 
-async fn handshake(config: &EdgeHubConfig, node: &NodeName, identity: &Identity) -> Result<Dialled, String> {
+async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
+    let Dialling { config, node, identity, instance } = dialling;
     let server = &config.websocket.server;
     let (host, port) = server
         .rsplit_once(':')
@@ -99,8 +136,10 @@ async fn handshake(config: &EdgeHubConfig, node: &NodeName, identity: &Identity)
     headers.insert("project_id", value(&config.project_id)?);
     headers.insert("ConnectionUse", HeaderValue::from_static("msg"));
     headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(OUR_EXTENSIONS));
+    headers.insert(INSTANCE_HEADER, value(instance)?);
 
-    let tls = client_tls(&identity.ca_pem, Some(&identity.pair)).map_err(|err| err.to_string())?;
+    let held = &identity.credentials;
+    let tls = client_tls(&held.roots_pem, Some(&held.svid)).map_err(|err| err.to_string())?;
     let stream = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
     let limits = WebSocketConfig::default()
         .read_buffer_size(8 << 10)
@@ -109,11 +148,30 @@ async fn handshake(config: &EdgeHubConfig, node: &NodeName, identity: &Identity)
         .max_message_size(Some(MAX_FRAME_BYTES));
     let (stream, response) = client_async_with_config(request, stream, Some(limits))
         .await
-        .map_err(|err| format!("websocket with {server}: {err}"))?;
+        .map_err(|err| not_upgraded(server, err))?;
     let accepted = response.headers().get_all(EXTENSIONS_HEADER);
     let names = accepted.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
-    let resync = names.into_iter().any(|name| name.trim() == "resync");
-    Ok(Dialled { stream, resync })
+    let names: Vec<&str> = names.map(str::trim).collect();
+    let date = response.headers().get(http::header::DATE);
+    Ok(Dialled {
+        stream,
+        resync: names.contains(&"resync"),
+        identity: names.contains(&"identity"),
+        date: date.and_then(|date| date.to_str().ok()).and_then(http_date),
+    })
+}
+
+fn not_upgraded(server: &str, err: WebSocketError) -> NotDialled {
+    let WebSocketError::Http(response) = &err else {
+        return format!("websocket with {server}: {err}").into();
+    };
+    let status = response.status();
+    let text = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+    let text: String = text.trim().chars().take(200).collect();
+    NotDialled {
+        why: format!("websocket with {server}: {status}: {text}"),
+        refused: matches!(status.as_u16(), 401 | 403),
+    }
 }
 
 /// Reads and writes until the link ends; says why it did. Dropping the sender of `outgoing` closes

@@ -1,14 +1,21 @@
 //! EdgeHub: the edge's one connection to the cloud. It joins, dials, keeps the session alive,
 //! brings messages up by class and down to MetaManager, and renews the certificate.
 //!
-//! What is decided is in [`session`], [`queues`], [`routing`], [`backoff`] and [`certificate`];
-//! the network is in [`join_worker`] and [`link_worker`].
+//! What is decided is in [`session`], [`queues`], [`routing`], [`backoff`], [`certificate`], [`clock`]
+//! and [`renewal`]; what is on disk in [`credential_files`]; the network in [`https_worker`],
+//! [`join_worker`], [`attest_worker`] and [`link_worker`].
 
+mod attest_worker;
 mod backoff;
 mod certificate;
+mod clock;
+mod credential_files;
+mod https_worker;
 mod join_worker;
 mod link_worker;
 mod queues;
+mod renewal;
+mod renewal_worker;
 mod routing;
 mod session;
 
@@ -17,22 +24,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use self::backoff::Backoff;
-use self::join_worker::{Identity, JoinError, Joiner};
-use self::link_worker::{Dialled, MAX_MESSAGE_BYTES, PumpSettings, dial, pump, unix_ms};
+use self::credential_files::Identity;
+pub use self::credential_files::Places;
+use self::join_worker::Joiner;
+use self::link_worker::{
+    Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump, unix_ms,
+};
 use self::queues::{Outgoing, Purpose};
+use self::renewal_worker::Renewing;
 use self::routing::Route;
 use self::session::{Effect, Hub};
 use crate::bus::Link;
 use crate::bus::device_twin::FromCloud;
 use crate::bus::edge_hub::{CertificateRotated, Class, CloudLinkChanged, Request, SendError, SendUpstream};
+use crate::bus::identity::{AuditFact, RootsChanged};
 use crate::bus::meta::{ApplyDownstream, NotStored};
-use crate::config::EdgeHubConfig;
+use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
+use crate::identity::NodeCredentials;
 use crate::model::{Body, Envelope, NodeName};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
-use crate::telemetry::identity::IdentityMetrics;
 use crate::wire::frame::{self, WireError};
 
 /// How long storing one message may take before the cloud has to send it again.
@@ -46,6 +58,9 @@ const RENEWAL_CHECK: Duration = Duration::from_secs(1);
 pub struct HubSettings {
     pub node: NodeName,
     pub config: EdgeHubConfig,
+    pub identity: EdgeIdentityConfig,
+    /// Where everybody else finds the node's credentials; they are published whenever they change.
+    pub credentials: watch::Sender<Option<Arc<NodeCredentials>>>,
 }
 
 /// Whom [`EdgeHub`] talks to.
@@ -54,6 +69,7 @@ pub struct HubLinks {
     pub apply: Link<ApplyDownstream>,
     pub link_changed: Link<CloudLinkChanged>,
     pub twin: Link<FromCloud>,
+    pub audit: Link<AuditFact>,
 }
 
 /// The link as readiness sees it.
@@ -76,9 +92,10 @@ pub struct EdgeHub {
     node: NodeName,
     config: Arc<EdgeHubConfig>,
     joiner: Joiner,
+    /// Tells this process from another one with the same certificate.
+    instance: String,
     links: HubLinks,
     metrics: EdgeHubMetrics,
-    identity_metrics: IdentityMetrics,
     publish: PublishState,
     hub: Hub<Reply>,
     /// To the writer of the open session.
@@ -87,9 +104,7 @@ pub struct EdgeHub {
     /// The newest news for MetaManager, and whether it is being told.
     news: CloudLinkChanged,
     is_telling: bool,
-    renew_at: Option<SystemTime>,
-    renewal_backoff: Backoff,
-    is_renewing: bool,
+    renewing: Renewing,
 }
 
 /// A message from the cloud was read.
@@ -117,25 +132,24 @@ impl EdgeHub {
         metrics: EdgeHubMetrics,
         publish: PublishState,
     ) -> Self {
-        let HubSettings { node, config } = settings;
-        let config = Arc::new(config);
+        let HubSettings { node, config, identity, credentials } = settings;
         let hub = Hub::new(config.message_qps, config.message_burst, 0, now());
+        let joiner = Joiner::new(node.clone(), config.clone(), identity, credentials, links.audit.clone());
+        let config = Arc::new(config);
         Self {
-            joiner: Joiner::new(node.clone(), Arc::clone(&config)),
+            joiner,
+            instance: uuid::Uuid::new_v4().to_string(),
             node,
             config,
             links,
             metrics,
-            identity_metrics: IdentityMetrics::node(),
             publish,
             hub,
             outgoing: None,
             wakeup: None,
             news: CloudLinkChanged { connected: false, session: 0, resync: false },
             is_telling: false,
-            renew_at: None,
-            renewal_backoff: Backoff::default(),
-            is_renewing: false,
+            renewing: Renewing::default(),
         }
     }
 
@@ -186,12 +200,30 @@ impl EdgeHub {
 
     fn dial(&mut self, ctx: &mut Context<Self>) {
         let (joiner, config, node) = (self.joiner.clone(), Arc::clone(&self.config), self.node.clone());
-        let identity_metrics = self.identity_metrics;
+        let instance = self.instance.clone();
         let dialled = async move {
             let identity = joiner.ensure().await.map_err(|err| err.to_string())?;
-            identity_metrics.set_end(identity.certificate.not_after);
-            let dialled = dial(&config, &node, &identity).await?;
-            Ok::<_, String>((identity, dialled))
+            let dialling =
+                Dialling { config: &config, node: &node, identity: &identity, instance: &instance };
+            let why = match dial(dialling).await {
+                Ok(dialled) => {
+                    if let Some(date) = dialled.date {
+                        joiner.learn(date);
+                    }
+                    return Ok((identity, dialled));
+                }
+                Err(NotDialled { why, refused: false }) => return Err(why),
+                Err(NotDialled { why, .. }) => why,
+            };
+            // The certificate is good, yet refused: the node was revoked. Only the operator can help.
+            match joiner.rejoin().await {
+                Ok(Some(_)) => Err(format!("{why}: joined anew")),
+                Ok(None) => Err(format!(
+                    "{why}: the cloud refuses this node's certificate; to join anew put a fresh join token into {}",
+                    config.bootstrap_file.display()
+                )),
+                Err(err) => Err(format!("{why}: {err}")),
+            }
         };
         ctx.spawn(dialled.into_actor(self).map(|outcome, hub, ctx| match outcome {
             Ok((identity, dialled)) => hub.open(&identity, dialled, ctx),
@@ -205,7 +237,7 @@ impl EdgeHub {
     }
 
     fn open(&mut self, identity: &Identity, dialled: Dialled, ctx: &mut Context<Self>) {
-        self.plan_renewal(identity);
+        self.renew_in_session(identity, dialled.identity);
         let (sender, receiver) = mpsc::channel(1);
         self.outgoing = Some(sender);
         let effects = self.hub.opened(dialled.resync, now());
@@ -281,38 +313,6 @@ impl EdgeHub {
             }
         }));
     }
-
-    fn plan_renewal(&mut self, identity: &Identity) {
-        self.renew_at = Some(identity.certificate.renew_at(fastrand::f64()));
-        self.renewal_backoff = Backoff::default();
-    }
-
-    fn renew_if_due(&mut self, ctx: &mut Context<Self>) {
-        let due = self.renew_at.is_some_and(|at| at <= SystemTime::now());
-        if !due || self.is_renewing || !self.config.rotate_certificates {
-            return;
-        }
-        self.is_renewing = true;
-        let joiner = self.joiner.clone();
-        let renewed = async move { joiner.renew().await };
-        ctx.spawn(renewed.into_actor(self).map(|outcome: Result<Identity, JoinError>, hub, ctx| {
-            hub.is_renewing = false;
-            match outcome {
-                Ok(identity) => {
-                    tracing::info!("certificate renewed, reconnecting with it");
-                    hub.identity_metrics.set_end(identity.certificate.not_after);
-                    hub.plan_renewal(&identity);
-                    let effects = hub.hub.rotate(now());
-                    hub.run(effects, ctx);
-                }
-                Err(err) => {
-                    let pause = hub.renewal_backoff.next(fastrand::f64());
-                    tracing::warn!(error = %err, retry_ms = pause.as_millis(), "certificate not renewed");
-                    hub.renew_at = Some(SystemTime::now() + pause);
-                }
-            }
-        }));
-    }
 }
 
 impl Actor for EdgeHub {
@@ -320,6 +320,14 @@ impl Actor for EdgeHub {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(RENEWAL_CHECK, |hub, ctx| hub.renew_if_due(ctx));
+        // Workloads get their identities before, and without, a connection.
+        let joiner = self.joiner.clone();
+        let loaded = async move { joiner.load().await };
+        ctx.spawn(loaded.into_actor(self).map(|outcome, hub, _| match outcome {
+            Ok(Some(identity)) => hub.plan_first_renewal(&identity),
+            Ok(None) => {}
+            Err(err) => tracing::warn!(error = %err, "the stored credentials cannot be used"),
+        }));
         // After a restart the session is gone and MetaManager does not know.
         self.tell_news(ctx);
         let effects = self.hub.tick(now());
@@ -336,15 +344,14 @@ impl Supervised for EdgeHub {
         self.outgoing = None;
         self.wakeup = None;
         self.is_telling = false;
-        self.is_renewing = false;
-        self.renew_at = None;
+        self.renewing = Renewing::default();
         self.metrics.connected.set(0.0);
         self.news = CloudLinkChanged { connected: false, session: sessions, resync: false };
         (self.publish)(LinkState::Down { why: "EdgeHub restarts".to_owned() });
     }
 }
 
-crate::handles!(EdgeHub: SendUpstream, Request, CertificateRotated);
+crate::handles!(EdgeHub: SendUpstream, Request, CertificateRotated, RootsChanged);
 
 impl Handler<SendUpstream> for EdgeHub {
     type Result = Result<(), SendError>;

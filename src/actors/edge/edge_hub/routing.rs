@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::renewal;
 use crate::model::{Body, Envelope, Resource, group};
 
 /// Messages and bytes that may wait to be stored.
@@ -46,7 +47,7 @@ pub fn route(envelope: &Envelope) -> Route {
         (group::RESOURCE | "func", false) => Route::Store,
         (group::TWIN, _) => Route::Twin,
         // `meta` is what this edge asks with: a cloud may answer the resync listing in kind.
-        (group::USER | group::META, true) => Route::Reply { store: false },
+        (group::USER | group::META | renewal::GROUP, true) => Route::Reply { store: false },
         _ => Route::Nobody,
     }
 }
@@ -147,6 +148,7 @@ mod tests {
             ("no secret", "resource", "response", "default/secret/c", Some("m"), error(), reply(false)),
             ("user reply", "user", "response", "x", Some("m"), Body::Null, reply(false)),
             ("resync reply", "meta", "response", "null", Some("m"), object(), reply(false)),
+            ("renewal", "identity", "response", "identity/renewal", Some("m"), object(), reply(false)),
             ("user push", "user", "publish", "x", None, Body::Null, Route::Nobody),
             ("twin", "twin", "update", "membership", None, object(), Route::Twin),
             ("confirmation", "twin", "response", "twin", Some("t1"), Body::Null, Route::Twin),

@@ -148,6 +148,7 @@ fn bench(
         config,
         identity: trusted.identity.clone(),
         kubernetes_service: None,
+        workload_api: None,
         clock,
         update_every: Duration::from_secs(10),
         report_every: Duration::from_secs(300),

@@ -3,12 +3,17 @@
 //! Errors become the message of `CreateContainerConfigError`, so they read as the kubelet's do.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 
 use super::fields::{self, FieldError};
 use super::host::HostContext;
 use super::sources::{CONFIGMAP, SECRET, Sources, all_containers};
+use crate::model::identity::WORKLOAD_API_ANNOTATION;
+
+/// Where SPIFFE clients look for the Workload API.
+const SPIFFE_ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
@@ -24,6 +29,10 @@ pub enum EnvError {
     NoContainer(String),
     #[error("env {0}: this source of values is not supported")]
     UnknownSource(String),
+    #[error(
+        "annotation {WORKLOAD_API_ANNOTATION}: this node serves no Workload API (identity.workloadApi is false)"
+    )]
+    NoWorkloadApi,
 }
 
 /// Variables in the order they are first defined: `envFrom`, then `env` (which may override), then
@@ -67,7 +76,27 @@ pub fn environment(
             variables.set(name, value);
         }
     }
+    if let Some(socket) = workload_api(pod, host)?
+        && variables.get(SPIFFE_ENDPOINT_SOCKET).is_none()
+    {
+        variables.set(SPIFFE_ENDPOINT_SOCKET, format!("unix://{}", socket.display()));
+    }
     Ok(variables.list)
+}
+
+/// The socket of the Workload API, if the pod asks for it.
+///
+/// # Errors
+/// [`EnvError::NoWorkloadApi`] when it asks for what this node does not have.
+pub fn workload_api<'a>(pod: &Pod, host: &'a HostContext) -> Result<Option<&'a Path>, EnvError> {
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let asks =
+        annotations.into_iter().any(|(name, value)| name == WORKLOAD_API_ANNOTATION && value == "true");
+    match host.workload_api.as_deref() {
+        Some(socket) => Ok(asks.then_some(socket)),
+        None if asks => Err(EnvError::NoWorkloadApi),
+        None => Ok(None),
+    }
 }
 
 /// Replaces `$(NAME)` by the value of `NAME`. `$$` is a `$`; what is unknown or unclosed stays.
@@ -338,6 +367,30 @@ mod tests {
         assert_eq!(value("KUBERNETES_SERVICE_HOST"), Some("10.0.0.1"));
         assert_eq!(value("KUBERNETES_SERVICE_PORT"), Some("1"));
         assert_eq!(value("URL"), Some("https://10.0.0.1"));
+    }
+
+    #[test]
+    fn the_workload_api_for_pods_that_ask() {
+        let find = |pod: &Pod, host: &HostContext| {
+            let list = environment(pod, first(pod), &sources(), host, None)?;
+            Ok(list.into_iter().find(|(name, _)| name == SPIFFE_ENDPOINT_SOCKET).map(|(_, value)| value))
+        };
+        let with = |value: &str, env: serde_json::Value| {
+            pod(json!({
+                "metadata": {"annotations": {WORKLOAD_API_ANNOTATION: value}},
+                "spec": {"hostNetwork": true, "containers": [{"name": "c", "env": env}]},
+            }))
+        };
+        let (host, without) = (host(), HostContext { workload_api: None, ..host() });
+        let socket = Some("unix:///run/kubeedge/spiffe.sock".to_owned());
+        assert_eq!(find(&with("true", json!([])), &host), Ok(socket));
+        assert_eq!(find(&with("false", json!([])), &host), Ok(None));
+        assert_eq!(find(&with("false", json!([])), &without), Ok(None));
+        let own = json!([{"name": SPIFFE_ENDPOINT_SOCKET, "value": "unix:///other"}]);
+        assert_eq!(find(&with("true", own), &host), Ok(Some("unix:///other".to_owned())));
+        assert_eq!(find(&with("true", json!([])), &without), Err(EnvError::NoWorkloadApi));
+        let message = EnvError::NoWorkloadApi.to_string();
+        assert!(message.contains("identity.kubeedge.io/workload-api"), "{message}");
     }
 
     #[test]

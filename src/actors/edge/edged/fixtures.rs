@@ -23,6 +23,7 @@ pub fn host() -> HostContext {
         cpu_milli: 2000,
         memory_bytes: 4 << 30,
         kubernetes_service: None,
+        workload_api: Some("/run/kubeedge/spiffe.sock".into()),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct HostContext {
     pub memory_bytes: i64,
     /// `KUBERNETES_SERVICE_HOST` and `_PORT`, when there is a Kubernetes API for pods to talk to.
     pub kubernetes_service: Option<(String, u16)>,
+    /// Socket of the SPIFFE Workload API, where it is served.
+    pub workload_api: Option<PathBuf>,
 }
 
 impl HostContext {

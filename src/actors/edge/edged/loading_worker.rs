@@ -112,6 +112,7 @@ fn host_context(settings: &EdgedSettings, systemd_cgroups: bool) -> HostContext 
         cpu_milli: i64::try_from(machine.cpus.saturating_mul(1000)).unwrap_or(i64::MAX),
         memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
         kubernetes_service: settings.kubernetes_service.clone(),
+        workload_api: settings.workload_api.clone(),
     }
 }
 

@@ -48,6 +48,7 @@ pub mod volumes;
 pub mod volumes_worker;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub struct EdgedSettings {
     pub identity: EdgeIdentityConfig,
     /// `KUBERNETES_SERVICE_HOST` and `_PORT` of pods, when there is an API for them to talk to.
     pub kubernetes_service: Option<(String, u16)>,
+    /// Socket of the SPIFFE Workload API, where it is served.
+    pub workload_api: Option<PathBuf>,
     pub clock: Clock,
     pub update_every: Duration,
     pub report_every: Duration,

@@ -97,7 +97,8 @@ pub async fn create_log_dir(at: PodRef, host: HostContext) -> Result<(), VolumeE
     blocking(move || {
         at.check()?;
         let path = at.log_dir(&host);
-        std::fs::create_dir_all(&path).map_err(|err| io_failure("create", path, &err))
+        // Open to readers, as kubelet's: collectors of logs need not be root.
+        disk::create_open_dirs(&path).map_err(|err| io_failure("create", path, &err))
     })
     .await
 }

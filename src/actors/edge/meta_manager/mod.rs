@@ -14,6 +14,7 @@ mod objects;
 mod queries_actor;
 mod reports;
 mod reports_actor;
+mod sealed_store;
 mod tokens;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,9 +30,11 @@ pub use self::devices_actor::DeviceLinks;
 use self::devices_actor::Listener;
 use self::objects::{Change, Index, Notice, store_key};
 use self::reports::{PodId, Reports};
+pub use self::sealed_store::{SealedStore, SecretSettings, SecretsError};
 use crate::bus::device_twin::ListDevices;
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::identity::EdgeIdentityChanged;
 use crate::bus::meta::{
     ApplyDownstream, ConfirmPodDeleted, GetObject, GetToken, ListPods, MetaError, NotStored, PatchNodeStatus,
     RegisterNode, RenewLease, ReportEvent, ReportPodStatus,
@@ -73,6 +76,7 @@ pub struct MetaLinks {
     pub twin_link_changed: Link<CloudLinkChanged>,
     pub twin: DeviceLinks,
     pub dmi: DeviceLinks,
+    pub edge_identity_changed: Link<EdgeIdentityChanged>,
 }
 
 /// Its metrics and the outbox's.
@@ -306,6 +310,9 @@ impl MetaManager {
                     self.links.config_changed.tell(ConfigChanged { kind, namespace, name })
                 }
                 Notice::NodeChanged(node) => self.links.node_changed.tell(NodeChanged(node)),
+                Notice::EdgeIdentity(document) => {
+                    self.links.edge_identity_changed.tell(EdgeIdentityChanged(document))
+                }
                 // Those have queues of their own: see `keep_notices`.
                 Notice::Device(_) => Ok(()),
             };

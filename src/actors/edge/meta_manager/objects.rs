@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::model::device::API_VERSION;
+use crate::model::identity::EDGE_IDENTITY_KIND;
 use crate::model::{Body, DeviceId, Envelope, ObjectKey, Resource, operation};
 use crate::store::{Batch, Row, Table};
 
@@ -21,9 +22,19 @@ const LISTED_PER_FRAME: usize = 2000;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     PodChanged(Arc<Value>),
-    PodRemoved { namespace: String, name: String, uid: String },
-    ConfigChanged { kind: String, namespace: String, name: String },
+    PodRemoved {
+        namespace: String,
+        name: String,
+        uid: String,
+    },
+    ConfigChanged {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
     NodeChanged(Arc<Value>),
+    /// This node's registrations and policies; `None` when they are gone.
+    EdgeIdentity(Option<Arc<Value>>),
     Device(DeviceNotice),
 }
 
@@ -215,6 +226,9 @@ impl Index {
             change.batch = change.batch.delete(Table::Objects, store_key(key));
             change.notices.extend(config_changed(key));
             change.notices.extend(device_removed(key));
+            if key.kind == EDGE_IDENTITY_KIND {
+                change.notices.push(Notice::EdgeIdentity(None));
+            }
         }
         change
     }
@@ -222,7 +236,7 @@ impl Index {
     /// The listing of the resync extension: everything the cloud may compare, in frames.
     #[must_use]
     pub fn listing(&self) -> Vec<Value> {
-        let listed = ["pod", "configmap", "secret", "node", "device", "devicemodel"];
+        let listed = ["pod", "configmap", "secret", "node", "device", "devicemodel", EDGE_IDENTITY_KIND];
         let is_listed = |kind: &str| listed.contains(&kind);
         let rows: Vec<Value> = self
             .objects
@@ -246,7 +260,9 @@ pub fn store_key(key: &ObjectKey) -> String {
     format!("{PREFIX}{key}")
 }
 
-fn parse_key(row: &[u8]) -> Option<ObjectKey> {
+/// The object of a row key.
+#[must_use]
+pub fn parse_key(row: &[u8]) -> Option<ObjectKey> {
     let text = std::str::from_utf8(row).ok()?.strip_prefix(PREFIX)?;
     Resource::parse(text).object().cloned()
 }
@@ -348,6 +364,7 @@ pub fn changed(key: &ObjectKey, object: Value) -> Option<Notice> {
     match key.kind.as_str() {
         "pod" => Some(Notice::PodChanged(Arc::new(object))),
         "node" => Some(Notice::NodeChanged(Arc::new(object))),
+        EDGE_IDENTITY_KIND => Some(Notice::EdgeIdentity(Some(Arc::new(object)))),
         "device" => Some(Notice::Device(DeviceNotice::DeviceChanged(Arc::new(object)))),
         "devicemodel" => Some(Notice::Device(DeviceNotice::ModelChanged(Arc::new(object)))),
         _ => config_changed(key),

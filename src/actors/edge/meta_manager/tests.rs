@@ -44,6 +44,7 @@ fn start(store: &Arc<MemoryStore>) -> World {
     let cloud: Cloudlike = Arc::new(Mutex::new(Box::new(offline)));
     let tell = |told: &Log, line: String| told.lock().push(line);
     let (t1, t2, t3, t4, t5) = (told.clone(), told.clone(), told.clone(), told.clone(), told.clone());
+    let t6 = told.clone();
     let (asked, answers, queued) = (sent.clone(), cloud.clone(), sent.clone());
     let show = |message: &Envelope| {
         let body = match &message.body {
@@ -75,6 +76,10 @@ fn start(store: &Arc<MemoryStore>) -> World {
         twin_link_changed: Link::from_fn(|_: CloudLinkChanged| ()),
         twin: device_links("twin", &told),
         dmi: device_links("dmi", &told),
+        edge_identity_changed: Link::from_fn(move |EdgeIdentityChanged(document)| {
+            let version = document.map(|it| objects::text(&it, "/metadata/resourceVersion").to_owned());
+            tell(&t6, format!("identity {version:?}"));
+        }),
     };
     let (committer, guard) =
         Committer::start(Arc::clone(store) as Arc<dyn Store>, CommitterSettings::default()).unwrap();

@@ -1,6 +1,6 @@
 //! A CloudHub, its CA, and edges that dial it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -18,7 +18,10 @@ use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as Ws};
 
 use super::super::*;
-use crate::identity::{CaSettings, ClientAuth, KeyPair, chain_pem, client_tls, new_node_csr, server_tls};
+use crate::bus::identity::{AuditFact, NodeCloned, NodeKeyChanged, Revocation};
+use crate::identity::{
+    CaSettings, ClientAuth, FactoryRoots, KeyPair, chain_pem, client_tls, new_node_csr, server_tls,
+};
 use crate::model::Envelope;
 use crate::supervise::{Running, Tree, TreeSettings};
 use crate::wire::frame;
@@ -32,6 +35,7 @@ pub enum Told {
     Twin(FromTwin),
     Held { last: bool },
     Delivered(Delivered),
+    Cloned(NodeCloned),
 }
 
 pub struct World {
@@ -41,6 +45,11 @@ pub struct World {
     pub close: Link<CloseNode>,
     pub nodes: Link<ConnectedNodes>,
     pub told: mpsc::Receiver<Told>,
+    /// The audit log.
+    pub facts: Arc<Mutex<Vec<AuditFact>>>,
+    /// What IdentityController heard.
+    pub keys: Arc<Mutex<Vec<NodeKeyChanged>>>,
+    pub revoked: watch::Sender<Arc<BTreeMap<NodeName, Revocation>>>,
     pub tree: TreeHandle,
     /// Answers of the API by path; `None` in place of the map: it is down.
     pub api: Arc<Mutex<Option<HashMap<String, Value>>>>,
@@ -58,6 +67,13 @@ pub type Edge = WebSocketStream<TlsStream<TcpStream>>;
 
 impl World {
     pub fn start(change: impl FnOnce(&mut CloudHubConfig)) -> Self {
+        Self::start_with(change, |_| {})
+    }
+
+    pub fn start_with(
+        change: impl FnOnce(&mut CloudHubConfig),
+        change_identities: impl FnOnce(&mut NodeIdentities),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let ca =
@@ -84,14 +100,35 @@ impl World {
                 Link::from_fn(move |message| tell.try_send(Told::$variant(message)).unwrap())
             }};
         }
+        let (facts, keys) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let revoked = watch::Sender::new(Arc::new(BTreeMap::new()));
+        let mut identities = NodeIdentities {
+            factory: None::<Arc<FactoryRoots>>,
+            reentry_grace: Duration::from_secs(86_400),
+            reusable_tokens: false,
+            svid_ttl: Duration::from_secs(3_600),
+            node_ca_ttl: Duration::from_secs(86_400),
+            revocations: revoked.subscribe(),
+            bundle: watch::Sender::new(Arc::new(ca.bundle().to_document())).subscribe(),
+            key_changed: {
+                let keys = Arc::clone(&keys);
+                Link::from_fn(move |told| keys.lock().push(told))
+            },
+            audit: {
+                let facts = Arc::clone(&facts);
+                Link::from_fn(move |fact| facts.lock().push(fact))
+            },
+        };
+        change_identities(&mut identities);
         let parts = CloudHubParts {
+            identities,
+            cloned: told!(Cloned),
             config,
             listeners,
             websocket_tls: server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Required).unwrap(),
             https_tls: server_tls(&pair, &ca.client_anchors_pem(), ClientAuth::Optional).unwrap(),
             ca: Arc::clone(&ca),
             tokens: Arc::clone(&tokens),
-            node_cert_ttl: Duration::from_secs(3_600),
             cluster_ca_pem: "CLUSTER CA".into(),
             client: fake_api(Arc::clone(&api)),
             tree: tree.handle(),
@@ -120,6 +157,9 @@ impl World {
             close,
             nodes,
             told,
+            facts,
+            keys,
+            revoked,
             tree: handle,
             api,
             websocket,
@@ -174,6 +214,29 @@ impl World {
         self.dial(&pair, &headers).await.map(|(edge, _)| edge)
     }
 
+    /// An edge of ours: it has the extension and says which process it is.
+    pub async fn connect_ours(&self, pair: &KeyPair, instance: &str) -> Result<Edge, WsError> {
+        let headers = [
+            ("ConnectionUse", "msg"),
+            ("Kubeedge-Extensions", "ack-window,resync,identity"),
+            ("Kubeedge-Instance", instance),
+        ];
+        self.dial(pair, &headers).await.map(|(edge, _)| edge)
+    }
+
+    /// Nodes with a session.
+    pub async fn connected(&self) -> Vec<NodeName> {
+        self.nodes.ask(ConnectedNodes, Duration::from_secs(5)).await.unwrap()
+    }
+
+    /// As `keadm node revoke` and IdentityController do it: published first, then closed.
+    pub async fn revoke(&self, name: &str, allowed_at: Option<u64>) {
+        let revocation = Revocation { at: 1, reason: "stolen".to_owned(), allowed_at };
+        self.revoked.send_modify(|all| drop(Arc::make_mut(all).insert(node(name), revocation)));
+        let close = CloseNode { node: Some(node(name)), reason: EndReason::Revoked };
+        self.close.ask(close, Duration::from_secs(5)).await.unwrap();
+    }
+
     /// As edges do: dials until it works.
     pub async fn reconnect(&self, name: &str) -> Edge {
         let dial = async {
@@ -199,9 +262,20 @@ impl World {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> (u16, Vec<u8>) {
+        self.send("GET", path, pair, headers, body).await
+    }
+
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        pair: Option<&KeyPair>,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, Vec<u8>) {
         let mut tls = self.tls(self.https, pair).await.unwrap();
         let mut head = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n",
             body.len()
         );
         for (name, value) in headers {
@@ -248,18 +322,47 @@ pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
+/// Reads by path; Secrets may be made, and replaced by who has seen the newest version.
 fn fake_api(objects: Arc<Mutex<Option<HashMap<String, Value>>>>) -> ::kube::Client {
     let service = tower::service_fn(move |request: http::Request<::kube::client::Body>| {
         let objects = Arc::clone(&objects);
         async move {
-            let Some(objects) = &*objects.lock() else { return Err(std::io::Error::other("down")) };
-            let found = objects.get(request.uri().path());
-            let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
-                "message": "not found", "code": 404});
-            let code = if found.is_some() { 200 } else { 404 };
-            let body = ::kube::client::Body::from(found.unwrap_or(&missing).to_string().into_bytes());
+            let (parts, body) = request.into_parts();
+            let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+            let mut objects = objects.lock();
+            let Some(objects) = &mut *objects else { return Err(std::io::Error::other("down")) };
+            let (code, answer) = answer(objects, parts.method.as_str(), parts.uri.path(), &body);
+            let body = ::kube::client::Body::from(answer.to_string().into_bytes());
             Ok(http::Response::builder().status(code).body(body).unwrap())
         }
     });
     ::kube::Client::new(service, "default")
+}
+
+fn answer(objects: &mut HashMap<String, Value>, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+    let failure = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+            "message": reason, "code": code});
+        (code, status)
+    };
+    if method == "GET" {
+        return objects.get(path).map_or_else(|| failure(404, "NotFound"), |found| (200, found.clone()));
+    }
+    let mut object: Value = serde_json::from_slice(body).unwrap();
+    let path = match method {
+        "POST" => format!("{path}/{}", object["metadata"]["name"].as_str().unwrap()),
+        _ => path.to_owned(),
+    };
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
+    let there = objects.get(&path).map(version);
+    match (method, &there) {
+        ("POST", Some(_)) => return failure(409, "AlreadyExists"),
+        ("PUT", None) => return failure(404, "NotFound"),
+        ("PUT", Some(there)) if *there != version(&object) => return failure(409, "Conflict"),
+        _ => {}
+    }
+    let next = there.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
+    object["metadata"]["resourceVersion"] = next.to_string().into();
+    objects.insert(path, object.clone());
+    (200, object)
 }

@@ -56,13 +56,14 @@ async fn refusals_say_why() {
     let csr = |name: &str| new_node_csr(&node(name)).unwrap().0;
     let huge = vec![0u8; 65 << 10];
     for (case, auth, body, want) in [
-        ("good", &good, csr("edge-1"), 200),
         ("expired", &expired, csr("edge-1"), 401),
         ("revoked", &revoked, csr("edge-1"), 401),
         ("forged", &forged, csr("edge-1"), 401),
         ("another name in the request", &good, csr("edge-2"), 400),
         ("not a request", &good, b"hello".to_vec(), 400),
         ("too large", &good, huge, 413),
+        ("good: what was refused cost no token", &good, csr("edge-1"), 200),
+        ("used", &good, csr("edge-1"), 401),
     ] {
         let headers = [("NodeName", "edge-1"), ("Authorization", auth.as_str())];
         let (code, why) = world.get("/edge.crt", None, &headers, &body).await;

@@ -170,10 +170,12 @@ fn host_path(path: &Path, check: HostPathCheck) -> Result<(), Why> {
     };
     match (check, found) {
         (HostPathCheck::Unchecked, _) => Ok(()),
-        (HostPathCheck::DirectoryOrCreate, None) => create_dirs(path, 0o755).map_err(|err| disk(path, &err)),
+        (HostPathCheck::DirectoryOrCreate, None) => create_open_dirs(path).map_err(|err| disk(path, &err)),
         (HostPathCheck::FileOrCreate, None) => {
             let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-            made.map(drop).map_err(|err| disk(path, &err))
+            // The umask took bits that users in containers need.
+            let opened = made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o644)));
+            opened.map_err(|err| disk(path, &err))
         }
         (HostPathCheck::Directory | HostPathCheck::DirectoryOrCreate, kind) => {
             if kind.is_some_and(|kind| kind.is_dir()) { Ok(()) } else { wrong("is not a directory") }
@@ -207,6 +209,22 @@ fn host_path(path: &Path, check: HostPathCheck) -> Result<(), Why> {
 
 pub(super) fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Makes a folder and those above it that are missing, readable for everybody whatever the umask.
+pub fn create_open_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_open_dirs(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        // Somebody else made it meanwhile.
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(err) => Err(err),
+    }
 }
 
 /// Sets mode and group of a folder that we have just made, whatever the umask.

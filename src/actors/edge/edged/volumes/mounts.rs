@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_cri::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
@@ -13,7 +13,7 @@ use super::disk::{create_dirs, io_error, open_if_there};
 use super::material::check_path;
 use super::{PodVolumes, VolumeError, VolumeMaterial, subpath};
 use crate::actors::edge::edged::dns::{host_aliases, hosts_file};
-use crate::actors::edge::edged::environment::expand;
+use crate::actors::edge::edged::environment::{expand, workload_api};
 use crate::actors::edge::edged::host::HostContext;
 use crate::actors::edge::edged::names::{DEFAULT_TERMINATION_MESSAGE_PATH, PodRef, path_part};
 
@@ -163,12 +163,19 @@ pub fn container_mounts(
             ..v1::Mount::default()
         });
     }
-    let bind = |container_path: &str, host_path: &std::path::Path| v1::Mount {
+    let bind = |container_path: &str, host_path: &Path| v1::Mount {
         container_path: container_path.to_owned(),
         host_path: host_path.to_string_lossy().into_owned(),
         ..v1::Mount::default()
     };
     let taken = |mounts: &[v1::Mount], path: &str| mounts.iter().any(|mount| mount.container_path == path);
+    // Its folder and not the socket: a new socket after a restart of edgecore shows up.
+    if let Ok(Some(folder)) = workload_api(pod, host).map(|socket| socket.and_then(Path::parent))
+        && !taken(&mounts, &folder.to_string_lossy())
+    {
+        create_dirs(folder, 0o755).map_err(|err| io_error("create", folder, &err))?;
+        mounts.push(v1::Mount { readonly: true, ..bind(&folder.to_string_lossy(), folder) });
+    }
     if !taken(&mounts, "/etc/hosts")
         && let Some(text) = hosts_text(pod, host, pod_ip)
     {
@@ -204,7 +211,7 @@ fn termination_file(at: &PodRef, host: &HostContext, container: &str, restart_co
 }
 
 /// A fresh, empty file that any user may write.
-fn write_termination_file(path: &std::path::Path) -> io::Result<()> {
+fn write_termination_file(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         create_dirs(dir, 0o750)?;
     }

@@ -21,6 +21,9 @@ fn names(change: &Change) -> Vec<String> {
         Notice::PodRemoved { uid, .. } => format!("gone {uid}"),
         Notice::ConfigChanged { kind, namespace, name } => format!("{kind} {namespace}/{name}"),
         Notice::NodeChanged(node) => format!("node {}", text(node, "/metadata/name")),
+        Notice::EdgeIdentity(document) => {
+            format!("identity {:?}", document.as_deref().map(|it| text(it, "/metadata/resourceVersion")))
+        }
         Notice::Device(notice) => format!("{notice:?}"),
     };
     change.notices.iter().map(name).collect()
@@ -75,6 +78,29 @@ fn kinds_and_shapes() {
         assert!(index.apply(&message("update", ignored, config("1"))).unwrap().batch.is_empty(), "{ignored}");
     }
     assert!(!index.apply(&message("insert", "default/gadget/x", config("1"))).unwrap().batch.is_empty());
+}
+
+#[test]
+fn the_nodes_registrations_and_policies() {
+    let mut index = Index::default();
+    let key = "kubeedge/edgeidentity/edge-1";
+    let document = |version: &str| json!({"metadata": {"uid": "i", "resourceVersion": version}, "seal": "s"});
+    for (operation, version, writes, want) in [
+        ("insert", "5", 1, vec!["identity Some(\"5\")"]),
+        ("update", "4", 0, vec![]),
+        ("update", "6", 1, vec!["identity Some(\"6\")"]),
+        ("delete", "6", 1, vec!["identity None"]),
+        ("delete", "6", 0, vec![]),
+    ] {
+        let change = index.apply(&message(operation, key, document(version))).unwrap();
+        assert_eq!(
+            (change.batch.ops().len(), names(&change)),
+            (writes, want.iter().map(|it| (*it).to_owned()).collect()),
+            "{operation} {version}"
+        );
+    }
+    index.apply(&message("insert", key, document("7"))).unwrap();
+    assert_eq!(index.listing()[0]["objects"], json!([[key, "i", "7"]]));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What a node that showed who it is gets. No I/O but the signing itself.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::attest::Wanted;
+use super::join::Denied;
+use crate::bus::identity::{NodeKeyChanged, unix_secs};
+use crate::identity::{Ca, IdentityError, cert_facts};
+use crate::model::NodeName;
+use crate::model::identity::{BundleDocument, RenewalReply};
+use crate::telemetry::identity::Refused;
+
+/// Signs for nodes.
+#[derive(Clone)]
+pub struct Signer {
+    pub ca: Arc<Ca>,
+    pub svid_ttl: Duration,
+    pub node_ca_ttl: Duration,
+}
+
+/// A signed SVID and its main facts.
+#[derive(Debug, Clone)]
+pub struct Svid {
+    /// Leaf first, without the root.
+    pub chain: Vec<Vec<u8>>,
+    pub serial_hex: String,
+    /// Of its public key: lower-case hex of the SHA-256.
+    pub key_hash: String,
+    pub ends: SystemTime,
+}
+
+/// Everything a node of ours gets.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub svid: Svid,
+    pub reply: RenewalReply,
+    pub changed: NodeKeyChanged,
+}
+
+impl Signer {
+    /// Signs the SVID a request asks for.
+    ///
+    /// # Errors
+    /// [`Denied`] with 400 for a request that is not signed, 503 when signing fails.
+    pub fn svid(
+        &self,
+        node: &NodeName,
+        csr: &[u8],
+        not_before_min: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Svid, Denied> {
+        let signed = self.ca.sign_node_csr(csr, node, self.svid_ttl, not_before_min, now);
+        let chain = signed.map_err(|err| denied("csr", &err))?;
+        let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
+        let facts = cert_facts(leaf).map_err(|err| denied("csr", &err))?;
+        Ok(Svid {
+            serial_hex: facts.serial_hex,
+            key_hash: facts.key_hash,
+            ends: facts.valid.not_after,
+            chain,
+        })
+    }
+
+    /// Signs SVID and intermediate CA.
+    ///
+    /// # Errors
+    /// As [`Signer::svid`].
+    pub fn node(
+        &self,
+        node: &NodeName,
+        wanted: &Wanted,
+        not_before_min: Option<SystemTime>,
+        bundle: BundleDocument,
+        now: SystemTime,
+    ) -> Result<Issued, Denied> {
+        let svid = self.svid(node, &wanted.csr, not_before_min, now)?;
+        let signed = self.ca.sign_node_ca_csr(&wanted.ca_csr, node, self.node_ca_ttl, not_before_min, now);
+        let node_ca = signed.map_err(|err| denied("caCsr", &err))?;
+        let ca = node_ca.first().map(Vec::as_slice).unwrap_or_default();
+        let ca_ends = cert_facts(ca).map_err(|err| denied("caCsr", &err))?.valid.not_after;
+        let text = |chain: &[Vec<u8>]| chain.iter().map(|der| STANDARD.encode(der)).collect();
+        let changed = NodeKeyChanged {
+            node: node.clone(),
+            jwt_key: wanted.jwt_key.clone(),
+            // Without the cloud a node signs tokens for as long as it signs certificates.
+            expires_at: unix_secs(ca_ends),
+            svid_serial: svid.serial_hex.clone(),
+            svid_expires_at: unix_secs(svid.ends),
+            node_ca_expires_at: unix_secs(ca_ends),
+        };
+        let reply = RenewalReply { svid: text(&svid.chain), node_ca: text(&node_ca), bundle };
+        Ok(Issued { svid, reply, changed })
+    }
+}
+
+impl Svid {
+    /// What IdentityController learns of a node that got nothing but this: a Go edge.
+    #[must_use]
+    pub fn changed(&self, node: &NodeName) -> NodeKeyChanged {
+        NodeKeyChanged {
+            node: node.clone(),
+            jwt_key: Value::Null,
+            expires_at: unix_secs(self.ends),
+            svid_serial: self.serial_hex.clone(),
+            svid_expires_at: unix_secs(self.ends),
+            node_ca_expires_at: 0,
+        }
+    }
+}
+
+fn denied(field: &str, err: &IdentityError) -> Denied {
+    match err {
+        IdentityError::Csr(_) => Denied::new(400, Refused::Request, format!("{field}: {err}")),
+        _ => Denied::new(503, Refused::Unavailable, format!("the cloud cannot sign now: {err}")),
+    }
+}

@@ -1,0 +1,138 @@
+//! What sessions and the join server share: revocations, bundle, signer, and whom they tell.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::attest::Wanted;
+use super::issue::{Issued, Signer, Svid};
+use super::join::Denied;
+use super::revoked::{self, Revoked};
+use crate::bus::Link;
+use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations};
+use crate::identity::{FactoryRoots, NodePeer};
+use crate::model::NodeName;
+use crate::model::identity::BundleDocument;
+use crate::telemetry::identity::{self, IdentityCounters};
+
+/// How nodes are let in, and whom CloudHub tells.
+#[derive(Clone)]
+pub struct NodeIdentities {
+    /// Roots of `identity.factoryCaFile`.
+    pub factory: Option<Arc<FactoryRoots>>,
+    /// `identity.reentryGraceSecs`.
+    pub reentry_grace: Duration,
+    /// `identity.reusableTokens`.
+    pub reusable_tokens: bool,
+    /// Lives of what is signed.
+    pub svid_ttl: Duration,
+    pub node_ca_ttl: Duration,
+    pub revocations: Revocations,
+    pub bundle: PublishedBundle,
+    pub key_changed: Link<NodeKeyChanged>,
+    pub audit: Link<AuditFact>,
+}
+
+/// Signs for nodes and keeps the record of it.
+pub struct Issuer {
+    pub signer: Signer,
+    pub with: NodeIdentities,
+    counters: IdentityCounters,
+}
+
+impl Issuer {
+    #[must_use]
+    pub fn new(signer: Signer, with: NodeIdentities) -> Self {
+        Self { signer, with, counters: IdentityCounters::new() }
+    }
+
+    /// The revocations as of now.
+    #[must_use]
+    pub fn revoked(&self) -> Arc<Revoked> {
+        Arc::clone(&self.with.revocations.borrow())
+    }
+
+    /// The bundle as of now.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<BundleDocument> {
+        Arc::clone(&self.with.bundle.borrow())
+    }
+
+    /// May this node have a session with this certificate, now?
+    ///
+    /// # Errors
+    /// [`Denied`] with 403.
+    pub fn admit(&self, node: &NodeName, peer: &NodePeer) -> Result<(), Denied> {
+        super::join::certified(peer, node, SystemTime::now())?;
+        revoked::check(&self.revoked(), node, Some(peer.valid.not_before)).map(drop)
+    }
+
+    /// Signs SVID and intermediate CA on a thread that may block: keys may lie in a token.
+    ///
+    /// # Errors
+    /// [`Denied`] when it is not signed.
+    pub async fn node(
+        self: &Arc<Self>,
+        node: &NodeName,
+        wanted: Wanted,
+        not_before_min: Option<SystemTime>,
+    ) -> Result<Issued, Denied> {
+        let (issuer, node) = (Arc::clone(self), node.clone());
+        blocking(move || {
+            let bundle = issuer.bundle().as_ref().clone();
+            issuer.signer.node(&node, &wanted, not_before_min, bundle, SystemTime::now())
+        })
+        .await
+    }
+
+    /// The same for an SVID alone.
+    ///
+    /// # Errors
+    /// [`Denied`] when it is not signed.
+    pub async fn svid(
+        self: &Arc<Self>,
+        node: &NodeName,
+        csr: Vec<u8>,
+        not_before_min: Option<SystemTime>,
+    ) -> Result<Svid, Denied> {
+        let (issuer, node) = (Arc::clone(self), node.clone());
+        blocking(move || issuer.signer.svid(&node, &csr, not_before_min, SystemTime::now())).await
+    }
+
+    /// Counts, tells IdentityController and writes the record of what a node got.
+    pub fn issued(&self, fact: AuditFact, changed: NodeKeyChanged, what: identity::Issued) {
+        self.counters.issued(what);
+        if changed.node_ca_expires_at > 0 {
+            self.counters.issued(identity::Issued::NodeCa);
+        }
+        let fact = fact.with("serial", changed.svid_serial.as_str());
+        let node = changed.node.clone();
+        if let Err(err) = self.with.key_changed.tell(changed) {
+            tracing::warn!(%node, error = %err, "the node's JWT key is published at its next renewal");
+        }
+        self.record(fact);
+    }
+
+    /// Counts and writes the record of a refusal.
+    pub fn refused(&self, subject: &str, denied: &Denied, address: Option<SocketAddr>) {
+        self.counters.refused(denied.reason);
+        let address = address.map(|it| it.ip().to_string()).unwrap_or_default();
+        let subject = if subject.is_empty() { &address } else { subject };
+        let fact = AuditFact::new(AuditAction::Refuse, subject, false, denied.why.as_str());
+        self.record(fact.with("cause", denied.reason.label()).with("address", address.as_str()));
+    }
+
+    /// A record that finds no room stands in the log at least.
+    pub fn record(&self, fact: AuditFact) {
+        if let Err(err) = self.with.audit.tell(fact.clone()) {
+            tracing::warn!(error = %err, ?fact, "not in the audit log");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Denied> + Send + 'static,
+) -> Result<T, Denied> {
+    let lost = |_| Denied::new(503, identity::Refused::Unavailable, "the cloud could not sign now");
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}

@@ -1,0 +1,70 @@
+//! How many connections come from one place, so that one container cannot take all there are. Pure
+//! but for a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Counts connections by where they come from.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    most: usize,
+    counts: Arc<Mutex<HashMap<u64, usize>>>,
+}
+
+/// One connection; counted until dropped.
+#[derive(Debug)]
+pub struct Visit {
+    origin: u64,
+    counts: Arc<Mutex<HashMap<u64, usize>>>,
+}
+
+impl Origins {
+    /// At most `most` from each.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, counts: Arc::default() }
+    }
+
+    /// `None` when there are too many from there.
+    #[must_use]
+    pub fn enter(&self, origin: u64) -> Option<Visit> {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(origin).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Visit { origin, counts: Arc::clone(&self.counts) })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock();
+        if let Some(count) = counts.get_mut(&self.origin) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.origin);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_cannot_take_the_others() {
+        let origins = Origins::new(2);
+        let first = origins.enter(1).unwrap();
+        let _second = origins.enter(1).unwrap();
+        assert!(origins.enter(1).is_none());
+        assert!(origins.enter(2).is_some());
+        drop(first);
+        assert!(origins.enter(1).is_some());
+        assert_eq!(origins.counts.lock().len(), 1, "what left is not remembered");
+    }
+}

@@ -1,0 +1,242 @@
+use std::time::{Duration, SystemTime};
+
+use rustls::{ClientConnection, ServerConnection};
+
+use super::*;
+use crate::identity::test_chain::{World, node};
+use crate::identity::{Ca, CaSettings, cert_der_from_pem, chain_pem};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn ca() -> Ca {
+    let dir = tempfile::tempdir().expect("temp dir");
+    Ca::open(CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key")), SystemTime::now())
+        .expect("ca")
+}
+
+fn server_pair(ca: &Ca) -> KeyPair {
+    ca.issue_server("KubeEdge", &["cloud.example".into()], HOUR).expect("server")
+}
+
+/// Runs a handshake in memory. Returns the server's certificate as the client saw it and the
+/// client's as the server saw it, or the first error text.
+fn handshake(
+    server: &Arc<ServerConfig>,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+    let name = ServerName::try_from(name.to_owned()).expect("name");
+    let mut client = ClientConnection::new(client.clone(), name).map_err(|err| err.to_string())?;
+    let mut server = ServerConnection::new(server.clone()).map_err(|err| err.to_string())?;
+    for _ in 0..10 {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).expect("memory");
+        server.read_tls(&mut wire.as_slice()).expect("memory");
+        server.process_new_packets().map_err(|err| format!("server: {err}"))?;
+        wire.clear();
+        server.write_tls(&mut wire).expect("memory");
+        client.read_tls(&mut wire.as_slice()).expect("memory");
+        client.process_new_packets().map_err(|err| format!("client: {err}"))?;
+        if !client.is_handshaking() && !server.is_handshaking() {
+            let first = |chain: Option<&[CertificateDer<'static>]>| chain.map(|chain| chain[0].to_vec());
+            let seen = first(client.peer_certificates()).expect("a server certificate");
+            return Ok((seen, first(server.peer_certificates())));
+        }
+    }
+    Err("the handshake does not end".into())
+}
+
+#[test]
+fn who_gets_through() {
+    let (ours, theirs) = (ca(), ca());
+    let pair = server_pair(&ours);
+    let required = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Required).expect("server");
+    let optional = server_tls(&pair, &ours.client_anchors_pem(), ClientAuth::Optional).expect("server");
+    let ours_pem = ours.cert_pem();
+    let client = |pair: Option<&KeyPair>| client_tls(&ours_pem, pair).expect("client");
+    let admin = ours.issue_client("admin", &["system:masters"], HOUR).expect("client");
+    let foreign = theirs.issue_client("admin", &["system:masters"], HOUR).expect("client");
+    let stranger = client_tls(&theirs.cert_pem(), Some(&admin)).expect("client");
+    let blind = client_tls_unverified().expect("client");
+    let host = "cloud.example";
+    for (case, server, client, name, want) in [
+        ("mutual", &required, client(Some(&admin)), host, Ok(true)),
+        ("optional, none", &optional, client(None), host, Ok(false)),
+        ("optional, one", &optional, client(Some(&admin)), host, Ok(true)),
+        ("believes anyone", &optional, blind, "10.1.2.3", Ok(false)),
+        ("required, none", &required, client(None), host, Err("server: peer sent no certificates")),
+        (
+            "required, foreign",
+            &required,
+            client(Some(&foreign)),
+            host,
+            Err("server: invalid peer certificate"),
+        ),
+        (
+            "optional, foreign",
+            &optional,
+            client(Some(&foreign)),
+            host,
+            Err("server: invalid peer certificate"),
+        ),
+        ("server as client", &required, client(Some(&pair)), host, Err("server: invalid peer certificate")),
+        ("other CA", &required, stranger, host, Err("client: invalid peer certificate")),
+        (
+            "other name",
+            &required,
+            client(Some(&admin)),
+            "evil.example",
+            Err("client: invalid peer certificate"),
+        ),
+    ] {
+        match (handshake(server, &client, name), want) {
+            (Ok((_, seen)), Ok(presented)) => assert_eq!(seen.is_some(), presented, "{case}"),
+            (Err(err), Err(want)) => assert!(err.starts_with(want), "{case}: {err}"),
+            (got, want) => panic!("{case}: got {got:?}, want {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_replaced_certificate_is_served_at_once_and_a_bad_one_never() {
+    let ca = ca();
+    let (old, new) = (server_pair(&ca), server_pair(&ca));
+    let tls = ReloadableServerTls::new(&old, &ca.cert_pem(), ClientAuth::Optional).expect("tls");
+    let client = client_tls(&ca.cert_pem(), None).expect("client");
+    let seen = || handshake(&tls.config(), &client, "cloud.example").expect("ok").0;
+    let leaf = |pair: &KeyPair| cert_der_from_pem(&pair.cert_pem).expect("pem");
+    assert_eq!(seen(), leaf(&old));
+    tls.replace(&new).expect("replaced");
+    assert_eq!(seen(), leaf(&new));
+    let mixed = KeyPair { cert_pem: old.cert_pem.clone(), key_pem: new.key_pem.clone() };
+    let err = tls.replace(&mixed).expect_err("mixed").to_string();
+    assert!(err.contains("not the certificate's"), "{err}");
+    assert_eq!(seen(), leaf(&new));
+}
+
+#[test]
+fn nonsense_is_refused_with_a_text() {
+    let ca = ca();
+    let pair = server_pair(&ca);
+    let no_cert = KeyPair { cert_pem: "x".into(), ..pair.clone() };
+    let no_key = KeyPair { key_pem: "x".into(), ..pair.clone() };
+    let server = |pair: &KeyPair, ca: &str| server_tls(pair, ca, ClientAuth::Required).expect_err("refused");
+    assert!(server(&no_cert, &ca.cert_pem()).to_string().contains("no PEM certificate"));
+    assert!(server(&no_key, &ca.cert_pem()).to_string().contains("no PEM private key"));
+    assert!(server(&pair, "").to_string().contains("no PEM certificate"));
+    assert!(client_tls("", None).is_err());
+    assert!(!format!("{pair:?}").contains("PRIVATE"));
+}
+
+/// One node's workload, with a client's key.
+fn workload(w: &World, path: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> KeyPair {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
+    let mut params = w.leaf_params(path, HOUR);
+    change(&mut params);
+    let authority = w.node_authority("edge-1");
+    let leaf = authority.sign(&params, &key).expect("leaf");
+    let chain = [leaf, authority.der.clone(), w.issuing.der.clone()];
+    KeyPair { cert_pem: chain_pem(&chain), key_pem: key.serialize_pem() }
+}
+
+/// The CA of a node is below the same root as administrators and nodes. Whatever it signs opens no
+/// door but its own, and that one only as a workload.
+#[test]
+fn a_node_signs_for_its_own_doors_only() {
+    let w = World::at(SystemTime::now());
+    let roots = w.bundle().roots_pem();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
+    let mut params = w.leaf_params("/cloudcore", HOUR);
+    params.subject_alt_names.push(rcgen::SanType::DnsName("cloud.example".try_into().expect("dns")));
+    let leaf = w.issuing.sign(&params, &key).expect("server");
+    let server =
+        KeyPair { cert_pem: chain_pem(&[leaf, w.issuing.der.clone()]), key_pem: key.serialize_pem() };
+    let cloud = ReloadableServerTls::new(&server, &roots, ClientAuth::Required).expect("cloud");
+    let own = ReloadableServerTls::new(&server, &roots, ClientAuth::Required).expect("own");
+    own.accept_workloads_of(Some(node("edge-1")));
+    let other = ReloadableServerTls::new(&server, &roots, ClientAuth::Required).expect("other");
+    other.accept_workloads_of(Some(node("edge-2")));
+
+    let named = |cn: &'static str, org: &'static str| {
+        move |p: &mut rcgen::CertificateParams| {
+            p.subject_alt_names.clear();
+            p.distinguished_name = rcgen::DistinguishedName::new();
+            p.distinguished_name.push(rcgen::DnType::OrganizationName, org);
+            p.distinguished_name.push(rcgen::DnType::CommonName, cn);
+        }
+    };
+    let none = |_: &mut rcgen::CertificateParams| {};
+    for (case, pair, wants_own) in [
+        ("its workload", workload(&w, "/ns/default/sa/web", none), true),
+        ("its device", workload(&w, "/device/default/s1", none), true),
+        ("a node", workload(&w, "/node/edge-1", none), false),
+        ("cloudcore", workload(&w, "/cloudcore", none), false),
+        ("an administrator", workload(&w, "", named("kubernetes-admin", "system:masters")), false),
+        ("a node of old", workload(&w, "", named("system:node:edge-2", "system:nodes")), false),
+        ("a device of old", workload(&w, "", named("device:default:s1", "x")), false),
+    ] {
+        let client = client_tls(&roots, Some(&pair)).expect("client");
+        let enters = |tls: &ReloadableServerTls| handshake(&tls.config(), &client, "cloud.example");
+        let got = enters(&own);
+        assert_eq!(got.is_ok(), wants_own, "{case}, own door: {got:?}");
+        for (door, tls) in [("cloud", &cloud), ("another node", &other)] {
+            let err = enters(tls).expect_err(case);
+            assert!(err.starts_with("server: invalid peer certificate"), "{case}, {door}: {err}");
+        }
+    }
+    let pair = workload(&w, "/ns/default/sa/web", none);
+    let client = client_tls(&roots, Some(&pair)).expect("client");
+    own.accept_workloads_of(None);
+    assert!(handshake(&own.config(), &client, "cloud.example").is_err(), "taken back");
+    // As an anchor the CA of a node could sign anything.
+    let err = ReloadableServerTls::new(
+        &server,
+        &chain_pem(&[&w.node_authority("edge-1").der]),
+        ClientAuth::Required,
+    );
+    assert!(err.err().expect("no anchor").to_string().contains("edge-1 cannot be an anchor"));
+}
+
+/// A leaf that says it is an SVID must be one, also directly below the issuing CA.
+#[test]
+fn a_bad_svid_is_no_client() {
+    let ca = ca();
+    let tls = ReloadableServerTls::new(&server_pair(&ca), &ca.client_anchors_pem(), ClientAuth::Required);
+    let tls = tls.expect("tls");
+    let enters = |pair: &KeyPair| {
+        let client = client_tls(&ca.cert_pem(), Some(pair)).expect("client");
+        handshake(&tls.config(), &client, "cloud.example")
+    };
+    let id = |path: &str| format!("spiffe://kubeedge.local{path}");
+    let good = ca.issue_server("x", &[id("/cloudcore")], HOUR).expect("pair");
+    enters(&good).expect("an SVID");
+    let two = ca.issue_server("x", &[id("/cloudcore"), id("/node/a")], HOUR).expect("pair");
+    assert!(enters(&two).expect_err("two IDs").contains("invalid peer certificate"));
+    let domain = ca.issue_server("x", &[id("")], HOUR).expect("pair");
+    assert!(enters(&domain).expect_err("no path").contains("invalid peer certificate"));
+}
+
+/// A Go edge presents one certificate: the issuing CAs are anchors too, also replaced ones.
+#[test]
+fn a_leaf_alone_is_enough_and_anchors_are_replaced_while_serving() {
+    let (ours, theirs) = (ca(), ca());
+    let tls = ReloadableServerTls::new(&server_pair(&ours), &ours.client_anchors_pem(), ClientAuth::Required);
+    let tls = tls.expect("tls");
+    let alone = |ca: &Ca| {
+        let pair = ca.issue_client("go", &["system:nodes"], HOUR).expect("client");
+        let leaf = cert_der_from_pem(&pair.cert_pem).expect("pem");
+        KeyPair { cert_pem: chain_pem(&[leaf]), ..pair }
+    };
+    let enters = |pair: &KeyPair| {
+        let client = client_tls(&ours.cert_pem(), Some(pair)).expect("client");
+        handshake(&tls.config(), &client, "cloud.example").map(drop)
+    };
+    let (one, other) = (alone(&ours), alone(&theirs));
+    enters(&one).expect("a leaf alone");
+    assert!(enters(&other).is_err());
+    tls.replace_anchors(&theirs.client_anchors_pem()).expect("replaced");
+    enters(&other).expect("the new anchors");
+    assert!(enters(&one).is_err(), "the old anchors");
+    assert!(tls.replace_anchors("nonsense").is_err());
+    enters(&other).expect("a refused replacement changes nothing");
+}

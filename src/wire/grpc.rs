@@ -1,0 +1,83 @@
+//! From HTTP/2 requests to functions: what the servers of all our gRPC services share. They are
+//! written by hand on tonic's own building blocks.
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use prost::Message;
+use tonic::codegen::http;
+use tonic::{Request, Response, Status};
+
+/// An answer under way.
+pub type Answer = BoxFuture<'static, Result<http::Response<tonic::body::Body>, Infallible>>;
+/// A request as it comes from HTTP/2.
+pub type HttpRequest = http::Request<tonic::body::Body>;
+
+/// Runs one call with one answer: decodes (at most `max_bytes`), calls `method`, encodes.
+pub fn unary<Q, A, F, W>(http: HttpRequest, max_bytes: usize, method: F) -> Answer
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: FnOnce(Request<Q>) -> W + Send + 'static,
+    W: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    let mut once = Some(method);
+    let service = tower::service_fn(move |request: Request<Q>| {
+        let work = once.take().map(|method| method(request));
+        async move {
+            match work {
+                Some(work) => work.await.map(Response::new),
+                None => Err(called_twice()),
+            }
+        }
+    });
+    Box::pin(async move {
+        let codec = tonic_prost::ProstCodec::<A, Q>::default();
+        let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(max_bytes);
+        Ok(grpc.unary(service, http).await)
+    })
+}
+
+/// Runs one call with a stream of answers.
+pub fn server_streaming<Q, A, F, W, S>(http: HttpRequest, max_bytes: usize, method: F) -> Answer
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: FnOnce(Request<Q>) -> W + Send + 'static,
+    W: Future<Output = Result<S, Status>> + Send + 'static,
+    S: Stream<Item = Result<A, Status>> + Send + 'static,
+{
+    let mut once = Some(method);
+    let service = tower::service_fn(move |request: Request<Q>| {
+        let work = once.take().map(|method| method(request));
+        async move {
+            match work {
+                Some(work) => work.await.map(Response::new),
+                None => Err(called_twice()),
+            }
+        }
+    });
+    Box::pin(async move {
+        let codec = tonic_prost::ProstCodec::<A, Q>::default();
+        let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(max_bytes);
+        Ok(grpc.server_streaming(service, http).await)
+    })
+}
+
+/// Refuses a request before its message is read.
+#[must_use]
+pub fn refuse(status: Status) -> Answer {
+    Box::pin(ready(Ok(status.into_http())))
+}
+
+/// Answers a call the service does not have.
+#[must_use]
+pub fn unknown(why: &'static str) -> Answer {
+    refuse(Status::unimplemented(why))
+}
+
+fn called_twice() -> Status {
+    Status::internal("called twice")
+}
