@@ -9,7 +9,7 @@ use super::issue::{Issued, Signer, Svid};
 use super::join::Denied;
 use super::revoked::{self, Revoked};
 use crate::bus::Link;
-use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations};
+use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations, audit};
 use crate::identity::{FactoryRoots, NodePeer};
 use crate::model::NodeName;
 use crate::model::identity::BundleDocument;
@@ -122,11 +122,8 @@ impl Issuer {
         self.record(fact.with("cause", denied.reason.label()).with("address", address.as_str()));
     }
 
-    /// A record that finds no room stands in the log at least.
-    pub fn record(&self, fact: AuditFact) {
-        if let Err(err) = self.with.audit.tell(fact.clone()) {
-            tracing::warn!(error = %err, ?fact, "not in the audit log");
-        }
+    fn record(&self, fact: AuditFact) {
+        audit(&self.with.audit, fact);
     }
 }
 
