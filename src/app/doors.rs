@@ -241,11 +241,8 @@ pub fn table() -> String {
         let Door { program, name, key, usual, rule, who, others, bounds } = door;
         let rule = rule.words();
         // Writing to a String does not fail.
-        writeln!(
-            text,
-            "| {program} | {name} | {usual} (`{key}`) | {rule} | {who} | {others} | {bounds} |"
-        )
-        .ok();
+        writeln!(text, "| {program} | {name} | {usual} (`{key}`) | {rule} | {who} | {others} | {bounds} |")
+            .ok();
     }
     for (program, name, what) in ABSENT {
         writeln!(text, "| {program} | {name} | not built: {what} | none yet | nobody | - | - |").ok();
@@ -270,7 +267,10 @@ mod tests {
             for text in [door.key, door.usual, door.who, door.others, door.bounds] {
                 assert!(!text.is_empty() && !text.contains('|'), "{}: {text:?}", door.name);
             }
-            let twin = DOORS.iter().skip(i + 1).any(|other| (other.program, other.name) == (door.program, door.name));
+            let twin = DOORS
+                .iter()
+                .skip(i + 1)
+                .any(|other| (other.program, other.name) == (door.program, door.name));
             assert!(!twin, "{} stands twice", door.name);
         }
     }
@@ -289,10 +289,7 @@ mod tests {
         for door in DOORS {
             assert_eq!(open.iter().any(|(one, _)| *one == door), door.usual != "closed", "{}", door.name);
         }
-        let yaml = [
-            include_str!("../../config/cloudcore.yaml"),
-            include_str!("../../config/edgecore.yaml"),
-        ];
+        let yaml = [include_str!("../../config/cloudcore.yaml"), include_str!("../../config/edgecore.yaml")];
         for door in DOORS {
             let last = door.key.rsplit('.').next().unwrap_or_default();
             let file = yaml[usize::from(door.program == EDGECORE)];

@@ -15,13 +15,13 @@ use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
+use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::actors::edge::meta_manager::{
     DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings, SealedStore, SecretSettings,
 };
-use crate::bus::identity::AuditFact;
-use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
+use crate::bus::identity::AuditFact;
 use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
@@ -144,12 +144,8 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_state: twin.link(),
         report_event: meta.link(),
     };
-    let hub_links = HubLinks {
-        apply: meta.link(),
-        link_changed: meta.link(),
-        twin: twin.link(),
-        audit: record.clone(),
-    };
+    let hub_links =
+        HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link(), audit: record.clone() };
     let identity_links =
         IdentityLinks { get_object: meta.link(), roots_changed: hub.link(), audit: record.clone() };
 
@@ -185,11 +181,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
-    let trust = edged::Trust {
-        credentials: credentials.clone(),
-        policies,
-        audit: record.clone(),
-    };
+    let trust = edged::Trust { credentials: credentials.clone(), policies, audit: record.clone() };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
         let metrics = WorkloadMetrics::new();

@@ -231,8 +231,10 @@ impl ClientCertVerifier for EdgeDoor {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let chain: Vec<CertificateDer<'_>> =
-            std::iter::once(leaf).chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect();
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
+            .chain(intermediates)
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         match self.admit(&chain, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),

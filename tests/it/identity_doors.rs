@@ -85,7 +85,11 @@ fn plain(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn tls(address: SocketAddr, ca_pem: &str, pair: Option<&KeyPair>) -> StreamOwned<ClientConnection, TcpStream> {
+fn tls(
+    address: SocketAddr,
+    ca_pem: &str,
+    pair: Option<&KeyPair>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let config = identity::client_tls(ca_pem, pair).unwrap();
     let session = ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
     StreamOwned::new(session, plain(address))
@@ -119,7 +123,8 @@ fn say(mut stream: impl Read + Write, words: &[u8]) -> Vec<u8> {
 
 fn status(answer: &[u8]) -> u16 {
     let text = String::from_utf8_lossy(answer);
-    let code = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    let code =
+        text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
     code.unwrap_or_else(|| panic!("no HTTP answer: {text:?}"))
 }
 
@@ -253,7 +258,10 @@ fn knock(house: &House, door: &Door) {
             use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
             // Another user who gets past the file's mode: tests/it/dmi.rs, another_user_is_refused.
             let file = fs::metadata(house.unix(door)).unwrap();
-            assert_eq!((file.permissions().mode() & 0o777, file.uid()), (0o660, nix::unistd::getuid().as_raw()));
+            assert_eq!(
+                (file.permissions().mode() & 0o777, file.uid()),
+                (0o660, nix::unistd::getuid().as_raw())
+            );
         }
         doors::WORKLOAD_API => {
             assert_eq!(workload_api(house.unix(door), true), Code::PermissionDenied, "no pod");
@@ -278,7 +286,8 @@ fn mqtt_connect(user: &str) -> Vec<u8> {
 fn workload_api(socket: &Path, with_metadata: bool) -> Code {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
         let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
         client.ready().await.unwrap();
         let mut request = Request::new(());

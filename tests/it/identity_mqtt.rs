@@ -38,7 +38,11 @@ impl Node {
         let edge = Edge::start(cloud, dir, name, &dir.join("none.sock"), &cloud.token(), &[&set]);
         let node = Self { edge, name: name.to_owned(), tls: Mqtt(tls), dir: dir.to_owned() };
         until("the node has joined and its door shows a certificate", PATIENCE, || {
-            if node.dir.join("certs/node-ca.crt").exists() { node.shown_serial() } else { Err("not yet".into()) }
+            if node.dir.join("certs/node-ca.crt").exists() {
+                node.shown_serial()
+            } else {
+                Err("not yet".into())
+            }
         });
         node
     }
@@ -126,7 +130,8 @@ impl Svid {
 fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = (0..text.len().div_ceil(64)).map(|i| &text[i * 64..text.len().min(i * 64 + 64)]).collect();
+    let lines: Vec<&str> =
+        (0..text.len().div_ceil(64)).map(|i| &text[i * 64..text.len().min(i * 64 + 64)]).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
@@ -147,8 +152,7 @@ fn svids_of_this_node_come_in_and_get_their_devices_topics() {
     assert!(checked.status.success(), "{checked:?}");
     assert!(!node.openssl(&lamp, "edge-2.nodes.kubeedge.local").status.success(), "another name");
 
-    let (own, others) =
-        ("$hw/events/device/default/lamp-1/hello", "$hw/events/device/default/lamp-2/hello");
+    let (own, others) = ("$hw/events/device/default/lamp-1/hello", "$hw/events/device/default/lamp-2/hello");
     // The cloud has no such device: it is no member, so its SVID gives nothing yet.
     eventually("a device that is no member may use nothing", || node.publish(&lamp, own) == Ok(false));
     let kubectl = cloud.kubectl();
@@ -174,7 +178,9 @@ fn svids_of_this_node_come_in_and_get_their_devices_topics() {
 
     // A device that is deleted loses its topics while it is connected.
     let listener = node.subscribe(&lamp, "lamp", &[&own.replace("hello", "#")]);
-    eventually("the lamp hears", || node.publish(&lamp, own) == Ok(true) && got(&listener, &format!("{own} {{}}")));
+    eventually("the lamp hears", || {
+        node.publish(&lamp, own) == Ok(true) && got(&listener, &format!("{own} {{}}"))
+    });
     kubectl.run(&["delete", "device", "lamp-1"]);
     eventually("the lamp is mute", || node.publish(&lamp, own) == Ok(false));
 }

@@ -20,7 +20,8 @@ fn bundle(node: &NodeCredentials) -> TrustBundle {
 }
 
 fn admit(door: &EdgeDoor, chain: &[Vec<u8>], now: SystemTime) -> Result<Admitted, String> {
-    let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let chain: Vec<CertificateDer<'_>> =
+        chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     door.admit(&chain, now).map_err(|why| why.to_string())
 }
 
@@ -41,7 +42,11 @@ fn svids_of_this_node_and_nobody_elses() {
         ("another node's workload", workload(&two, &web, HOUR, now), Err("not by this one")),
         ("another node", chain(&two.svid.cert_pem), Err("is not of this node")),
         ("another cloud's node of this name", workload(&far, &web, HOUR, now), Err("")),
-        ("a certificate without an ID", chain(&ours.issue_client("admin", &["a"], HOUR).expect("c").cert_pem), Err("")),
+        (
+            "a certificate without an ID",
+            chain(&ours.issue_client("admin", &["a"], HOUR).expect("c").cert_pem),
+            Err(""),
+        ),
         ("the CA itself", chain(&one.node_ca.as_ref().expect("ca").cert_pem), Err("")),
         ("no certificate", Vec::new(), Err("no certificate")),
         ("nonsense", vec![vec![1, 2, 3]], Err("")),
@@ -57,7 +62,8 @@ fn svids_of_this_node_and_nobody_elses() {
         }
     }
     // Mixed chains: the leaf of one node under the CA of the other.
-    let mixed = [vec![workload(&two, &web, HOUR, now)[0].clone()], workload(&one, &web, HOUR, now)[1..].to_vec()];
+    let mixed =
+        [vec![workload(&two, &web, HOUR, now)[0].clone()], workload(&one, &web, HOUR, now)[1..].to_vec()];
     assert!(admit(&door, &mixed.concat(), now).is_err());
     let blind = EdgeDoor::new(one.node.clone(), None, ClientAuth::Required);
     assert!(admit(&blind, &workload(&one, &web, HOUR, now), now).is_err(), "without a bundle");
@@ -99,7 +105,10 @@ fn a_named_ca_lets_its_own_in_but_gives_nobody_an_id_of_the_trust_domain() {
     let admitted = admit(&only_plant, &chain(&own.cert_pem), now).expect("its own");
     assert_eq!((admitted.common_name.as_str(), admitted.spiffe_id), ("device:default:s1", None));
     assert!(admit(&only_plant, &workload(&one, &web, HOUR, now), now).is_err(), "its root is not named");
-    assert!(admit(&only_plant, &workload(&forged, &web, HOUR, now), now).is_err(), "the domain is not its to give");
+    assert!(
+        admit(&only_plant, &workload(&forged, &web, HOUR, now), now).is_err(),
+        "the domain is not its to give"
+    );
 
     let both = door(&format!("{}{}", plant.cert_pem(), ours.cert_pem()));
     assert!(admit(&both, &chain(&own.cert_pem), now).is_ok());
@@ -122,7 +131,8 @@ fn nameless(node: &NodeCredentials, common_name: &str) -> Vec<Vec<u8>> {
     let pair = node.node_ca.as_ref().expect("ca");
     let links = chain(&pair.cert_pem);
     let key = EcKey::from_pem(pair.key_pem.as_bytes()).expect("key").for_rcgen().expect("key");
-    let issuer = rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(links[0].as_slice()), key).expect("issuer");
+    let issuer =
+        rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(links[0].as_slice()), key).expect("issuer");
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, common_name);

@@ -177,8 +177,7 @@ impl Reader {
                 Ok(text) if self.passwords.as_deref() == Some(&text) => {}
                 Ok(text) => {
                     let file = self.config.password_file.display();
-                    found.passwords =
-                        Some(Passwords::parse(&text).map_err(|err| format!("{file}: {err}; ")));
+                    found.passwords = Some(Passwords::parse(&text).map_err(|err| format!("{file}: {err}; ")));
                     self.passwords = Some(text);
                 }
                 Err(why) => found.passwords = Some(Err(why)),

@@ -108,12 +108,7 @@ fn devices_touch_their_own_topics_and_nothing_once_they_are_gone() {
     }
 }
 
-fn policy(
-    namespace: &str,
-    subjects: &[&str],
-    publish: &[&str],
-    subscribe: &[&str],
-) -> TopicPolicy {
+fn policy(namespace: &str, subjects: &[&str], publish: &[&str], subscribe: &[&str]) -> TopicPolicy {
     let all = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
     TopicPolicy {
         namespace: namespace.into(),
@@ -178,7 +173,8 @@ fn policies_give_exactly_what_they_say_beside_the_topics_of_a_device() {
                 || (id == shop && topic == "orders/s1")
                 || (id.contains("device") && topic.starts_with("$hw"));
             assert_eq!(rights.publish(topic), may_publish, "{id} {topic}");
-            let may_subscribe = subscribe.contains(&topic) || (id.contains("device") && topic.starts_with("$hw"));
+            let may_subscribe =
+                subscribe.contains(&topic) || (id.contains("device") && topic.starts_with("$hw"));
             assert_eq!(rights.subscribe(topic), may_subscribe, "{id} {topic}");
         }
     }

@@ -35,7 +35,12 @@ async fn dial(
 }
 
 /// The same as soon as there is a certificate to show.
-async fn client(world: &World, node: &NodeCredentials, pair: &KeyPair, id: &str) -> Client<TlsStream<TcpStream>> {
+async fn client(
+    world: &World,
+    node: &NodeCredentials,
+    pair: &KeyPair,
+    id: &str,
+) -> Client<TlsStream<TcpStream>> {
     for _ in 0..400 {
         if let Ok(stream) = dial(world, node, Some(pair)).await {
             let mut client = Client::over(stream, Version::V5);

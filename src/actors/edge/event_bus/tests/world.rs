@@ -57,8 +57,11 @@ pub fn start(store: &Arc<MemoryStore>, config: EventBusConfig) -> World {
 pub fn start_told(store: &Arc<MemoryStore>, config: EventBusConfig) -> (World, Told) {
     let (told_credentials, credentials) = watch::channel(None);
     let (told_policies, policies) = watch::channel(None);
-    let told =
-        Told { credentials: told_credentials, policies: told_policies, audit: Arc::new(Mutex::new(Vec::new())) };
+    let told = Told {
+        credentials: told_credentials,
+        policies: told_policies,
+        audit: Arc::new(Mutex::new(Vec::new())),
+    };
     let records = Arc::clone(&told.audit);
     let sockets = EventBusSockets::bind(&config).unwrap();
     let [plain, tls, websocket] = sockets.addresses();
