@@ -45,5 +45,9 @@ bench-devices: ## from MQTT to DeviceStatus and back, and 1,000 devices (about 5
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench devices
 
+bench-identity: ## identities per second and what their streams cost (about 1 minute, quiet machine)
+	@deploy/tools.sh build
+	@$(ROCKSDB) cargo bench --locked --bench identity
+
 clean: ## build output
 	@cargo clean

@@ -29,7 +29,7 @@ use actix::prelude::*;
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub use self::attest_worker::{Attestor, NodeAttestor};
+pub use self::attest_worker::{Attestor, NodeAttestor, Seals};
 use self::document::{BadDocument, Verified};
 use self::ledger::{Issued, Key, Ledger};
 pub use self::peer_worker::Peer;
