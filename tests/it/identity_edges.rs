@@ -158,7 +158,8 @@ fn wait_roots(edge: &Edge, want: usize) {
 fn leads_to(edge: &Edge, root: &Path) -> Result<(), String> {
     let chain = edge.dir.join("certs/server.crt");
     let mut openssl = Command::new("openssl");
-    let out = openssl.arg("verify").arg("-CAfile").arg(root).arg("-untrusted").arg(&chain).arg(&chain).output();
+    let out =
+        openssl.arg("verify").arg("-CAfile").arg(root).arg("-untrusted").arg(&chain).arg(&chain).output();
     let out = out.unwrap();
     if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
 }
