@@ -155,6 +155,13 @@ impl Authority {
         (keys.credentials(&name, &reply).expect("credentials"), reply.bundle)
     }
 
+    /// What the cloud puts on an object for a node.
+    pub fn seal(&self, kind: &str, node: &str, payload: &[u8]) -> String {
+        let (chain, key) = self.cloudcore();
+        let (node, signer) = (NodeName::parse(node).expect("name"), key.signer().expect("signer"));
+        super::seal::sign(&signer, &chain, kind, &node, payload, self.now).expect("seal")
+    }
+
     /// cloudcore's signing certificate; its chain without the root.
     pub fn cloudcore(&self) -> (Vec<Vec<u8>>, EcKey) {
         let params = params("KubeEdge", "cloudcore", Some(&format!("spiffe://{TRUST_DOMAIN}/cloudcore")));

@@ -14,10 +14,6 @@ pub struct EdgedMetrics {
     pub pod_start_seconds: Histogram,
     /// Containers started again after they ended.
     pub container_restarts: Counter,
-    /// Pods whose seal does not hold, starts that an image policy denied, static pods not listed.
-    pub refused_seal: Counter,
-    pub refused_image: Counter,
-    pub refused_static: Counter,
     /// Images that a policy in mode warn would have refused.
     pub warned_image: Counter,
 }
@@ -35,13 +31,10 @@ impl EdgedMetrics {
             "kubeedge_edged_container_restarts_total",
             "Containers started again after they ended"
         );
-        metrics::describe_counter!("kubeedge_identity_refused_total", "What was turned away, by reason");
         metrics::describe_counter!(
             "kubeedge_identity_image_warnings_total",
             "Images that a policy in mode warn would have refused"
         );
-        let refused =
-            |reason: &'static str| metrics::counter!("kubeedge_identity_refused_total", "reason" => reason);
         let pods = |phase: &'static str| metrics::gauge!("kubeedge_edged_pods", "phase" => phase);
         Self {
             pods_pending: pods("Pending"),
@@ -50,9 +43,6 @@ impl EdgedMetrics {
             pods_failed: pods("Failed"),
             pod_start_seconds: metrics::histogram!("kubeedge_edged_pod_start_seconds"),
             container_restarts: metrics::counter!("kubeedge_edged_container_restarts_total"),
-            refused_seal: refused("seal"),
-            refused_image: refused("image_policy"),
-            refused_static: refused("static_pod"),
             warned_image: metrics::counter!("kubeedge_identity_image_warnings_total"),
         }
     }

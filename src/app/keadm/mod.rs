@@ -2,6 +2,7 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod audit;
+mod ca;
 mod cloud_https;
 mod identity;
 mod init;
@@ -12,6 +13,7 @@ mod preflight;
 mod records;
 mod reset;
 mod revocation;
+mod svid;
 mod token;
 
 use std::ffi::OsString;
@@ -47,6 +49,9 @@ enum Command {
     /// Shows who is who, and until when
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Replaces the cloud's root CA while it runs
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Checks this machine and prepares it as an edge
     Join(join::JoinArgs),
     /// Removes what init or join wrote
@@ -54,6 +59,8 @@ enum Command {
     /// Checks the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Asks this node's Workload API for the identities of the process that runs it
+    Svid(svid::SvidArgs),
     /// Prints the version
     Version,
 }
@@ -115,9 +122,11 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Token(command) => token::token(command, now, out).await,
         Command::Node(command) => node::node(command, now, out).await,
         Command::Identity(command) => identity::identity(command, now, out).await,
+        Command::Ca(command) => ca::ca(&command, now, out),
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Audit(command) => audit::audit(command, out),
+        Command::Svid(args) => svid::svid(&args, now, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

@@ -23,18 +23,19 @@ use self::ledger::{JWT_KEYS, NODE_REVOCATIONS, Pending};
 use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
+use crate::actors::cloud::kube_worker::CallError;
 use crate::actors::cloud::watch_worker::{Event, watch, watch_in};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
 use crate::bus::edge_controller::{ListDesired, Reseal, SendDifferences};
 use crate::bus::identity::{
-    AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
+    self, AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
 };
 use crate::bus::sync::IdentityNodes;
 use crate::config::ClonedNodes;
 use crate::identity::{Ca, CloudServerTls};
-use crate::model::identity::{BundleDocument, EDGE_IDENTITY_KIND, EDGE_IDENTITY_NAMESPACE};
 use crate::model::NodeName;
+use crate::model::identity::{BundleDocument, EDGE_IDENTITY_KIND, EDGE_IDENTITY_NAMESPACE};
 use crate::telemetry::identity_controller::IdentityControllerMetrics;
 
 mod authority_worker;
@@ -57,7 +58,8 @@ pub const KINDS: [&str; 1] = [EDGE_IDENTITY_KIND];
 const NAMESPACE: &str = EDGE_IDENTITY_NAMESPACE;
 /// Changes that come together travel together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the authorities' files.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Between two warnings about the same lasting thing.
 const REMIND_EVERY: Duration = Duration::from_secs(3600);
@@ -70,6 +72,8 @@ pub struct IdentityControllerParts {
     pub cloned_nodes: ClonedNodes,
     /// Listeners that follow the authorities.
     pub served: Vec<Arc<CloudServerTls>>,
+    /// [`LOOK_EVERY`].
+    pub look_every: Duration,
     pub published: Outlets,
     pub send_down: Link<SendDown>,
     pub close_node: Link<CloseNode>,
@@ -92,6 +96,19 @@ impl Outlets {
     pub fn new(ca: &Ca) -> Self {
         let bundle = Arc::new(ca.bundle().to_document());
         Self { bundle: watch::Sender::new(bundle), revocations: watch::Sender::new(Arc::default()) }
+    }
+
+    /// The same with the revocations that the API has: a revoked node finds no open door while
+    /// cloudcore starts.
+    ///
+    /// # Errors
+    /// [`CallError`] when the API does not tell.
+    pub async fn read(ca: &Ca, client: &::kube::Client) -> Result<Self, CallError> {
+        let outlets = Self::new(ca);
+        let map = config_map_worker::amend(client, NODE_REVOCATIONS, |_| false).await?;
+        let (revoked, _) = ledger::revocations(&map.map(|map| map.data).unwrap_or_default());
+        outlets.revocations.send_replace(Arc::new(revoked));
+        Ok(outlets)
     }
 
     #[must_use]
@@ -159,9 +176,7 @@ impl IdentityController {
     }
 
     fn audit(&self, fact: AuditFact) {
-        if let Err(err) = self.parts.audit.tell(fact) {
-            tracing::warn!(error = %err, "a fact is missing in the audit log");
-        }
+        identity::audit(&self.parts.audit, fact);
     }
 
     /// Looks at the authorities' files.
@@ -185,7 +200,9 @@ impl IdentityController {
         let Looked { bundle, root, new_issuing, needs_root_key } = looked;
         if needs_root_key && self.busy.root_key_told.is_none_or(|at| at.elapsed() > REMIND_EVERY) {
             self.busy.root_key_told = Some(Instant::now());
-            tracing::warn!("the issuing CA is past half of its life and the root's key is not here to renew it");
+            tracing::warn!(
+                "the issuing CA is past half of its life and the root's key is not here to renew it"
+            );
         }
         if new_issuing {
             self.audit(AuditFact::new(AuditAction::Authority, "issuing CA", true, "another one signs now"));
@@ -260,7 +277,7 @@ impl Actor for IdentityController {
             }
         }
         self.look(ctx);
-        ctx.run_interval(LOOK_EVERY, Self::look);
+        ctx.run_interval(self.parts.look_every, Self::look);
         ctx.run_interval(SWEEP_EVERY, Self::sweep);
     }
 }

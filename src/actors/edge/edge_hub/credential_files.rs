@@ -206,7 +206,8 @@ pub fn load(places: &Places, node: &NodeName) -> Result<Option<Identity>, Identi
 /// with keys in them. Younger ones stay: somebody may be writing.
 pub fn sweep(places: &Places, now: SystemTime) {
     for file in places.all() {
-        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str()))
+        else {
             continue;
         };
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
@@ -217,8 +218,7 @@ pub fn sweep(places: &Places, now: SystemTime) {
             });
             let is_ours = random.is_some_and(|it| it.len() == 8 && it.bytes().all(|c| c.is_ascii_hexdigit()));
             let written = entry.metadata().and_then(|meta| meta.modified());
-            let is_old =
-                written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED));
+            let is_old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED));
             if is_ours
                 && is_old
                 && let Err(err) = remove(&entry.path())

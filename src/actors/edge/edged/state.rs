@@ -407,6 +407,9 @@ impl PodState {
             Outcome::StartFailed { container, reason, message, left } => {
                 let (event, text) = held::event_of(&reason, &message);
                 let memory = self.container(&container);
+                if held::by_gate(&reason) {
+                    memory.crash = CrashLoop::default(); // it was no start, so it is no crash either
+                }
                 memory.tries.fail(now, STEP_BASE, STEP_CAP, jitter);
                 memory.error = Some((reason, message));
                 memory.image = ImageState::Unknown;

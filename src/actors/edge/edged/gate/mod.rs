@@ -31,6 +31,7 @@ use crate::identity::NodeCredentials;
 use crate::model::NodeName;
 use crate::model::identity::EdgeIdentitySpec;
 use crate::telemetry::edged::EdgedMetrics;
+use crate::telemetry::identity::{IdentityCounters, Refused};
 
 /// Reason of containers and events whose image no policy allows.
 pub const IMAGE_DENIED: &str = "ImagePolicyDenied";
@@ -54,6 +55,7 @@ pub struct Gate {
     mode: PodSeals,
     trust: Trust,
     metrics: EdgedMetrics,
+    counters: IdentityCounters,
     basis: Mutex<Option<(Roots, Arc<Basis>)>>,
     /// What was decided last, by pod uid and container.
     decided: Mutex<BTreeMap<(String, String), String>>,
@@ -81,7 +83,8 @@ pub struct Denial {
 impl Gate {
     #[must_use]
     pub fn new(node: NodeName, mode: PodSeals, trust: Trust, metrics: EdgedMetrics) -> Self {
-        Self { node, mode, trust, metrics, basis: Mutex::default(), decided: Mutex::default() }
+        let counters = IdentityCounters::new();
+        Self { node, mode, trust, metrics, counters, basis: Mutex::default(), decided: Mutex::default() }
     }
 
     /// May anything of this pod start? The answer is remembered until the node's roots change.
@@ -95,7 +98,7 @@ impl Gate {
         {
             let PodRef { namespace, name, uid } = PodRef::of(pod);
             tracing::warn!(pod = %name, namespace = %namespace, uid = %uid, error = why, "pod is refused");
-            self.metrics.refused_seal.increment(1);
+            self.counters.refused(Refused::Seal);
             let fact = AuditFact::new(AuditAction::Policy, format!("pod {namespace}/{name}"), false, why);
             self.record(fact.with("uid", uid).with("reason", seals::SEAL_INVALID));
         }
@@ -168,7 +171,7 @@ impl Gate {
         }
         match denied {
             Some(message) => {
-                self.metrics.refused_image.increment(1);
+                self.counters.refused(Refused::ImagePolicy);
                 Err(Denial { reason: IMAGE_DENIED, message })
             }
             None => Ok(Admitted { image_ref: id, warnings: if new { texts } else { Vec::new() } }),
@@ -215,7 +218,7 @@ impl Gate {
     /// A file that would be a pod was refused.
     pub fn refuse_file(&self, file: &str, subject: &str, why: &str) {
         tracing::warn!(file, pod = subject, error = why, "static pod is refused");
-        self.metrics.refused_static.increment(1);
+        self.counters.refused(Refused::StaticPod);
         let fact = AuditFact::new(AuditAction::Policy, format!("static pod {subject}"), false, why);
         self.record(fact.with("file", file));
     }

@@ -37,13 +37,16 @@ impl PodState {
     /// Credentials or policies changed: what the gate refused is tried again at once.
     pub fn gate_changed(&mut self) {
         for memory in self.memory.containers.values_mut() {
-            let refused =
-                |(reason, _): &(String, String)| [IMAGE_DENIED, SEAL_INVALID].contains(&reason.as_str());
-            if memory.error.as_ref().is_some_and(refused) {
+            if memory.error.as_ref().is_some_and(|(reason, _)| by_gate(reason)) {
                 memory.tries.hurry();
             }
         }
     }
+}
+
+/// Did the gate refuse the start?
+pub(super) fn by_gate(reason: &str) -> bool {
+    matches!(reason, IMAGE_DENIED | SEAL_INVALID)
 }
 
 /// Reason and text of the event about a container that did not start.
