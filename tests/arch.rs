@@ -331,3 +331,31 @@ fn the_readme_names_what_is_there() {
         );
     }
 }
+
+/// docs/SECURITY.md maps every promise to its tests: each test it names must be there.
+#[test]
+fn every_promise_of_the_security_page_names_tests_that_are_there() {
+    let page = read("docs/SECURITY.md");
+    let promises = page.split_once("\n## Promises and their tests\n").expect("the chapter").1;
+    for part in (1..=8).map(|n| format!("\n### {n}. ")).chain(["\n### Bad input and faults\n".to_owned()]) {
+        assert!(promises.contains(&part), "no part {part:?}");
+    }
+    let rows: Vec<&str> =
+        promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise |")).collect();
+    assert!(rows.len() > 60, "{} promises", rows.len());
+    for row in rows {
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").expect("two columns");
+        if tests == "not yet" {
+            continue;
+        }
+        for test in tests.split("<br>") {
+            let (file, name) = test.trim_matches('`').split_once("::").expect("file::test");
+            let text = read(file);
+            let at = text.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{file} has no {name}"));
+            // Its attribute, or the macro of property tests around it.
+            let is_test = text[..at].trim_end().trim_end_matches("async").trim_end().ends_with(']')
+                || text[..at].contains("proptest! {");
+            assert!(is_test, "{file}: {name} is no test");
+        }
+    }
+}

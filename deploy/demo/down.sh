@@ -17,6 +17,7 @@ stop() { # stop NAME: ends the loop and its program
   for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
   kill -9 -- "-$pid" 2>/dev/null
 }
+for more in $(awk '$2 ~ "/" {print $2}' "$dir/pids" | sort -r); do stop "$more"; done # of join.sh, edgecore first
 stop mapper-sim
 stop mapper-modbus
 stop edgecore

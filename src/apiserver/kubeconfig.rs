@@ -11,8 +11,10 @@ use serde_json::json;
 
 use crate::identity::{self, Ca, ClientAuth, CloudServerTls, IdentityError};
 
-/// Life of the certificates made at each start, at most that of the issuing CA.
-const CERTIFICATE_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Life of the administrator's certificate, made at each start; at most that of the issuing CA.
+const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Life of the server's certificates, renewed at half of it.
+const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// TLS for the API server: certificates of `ca` for this host and `names`; client certificates of
 /// `ca` are optional, tokens are the other way in.
@@ -25,7 +27,7 @@ pub fn server_tls(
     names: &[String],
 ) -> Result<CloudServerTls, IdentityError> {
     let names = server_names(listen, names);
-    CloudServerTls::issued(Arc::clone(ca), "kube-apiserver", &names, CERTIFICATE_TTL, ClientAuth::Optional)
+    CloudServerTls::issued(Arc::clone(ca), "kube-apiserver", &names, SERVER_TTL, ClientAuth::Optional)
 }
 
 fn server_names(listen: SocketAddr, names: &[String]) -> Vec<String> {
@@ -69,7 +71,7 @@ pub fn server_url(listen: SocketAddr) -> String {
 /// # Errors
 /// [`IdentityError`] naming the file.
 pub fn write_admin(ca: &Ca, path: &Path, url: &str) -> Result<(), IdentityError> {
-    let pair = ca.issue_client("kubernetes-admin", &["system:masters"], CERTIFICATE_TTL)?;
+    let pair = ca.issue_client("kubernetes-admin", &["system:masters"], ADMIN_TTL)?;
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

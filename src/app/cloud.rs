@@ -12,19 +12,21 @@ use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
+use crate::actors::cloud::identity_controller::{self, IdentityController, IdentityControllerParts, Outlets};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
 use crate::bus::Link;
+use crate::bus::identity::AuditFact;
 use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
 use crate::identity::{
     self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,
 };
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
-use crate::telemetry::identity::{AuditMetrics, IdentityMetrics};
+use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
@@ -52,10 +54,12 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let hub_config = &config.modules.cloud_hub;
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
+    let mut served = Vec::new();
     let (ca, client, cluster_ca) = if is_embedded(config) {
         let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
         let ca = authorities(config, enrolled_nodes(&*store)?)?;
-        let core = embedded_api(stage, config, store, &ca, &names)?;
+        let (core, tls) = embedded_api(stage, config, store, &ca, &names)?;
+        served.push(tls);
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
         let roots = ca.bundle().roots_pem();
@@ -70,6 +74,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let tree = &mut stage.tree;
     // Declared first of all that has something to say, so that it ends after them.
     let audit = tree.slot::<Audit>(audit::NAME, 1_024);
+    let record: Link<AuditFact> = audit.link();
     let audit_settings = AuditSettings::below(&config.data_dir);
     tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
         Audit::new(audit_settings, AuditMetrics::new())
@@ -77,12 +82,14 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
+    let identity = tree.slot::<IdentityController>(identity_controller::NAME, 4_096);
 
     let parts = EdgeControllerParts {
         client: client.clone(),
         send_down: hub.link(),
         close_node: hub.link(),
         cloudcore: names.first().cloned().unwrap_or_default(),
+        ca: Arc::clone(&ca),
     };
     let sync_client = client.clone();
     let close = hub.link();
@@ -109,20 +116,41 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
             DeviceControllerParts { client: client.clone(), send_down: hub.link(), close_node: hub.link() };
         devices = Some((slot, parts));
     }
-    let websocket_tls = hub_tls(config, &ca, &names, ClientAuth::Required)?;
-    let https_tls = hub_tls(config, &ca, &names, ClientAuth::Optional)?;
-    IdentityMetrics::cloud().set_end(websocket_tls.not_after());
-    let identity = &config.identity;
+    owners.push(Owner {
+        kinds: &identity_controller::KINDS,
+        desired: identity.link(),
+        send: identity.link(),
+        always: true,
+        identity_only: true,
+    });
+    let websocket_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Required)?);
+    let https_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Optional)?);
+    served.extend([Arc::clone(&websocket_tls), Arc::clone(&https_tls)]);
+    let published = Outlets::new(&ca);
     let identities = NodeIdentities {
-        factory: factory_roots(identity)?,
-        reentry_grace: Duration::from_secs(identity.reentry_grace_secs),
-        reusable_tokens: identity.reusable_tokens,
+        factory: factory_roots(&config.identity)?,
+        reentry_grace: Duration::from_secs(config.identity.reentry_grace_secs),
+        reusable_tokens: config.identity.reusable_tokens,
         svid_ttl: config.node_certificate_ttl(),
-        node_ca_ttl: Duration::from_secs(identity.node_ca_ttl_secs),
-        revocations: tokio::sync::watch::channel(Arc::default()).1,
-        bundle: tokio::sync::watch::channel(Arc::new(ca.bundle().to_document())).1,
-        key_changed: Link::from_fn(|_| ()),
-        audit: Link::from_fn(|_| ()),
+        node_ca_ttl: Duration::from_secs(config.identity.node_ca_ttl_secs),
+        revocations: published.revocations(),
+        bundle: published.bundle(),
+        key_changed: identity.link(),
+        audit: record.clone(),
+    };
+    let cloned = identity.link();
+    let identity_parts = IdentityControllerParts {
+        client: client.clone(),
+        ca: Arc::clone(&ca),
+        cloned_nodes: config.identity.cloned_nodes,
+        served,
+        look_every: identity_controller::LOOK_EVERY,
+        published,
+        send_down: hub.link(),
+        close_node: hub.link(),
+        identity_nodes: sync.link(),
+        reseal: controller.link(),
+        audit: record,
     };
     let hub_parts = CloudHubParts {
         config: hub_config.clone(),
@@ -132,7 +160,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         ca,
         tokens: Arc::new(JoinTokens::load_or_create(&config.token_key_file())?),
         identities,
-        cloned: Link::from_fn(|_| ()),
+        cloned,
         cluster_ca_pem: cluster_ca.into(),
         client: client.clone(),
         tree: tree.handle(),
@@ -150,6 +178,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     tree.add(sync, CONTROL_THREAD, Policy::default(), move || {
         SyncController::new(sync_client, owners, close)
     });
+    tree.add(identity, CONTROL_THREAD, Policy::default(), move || IdentityController::new(identity_parts));
     if let Some((slot, parts)) = devices {
         tree.add(slot, DEVICE_THREAD, Policy::default(), move || DeviceController::new(parts));
     }
@@ -207,7 +236,7 @@ fn embedded_api(
     store: Arc<RocksStore>,
     ca: &Arc<Ca>,
     names: &[String],
-) -> Result<Arc<ApiCore>, Fatal> {
+) -> Result<(Arc<ApiCore>, Arc<CloudServerTls>), Fatal> {
     let api = &config.modules.api_server;
     let keys = Arc::new(ServiceAccountKeys::load_or_create(&config.service_account_key_file())?);
     let core = ApiCore::start(ApiSettings {
@@ -220,17 +249,18 @@ fn embedded_api(
     let address = format!("{}:{}", api.address, api.port);
     let listener =
         TcpListener::bind(&address).map_err(|err| format!("apiServer: cannot listen on {address}: {err}"))?;
+    let tls = Arc::new(kubeconfig::server_tls(ca, listener.local_addr()?, names)?);
     let parts = ApiServerParts {
         core: Arc::clone(&core),
         ca: Arc::clone(ca),
-        tls: Arc::new(kubeconfig::server_tls(ca, listener.local_addr()?, names)?),
+        tls: Arc::clone(&tls),
         listener: Arc::new(listener),
         kubeconfig: api.kubeconfig.clone(),
         deadlines: Deadlines::default(),
     };
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
-    Ok(core)
+    Ok((core, tls))
 }
 
 /// Roots of `identity.factoryCaFile`.

@@ -15,13 +15,13 @@ use crate::actors::edge::dmi::{self, Dmi, DmiLinks, DmiSettings};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks, HubSettings, LinkState};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
+use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::actors::edge::meta_manager::{
     DeviceLinks, MetaLinks, MetaManager, MetaMetrics, MetaSettings, SealedStore, SecretSettings,
 };
-use crate::bus::identity::AuditFact;
-use crate::actors::edge::identity::{self, Identity, IdentityLinks, IdentitySettings, NodeAttestor};
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
+use crate::bus::identity::AuditFact;
 use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
@@ -78,9 +78,10 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     // EdgeHub publishes what the node holds, before and without a connection too; Identity publishes
     // what the cloud decided. Everybody else reads the newest.
     let (credentials_changed, credentials) = watch::channel(None);
-    let policies = watch::Sender::new(None);
+    let (policies_changed, policies) = watch::channel(None);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
+    let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
     // Declared first, so that it ends last: the others still have something to say.
@@ -144,17 +145,20 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         report_state: twin.link(),
         report_event: meta.link(),
     };
-    let hub_links = HubLinks {
-        apply: meta.link(),
-        link_changed: meta.link(),
-        twin: twin.link(),
-        audit: record.clone(),
-    };
+    let hub_links =
+        HubLinks { apply: meta.link(), link_changed: meta.link(), twin: twin.link(), audit: record.clone() };
     let identity_links =
         IdentityLinks { get_object: meta.link(), roots_changed: hub.link(), audit: record.clone() };
 
     if let Some(bus) = bus {
-        let bus_links = EventBusLinks { device: twin.link(), send: hub.link(), request: hub.link() };
+        let bus_links = EventBusLinks {
+            device: twin.link(),
+            send: hub.link(),
+            request: hub.link(),
+            credentials: credentials.clone(),
+            policies: policies.clone(),
+            audit: record.clone(),
+        };
         let bus_settings = EventBusSettings { node: node.clone(), config: modules.event_bus.clone() };
         let (store, committer) = (Arc::clone(&store), committer.clone());
         tree.add(bus, BUS_THREAD, Policy::default(), move || {
@@ -178,15 +182,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
-        let trust = edged::Trust {
-        credentials: credentials.clone(),
-        policies: policies.subscribe(),
-        audit: record.clone(),
-    };
+    let trust = edged::Trust { credentials: credentials.clone(), policies, audit: record.clone() };
     let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
-        let metrics = WorkloadMetrics::new(&identity::REASONS);
-        Identity::new(identity_settings, identity_links, credentials, policies, attestor, metrics)
+        let metrics = WorkloadMetrics::new();
+        Identity::new(identity_settings, identity_links, credentials, policies_changed, attestor, metrics)
     });
     let handle = tree.handle();
     tree.add(pods, PODS_THREAD, Policy::default(), move || {

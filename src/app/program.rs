@@ -75,6 +75,12 @@ async fn drive(
         if monitor.bind_address.is_empty() { default_monitor } else { monitor.bind_address.as_str() };
     let socket = MonitorSocket::bind(address)?;
     tracing::info!(address = %socket.address(), "monitor listens");
+    if socket.is_exposed() {
+        tracing::warn!(
+            address = %socket.address(),
+            "commonConfig.monitorServer.bindAddress is not loopback: whoever reaches it reads metrics and the actors"
+        );
+    }
 
     let settings =
         TreeSettings { max_restarts: Some(common.max_restarts as usize), ..TreeSettings::default() };

@@ -138,6 +138,8 @@ pub struct InternalBrokerConfig {
     pub websocket_address: String,
     /// The websocket listener speaks TLS.
     pub websocket_tls: bool,
+    /// The three files of TLS; all empty: the node's own identity is shown, and only identities of
+    /// this node come in.
     pub tls_ca_file: PathBuf,
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,
@@ -170,9 +172,9 @@ impl Default for InternalBrokerConfig {
             tls_address: String::new(),
             websocket_address: String::new(),
             websocket_tls: false,
-            tls_ca_file: "/etc/kubeedge/ca/rootCA.crt".into(),
-            tls_cert_file: "/etc/kubeedge/certs/server.crt".into(),
-            tls_private_key_file: "/etc/kubeedge/certs/server.key".into(),
+            tls_ca_file: PathBuf::new(),
+            tls_cert_file: PathBuf::new(),
+            tls_private_key_file: PathBuf::new(),
             require_client_certificate: true,
             password_file: PathBuf::new(),
             anonymous_on_loopback: true,
@@ -190,6 +192,18 @@ impl Default for InternalBrokerConfig {
 }
 
 impl InternalBrokerConfig {
+    /// Does a listener speak TLS?
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        !self.tls_address.is_empty() || self.websocket_tls
+    }
+
+    /// Are the files of TLS named? Otherwise the node's identity serves.
+    #[must_use]
+    pub fn has_tls_files(&self) -> bool {
+        !self.tls_cert_file.as_os_str().is_empty()
+    }
+
     fn validate(&self, section: &str) -> Check {
         let key = |name: &str| format!("{section}.{name}");
         for (name, address) in
@@ -201,7 +215,8 @@ impl InternalBrokerConfig {
         }
         let why = "it has no effect without websocketAddress";
         require(!self.websocket_tls || !self.websocket_address.is_empty(), &key("websocketTls"), why)?;
-        if !self.tls_address.is_empty() || self.websocket_tls {
+        let files = [&self.tls_ca_file, &self.tls_cert_file, &self.tls_private_key_file];
+        if files.iter().any(|path| !path.as_os_str().is_empty()) {
             file(&key("tlsCaFile"), &self.tls_ca_file)?;
             file(&key("tlsCertFile"), &self.tls_cert_file)?;
             file(&key("tlsPrivateKeyFile"), &self.tls_private_key_file)?;
@@ -259,8 +274,10 @@ impl AccessRule {
     }
 }
 
-/// Wildcards stand alone in their level, `#` only at the end (mqtt-v5.0 section 4.7.1).
-fn is_filter(text: &str) -> bool {
+/// Is it a topic filter? Wildcards stand alone in their level, `#` only at the end (mqtt-v5.0 section
+/// 4.7.1).
+#[must_use]
+pub fn is_filter(text: &str) -> bool {
     let mut levels = text.split('/').peekable();
     let mut fine = !text.is_empty() && text.len() <= 65_535 && !text.contains('\0');
     while let Some(level) = levels.next() {
@@ -295,7 +312,7 @@ mod tests {
     #[test]
     fn bad_values_are_named() {
         type Change = fn(&mut EventBusConfig);
-        let changes: [(&str, Change); 14] = [
+        let changes: [(&str, Change); 16] = [
             ("mqttQOS", |c| c.mqtt_qos = 3),
             ("mqttMode", |c| c.mqtt_mode = 3),
             ("mqttSessionQueueSize", |c| c.mqtt_session_queue_size = 0),
@@ -311,6 +328,11 @@ mod tests {
             }),
             ("internal.tlsAddress", |c| c.internal.tls_address = "8883".into()),
             ("internal.websocketTls", |c| c.internal.websocket_tls = true),
+            ("internal.tlsCaFile", |c| c.internal.tls_cert_file = "/x.crt".into()),
+            ("internal.tlsPrivateKeyFile", |c| {
+                c.internal.tls_ca_file = "/ca.crt".into();
+                c.internal.tls_cert_file = "/x.crt".into();
+            }),
             ("internal.maxPacketBytes", |c| c.internal.max_packet_bytes = 10),
             ("internal.maxClientBytes", |c| c.internal.max_client_bytes = 10),
             ("internal.maxMemoryBytes", |c| c.internal.max_memory_bytes = 1),

@@ -30,7 +30,7 @@ pub use edge::{
     EdgeCoreConfig, EdgeHubConfig, EdgeModules, EdgedConfig, KubeletConfig, MetaManagerConfig, TaintConfig,
     WebsocketConfig,
 };
-pub use event_bus::{AccessRule, EventBusConfig, EventBusTlsConfig, InternalBrokerConfig};
+pub use event_bus::{AccessRule, EventBusConfig, EventBusTlsConfig, InternalBrokerConfig, is_filter};
 pub use identity::{ClonedNodes, CloudIdentityConfig, EdgeIdentityConfig, KeysConfig, PodSeals};
 
 use invalid::{Check, enabled, host_port, ip, log_filter};

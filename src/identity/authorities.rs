@@ -91,8 +91,7 @@ pub(super) fn build(
         return Err(IdentityError::File {
             op: "read",
             path: places.root.cert.clone(),
-            why: "it is missing. Nodes are enrolled with that CA and would not know another one, so none \
-                  is made: bring the file back"
+            why: "it is missing, and no new CA is made where nodes know the old one: bring the file back"
                 .into(),
         });
     }

@@ -8,17 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use ring::signature::EcdsaKeyPair;
 
 use super::authorities::{State, build, is_due};
 use super::ca_files::Places;
 use super::key::{EcKey, chain_pem};
 use super::peer::{NODE_GROUP, NODE_PREFIX, Validity};
 use super::signer::{KeyStore, key_store};
-use super::{IdentityError, KeyPair, TrustBundle, cert_pem_from_der, csr, issuing, sha256_hex};
+use super::{IdentityError, KeyPair, TrustBundle, cert_pem_from_der, csr, issuing, seal, sha256_hex};
 use crate::config::{CloudCoreConfig, KeysConfig};
 use crate::model::NodeName;
+
+/// Life of the certificate that seals. Only the time of sealing must be in it.
+const SEALER_TTL: Duration = Duration::from_secs(86_400);
 
 /// Where the authorities are and how they work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub struct Ca {
     keys: Arc<dyn KeyStore>,
     state: RwLock<Arc<State>>,
     generation: AtomicU64,
+    /// What seals; made when first needed.
+    sealer: Mutex<Option<Arc<Sealer>>>,
 }
 
 impl Ca {
@@ -104,6 +110,7 @@ impl Ca {
             keys,
             state: RwLock::new(Arc::new(state)),
             generation: AtomicU64::new(0),
+            sealer: Mutex::new(None),
         })
     }
 
@@ -271,6 +278,65 @@ impl Ca {
         let mut params = issuing::base(cn, orgs, state.issuing.window(ttl, None, SystemTime::now())?)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         issue(&state, &params)
+    }
+}
+
+impl Ca {
+    /// Seals `payload` for `node` with a certificate of `spiffe://{trust domain}/cloudcore`. The
+    /// key is in memory only: seals are verified as of the time they were made, so they outlive it.
+    ///
+    /// # Errors
+    /// [`IdentityError::Certificate`] when the issuing CA expired.
+    pub fn seal(
+        &self,
+        kind: &str,
+        node: &NodeName,
+        payload: &[u8],
+        now: SystemTime,
+    ) -> Result<String, IdentityError> {
+        let sealer = self.sealer(now)?;
+        seal::sign(&sealer.key, &sealer.chain, kind, node, payload, now)
+    }
+
+    fn sealer(&self, now: SystemTime) -> Result<Arc<Sealer>, IdentityError> {
+        let state = self.state();
+        let mut present = self.sealer.lock();
+        if let Some(sealer) = &*present
+            && sealer.is_good(&state, now)
+        {
+            return Ok(Arc::clone(sealer));
+        }
+        let fresh = Arc::new(Sealer::new(&state, &self.settings.trust_domain, now)?);
+        *present = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+}
+
+/// The signing certificate of cloudcore and its key.
+struct Sealer {
+    key: EcdsaKeyPair,
+    /// Leaf first.
+    chain: Vec<Vec<u8>>,
+    valid: Validity,
+}
+
+impl Sealer {
+    fn new(state: &State, trust_domain: &str, now: SystemTime) -> Result<Self, IdentityError> {
+        let key = EcKey::generate().map_err(IdentityError::Certificate)?;
+        let public = key.for_rcgen().map_err(IdentityError::Certificate)?;
+        let valid = state.issuing.window(SEALER_TTL, None, now)?;
+        let mut params = issuing::base("cloudcore", &["KubeEdge"], valid)?;
+        params.subject_alt_names = vec![issuing::uri_san(&issuing::id_in(trust_domain, "/cloudcore")?)?];
+        let chain = state.chain_of(state.issuing.sign(&params, &public)?);
+        Ok(Self { key: key.signer().map_err(IdentityError::Certificate)?, chain, valid })
+    }
+
+    /// In the first half of its life, and of the authorities that are at work.
+    fn is_good(&self, state: &State, now: SystemTime) -> bool {
+        let life = self.valid.not_after.duration_since(self.valid.not_before).unwrap_or_default();
+        self.valid.not_before <= now
+            && now < self.valid.not_before + life / 2
+            && self.chain.get(1..) == Some(state.chain().as_slice())
     }
 }
 

@@ -89,9 +89,13 @@ impl Places {
         beside(&self.issuing.cert, "old")
     }
 
+    fn lock_file(&self) -> PathBuf {
+        self.root.key.with_file_name(".ca.lock")
+    }
+
     /// Keeps other programs off the files as long as it is held.
     pub fn lock(&self) -> Result<Flock<File>, IdentityError> {
-        let path = self.root.key.with_file_name(".ca.lock");
+        let path = self.lock_file();
         let fail = |why: String| IdentityError::File { op: "lock", path: path.clone(), why };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|err| fail(err.to_string()))?;
@@ -124,6 +128,19 @@ impl Places {
     pub fn write_former(&self, ders: &[Vec<u8>]) -> Result<(), IdentityError> {
         files::write_atomic(&self.former_issuing(), chain_pem(ders).as_bytes(), PUBLIC_MODE)
     }
+}
+
+/// Every file of the authorities that there may be, the root's certificate and key first.
+#[must_use]
+pub fn authority_files(ca_file: &Path, ca_key_file: &Path) -> Vec<PathBuf> {
+    let places = Places::new(ca_file, ca_key_file);
+    let mut files = Vec::new();
+    for pair in [&places.root, &places.issuing] {
+        files.extend([pair.cert.clone(), pair.key.clone(), pair.next_cert(), pair.next_key()]);
+    }
+    files.extend([places.old_root(), places.cross(), places.rotation(), places.former_issuing()]);
+    files.push(places.lock_file());
+    files
 }
 
 /// What the files hold.

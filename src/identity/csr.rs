@@ -244,10 +244,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn requests_for_a_nodes_ca() {
+        let plain = |change: &dyn Fn(&mut CertificateParams)| {
+            request(|p| {
+                p.distinguished_name = DistinguishedName::new();
+                change(p);
+            })
+        };
+        let named = |name: &'static str| plain(&|p| p.distinguished_name.push(DnType::CommonName, name));
+        check_node_ca_csr(&plain(&|_| {}), &node()).expect("nameless");
+        check_node_ca_csr(&named("edge-1"), &node()).expect("its name");
+        let san = |san: SanType| plain(&|p| p.subject_alt_names = vec![san.clone()]);
+        let mut forged = named("edge-1");
+        *forged.last_mut().expect("bytes") ^= 1;
+        for (case, der, want) in [
+            ("another node", named("edge-2"), "CN:"),
+            ("a node's SVID", named("system:node:edge-1"), "CN:"),
+            ("DNS name", san(SanType::DnsName("cloud.example".try_into().expect("dns"))), "subjectAltName:"),
+            (
+                "SPIFFE ID",
+                san(SanType::URI("spiffe://kubeedge.local/cloudcore".try_into().expect("uri"))),
+                "subjectAltName:",
+            ),
+            (
+                "its own constraints",
+                plain(&|p| {
+                    // Permitted: DNS name "a".
+                    let content = vec![0x30, 7, 0xa0, 5, 0x30, 3, 0x82, 1, b'a'];
+                    p.custom_extensions =
+                        vec![rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], content)];
+                }),
+                "nameConstraints:",
+            ),
+            ("bad signature", forged, "signature:"),
+        ] {
+            let err = check_node_ca_csr(&der, &node()).expect_err(case).to_string();
+            assert!(err.contains(want), "{case}: {err}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(check_node_csr(&raw, &node(), &id()).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_no_request_for_a_ca(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(check_node_ca_csr(&raw, &node()).is_err());
         }
 
         #[test]

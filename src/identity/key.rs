@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// OBJECT IDENTIFIER 1.2.840.10045.3.1.7 (prime256v1), with tag and length.
-const OID_P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+pub(super) const OID_P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// OBJECT IDENTIFIER 1.2.840.10045.2.1 (ecPublicKey), with tag and length.
 const OID_EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
@@ -154,7 +154,7 @@ pub(super) fn spki_of(point: &[u8; 65]) -> Vec<u8> {
 }
 
 /// One DER value of this tag at the head of `input`: (content, rest). Lengths up to 65535.
-fn take(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn take(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (first, input) = input.split_first()?;
     if *first != tag {
         return None;
@@ -176,7 +176,7 @@ fn take(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// DER tag, length and content; contents here are shorter than 256 bytes.
-fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = u8::try_from(content.len()).unwrap_or(u8::MAX);
     let mut out = if length < 0x80 { vec![tag, length] } else { vec![tag, 0x81, length] };
     out.extend_from_slice(content);
@@ -196,6 +196,12 @@ fn pem(label: &str, der: &[u8]) -> String {
     }
     out.push_str(&format!("-----END {label}-----\n"));
     out
+}
+
+/// A private key (PKCS#8 DER) as PEM.
+#[must_use]
+pub fn key_pem_from_pkcs8(der: &[u8]) -> String {
+    pem("PRIVATE KEY", der)
 }
 
 /// A certificate's PEM text.

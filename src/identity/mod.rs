@@ -10,11 +10,14 @@ mod ca;
 mod ca_files;
 mod client_verifier;
 mod csr;
+mod door;
 mod factory;
 mod files;
 mod issuer;
 mod issuing;
 mod join_token;
+#[cfg(test)]
+pub mod joined;
 mod jwk;
 mod jwt;
 mod jwt_svid;
@@ -36,6 +39,7 @@ pub(crate) mod test_authority;
 #[cfg(test)]
 mod test_chain;
 mod tls;
+mod token_keys;
 mod vault;
 
 use std::fmt;
@@ -44,18 +48,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
+pub use ca_files::authority_files;
 pub use csr::new_node_csr;
+pub use door::{Admitted, EdgeDoor, Refused};
 pub use factory::FactoryRoots;
 pub use files::{KEY_MODE, PUBLIC_MODE, write_atomic};
 pub use issuer::{WorkloadIssuer, WorkloadSvid};
 pub use join_token::{JoinClaims, JoinTokens, MintOptions, split_join_token};
 pub use jwk::check_jwt_key;
 pub use jwt_svid::{JwtSvid, verify_jwt_svid};
-pub use key::{cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, sha256_hex};
+pub use key::{
+    cert_der_from_pem, cert_ders_from_pem, cert_pem_from_der, chain_pem, key_pem_from_pkcs8, sha256_hex,
+};
 pub use node::NodeCredentials;
 pub use node_peer::{CertFacts, NodePeer, cert_facts};
 pub use node_request::{NodeKeys, NodeRequest};
-pub use peer::{PeerIdentity, Validity, validity};
+pub use peer::{PeerIdentity, Validity, split_certificates, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
 pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
 pub use seal::{SealError, SealInfo};

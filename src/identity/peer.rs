@@ -88,6 +88,22 @@ pub fn validity(cert_der: &[u8]) -> Result<Validity, IdentityError> {
     })
 }
 
+/// Takes certificates (DER) that follow each other without separators apart, as the Workload API
+/// sends them (protocol section 18).
+///
+/// # Errors
+/// [`IdentityError::Certificate`] for what is none.
+pub fn split_certificates(mut ders: &[u8]) -> Result<Vec<Vec<u8>>, IdentityError> {
+    let mut all = Vec::new();
+    while !ders.is_empty() {
+        let (rest, _) =
+            X509Certificate::from_der(ders).map_err(|_| fail("it is not an X.509 certificate"))?;
+        all.push(ders.get(..ders.len() - rest.len()).unwrap_or_default().to_vec());
+        ders = rest;
+    }
+    Ok(all)
+}
+
 fn fail(why: &str) -> IdentityError {
     IdentityError::Certificate(why.to_owned())
 }
@@ -154,6 +170,7 @@ mod tests {
         fn any_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(PeerIdentity::from_der(&raw).is_err());
             prop_assert!(validity(&raw).is_err());
+            prop_assert_eq!(split_certificates(&raw).is_ok(), raw.is_empty());
         }
     }
 }

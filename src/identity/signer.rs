@@ -11,6 +11,7 @@ use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 
 use super::IdentityError;
 use super::key::{EcKey, spki_of};
+use super::token_keys::KeysInToken;
 use crate::config::KeysConfig;
 
 /// Signs with one ECDSA P-256 key, wherever that is.
@@ -38,8 +39,11 @@ pub(super) trait KeyStore: Send + Sync {
 }
 
 /// The store that `identity.keys` asks for.
-pub(super) fn key_store(_config: &KeysConfig) -> Result<Arc<dyn KeyStore>, IdentityError> {
-    Ok(Arc::new(KeysInFiles))
+pub(super) fn key_store(config: &KeysConfig) -> Result<Arc<dyn KeyStore>, IdentityError> {
+    if config.pkcs11_module.as_os_str().is_empty() {
+        return Ok(Arc::new(KeysInFiles));
+    }
+    Ok(Arc::new(KeysInToken::open(config)?))
 }
 
 /// A key that signs certificates.
@@ -96,6 +100,9 @@ impl KeyStore for KeysInFiles {
     }
 
     fn find(&self, content: &[u8]) -> Result<AuthorityKey, String> {
+        if content.starts_with(b"pkcs11:") {
+            return Err("the key is in a PKCS#11 token: set identity.keys".to_owned());
+        }
         Ok(AuthorityKey::new(Arc::new(SoftKey::new(&EcKey::from_pem(content)?)?)))
     }
 

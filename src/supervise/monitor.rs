@@ -1,7 +1,8 @@
 //! The monitor's HTTP endpoints: metrics, health, readiness, the live tree (design D12).
 //!
 //! They live here and not in `telemetry` because they show the tree. They only read, but for the
-//! injection of faults, which is off unless the config turns it on.
+//! injection of faults, which is off unless the config turns it on, and for callers on loopback only.
+//! Whoever reaches the address may read: it is loopback unless the config says otherwise.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -45,6 +46,12 @@ impl MonitorSocket {
         listener.set_nonblocking(true).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         Ok(Self { listener, address })
+    }
+
+    /// Can other machines reach it?
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        !self.address.ip().to_canonical().is_loopback()
     }
 
     /// Where it listens; tells the port when port 0 was asked for.
@@ -185,9 +192,16 @@ async fn actors(request: HttpRequest, sources: web::Data<MonitorSources>) -> Htt
     }
 }
 
-async fn inject_panic(name: web::Path<String>, sources: web::Data<MonitorSources>) -> HttpResponse {
+async fn inject_panic(
+    request: HttpRequest,
+    name: web::Path<String>,
+    sources: web::Data<MonitorSources>,
+) -> HttpResponse {
     if !sources.fault_injection {
         return HttpResponse::Forbidden().body("monitorServer.enableFaultInjection is off\n");
+    }
+    if !may_inject(request.peer_addr()) {
+        return HttpResponse::Forbidden().body("faults are injected from loopback only\n");
     }
     match sources.tree.inject_panic(&name) {
         Ok(()) => {
@@ -196,6 +210,11 @@ async fn inject_panic(name: web::Path<String>, sources: web::Data<MonitorSources
         }
         Err(err) => HttpResponse::NotFound().body(format!("{err}\n")),
     }
+}
+
+/// Reading may be opened to other machines by `bindAddress`, breaking things never.
+fn may_inject(peer: Option<SocketAddr>) -> bool {
+    peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -287,6 +306,22 @@ mod tests {
             }
         }
         assert_eq!(answer, Some((200, "ok\n".to_owned())), "on the same port");
+    }
+
+    #[test]
+    fn faults_come_from_loopback_only_and_other_addresses_are_exposed() {
+        for (peer, want) in [
+            (Some("127.0.0.1:5"), true),
+            (Some("[::1]:5"), true),
+            (Some("[::ffff:127.0.0.1]:5"), true),
+            (Some("192.0.2.1:5"), false),
+            (Some("[2001:db8::1]:5"), false),
+            (None, false),
+        ] {
+            assert_eq!(may_inject(peer.map(|text| text.parse().unwrap())), want, "{peer:?}");
+        }
+        assert!(!MonitorSocket::bind("127.0.0.1:0").unwrap().is_exposed());
+        assert!(MonitorSocket::bind("0.0.0.0:0").unwrap().is_exposed());
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub enum Refused {
     Malformed,
     /// The configuration does not allow this way.
     Disabled,
-    /// What is needed to decide cannot be asked now.
+    /// A right request at a time when it cannot be decided or issued.
     Unavailable,
 }
 

@@ -34,7 +34,10 @@ impl IdentityControllerMetrics {
             "kubeedge_identity_wrong_objects_total",
             "Registrations and policies that were left out, wholly or in part."
         );
-        describe_counter!("kubeedge_identity_watch_errors_total", "Failures of IdentityController's watches.");
+        describe_counter!(
+            "kubeedge_identity_watch_errors_total",
+            "Failures of IdentityController's watches."
+        );
         describe_counter!("kubeedge_identity_write_errors_total", "Writes to the API that failed.");
         describe_gauge!(OBJECTS, "Registrations and policies in force, by kind.");
         describe_gauge!("kubeedge_identity_revoked_nodes", "Nodes that were revoked, allowed again or not.");

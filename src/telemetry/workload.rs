@@ -1,7 +1,5 @@
-//! Metrics of the edge's Identity actor: what the Workload API gives and refuses.
+//! Metrics of the edge's Identity actor beside what is issued and refused ([`super::identity`]).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{
@@ -9,29 +7,26 @@ use metrics::{
     histogram,
 };
 
+use super::identity::IdentityCounters;
+
 /// Handles of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct WorkloadMetrics {
-    /// Certificates and tokens that were signed.
-    pub x509_issued: Counter,
-    pub jwt_issued: Counter,
+    /// What is issued and refused.
+    pub counters: IdentityCounters,
     /// Open streams of the Workload API.
     pub streams: Gauge,
-    /// SVIDs held for workloads.
+    /// X.509-SVIDs held for workloads.
     pub held: Gauge,
-    /// From the question who a caller is to its answer.
-    pub attest_seconds: Histogram,
     /// Documents of registrations and policies that were not taken.
     pub bad_documents: Counter,
-    refused: Arc<BTreeMap<&'static str, Counter>>,
+    attest_seconds: Histogram,
 }
 
 impl WorkloadMetrics {
-    /// Registers and describes the handles; `reasons` are all there are for refusals.
+    /// Registers and describes the handles.
     #[must_use]
-    pub fn new(reasons: &[&'static str]) -> Self {
-        describe_counter!("kubeedge_identity_issued_total", "Certificates and tokens issued, by kind");
-        describe_counter!("kubeedge_identity_refused_total", "Requests for identity refused, by reason");
+    pub fn new() -> Self {
         describe_counter!(
             "kubeedge_identity_bad_documents_total",
             "Documents of registrations and policies whose seal or content was not accepted"
@@ -43,28 +38,23 @@ impl WorkloadMetrics {
             Unit::Seconds,
             "Time to find out who a caller of the Workload API is"
         );
-        let refused = |reason: &&'static str| {
-            (*reason, counter!("kubeedge_identity_refused_total", "reason" => *reason))
-        };
         Self {
-            x509_issued: counter!("kubeedge_identity_issued_total", "kind" => "x509"),
-            jwt_issued: counter!("kubeedge_identity_issued_total", "kind" => "jwt"),
+            counters: IdentityCounters::new(),
             streams: gauge!("kubeedge_identity_streams"),
             held: gauge!("kubeedge_identity_held_svids"),
-            attest_seconds: histogram!("kubeedge_identity_attest_seconds"),
             bad_documents: counter!("kubeedge_identity_bad_documents_total"),
-            refused: Arc::new(reasons.iter().map(refused).collect()),
+            attest_seconds: histogram!("kubeedge_identity_attest_seconds"),
         }
     }
 
-    /// A request was refused.
-    pub fn refused(&self, reason: &str) {
-        if let Some(counter) = self.refused.get(reason) {
-            counter.increment(1);
-        }
-    }
-
+    /// A caller was looked at.
     pub fn attested(&self, took: Duration) {
         self.attest_seconds.record(took.as_secs_f64());
+    }
+}
+
+impl Default for WorkloadMetrics {
+    fn default() -> Self {
+        Self::new()
     }
 }

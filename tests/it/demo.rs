@@ -9,10 +9,12 @@ use super::harness::cluster::Kubectl;
 use super::harness::containerd::take_subnet;
 use super::harness::process::{PATIENCE, free_port, http, until};
 
-struct Demo {
-    dir: PathBuf,
+/// The demo in a folder, on ports and in a network of its own; stopped when the test lets go of it.
+pub struct Demo {
+    pub dir: PathBuf,
     home: PathBuf,
-    ports: String,
+    /// As `KUBEEDGE_DEMO_PORTS` has them.
+    pub ports: String,
     bridge: String,
     network: String,
     _folder: tempfile::TempDir,
@@ -20,7 +22,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (number, subnet) = take_subnet();
         let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
@@ -35,7 +37,7 @@ impl Demo {
         }
     }
 
-    fn bash(&self, args: &[&str]) -> Output {
+    pub fn bash(&self, args: &[&str]) -> Output {
         let programs = Path::new(env!("CARGO_BIN_EXE_cloudcore")).parent().unwrap();
         fs::create_dir_all(&self.home).unwrap();
         Command::new("bash")
@@ -52,7 +54,7 @@ impl Demo {
     }
 
     /// Runs lines of the demo's text as somebody types them.
-    fn type_in(&self, lines: &[String]) -> String {
+    pub fn type_in(&self, lines: &[String]) -> String {
         let script = format!("set -euo pipefail; shopt -s expand_aliases\n{}\n", lines.join("\n"));
         let out = self.bash(&["-c", &script]);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -8,19 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::harness::cluster::Edge;
-use super::harness::process::{PATIENCE, http, until};
+use super::harness::process::{PATIENCE, until};
+use super::identity_edges::{metric, wait_connected};
 use super::main_job::{World, sleeper};
 
 const DEFAULT_SOAK: Duration = Duration::from_secs(120);
 const UPDATE: &str = "$hw/events/device/default/lamp-1/twin/update";
-
-/// The sum of a counter over its labels; 0 while it is not there.
-fn metric(monitor: &str, name: &str) -> f64 {
-    let (_, text) = http("GET", monitor, "/metrics", &[]).unwrap();
-    let series = text.lines().filter_map(|line| line.strip_prefix(name));
-    let values = series.filter(|rest| rest.starts_with([' ', '{']));
-    values.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
 
 fn actual(value: u64) -> String {
     format!(r#"{{"event_id":"e","timestamp":0,"twin":{{"power":{{"actual":{{"value":"{value}"}}}}}}}}"#)
@@ -93,18 +86,6 @@ fn installs(edge: &Edge) -> bool {
     edge.dir.join("certs/credentials.next").exists()
 }
 
-fn wait_connected(edge: &mut Edge) {
-    edge.wait_ready();
-    let (monitor, process) = (edge.monitor.clone(), &mut edge.process);
-    until("it has a session", PATIENCE, || {
-        assert!(process.is_running(), "{}", process.tail());
-        match metric(&monitor, "kubeedge_edgehub_connected") {
-            1.0 => Ok(()),
-            other => Err(format!("connected: {other}\n{}", process.tail())),
-        }
-    });
-}
-
 #[test]
 fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
     let mut world = World::with(&["identity.nodeSvidTtlSecs=10", "identity.nodeCaTtlSecs=20"], &[]);
@@ -137,65 +118,4 @@ fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
     kubectl.wait_running("after-the-kills");
     let log = world.edge.process.log();
     assert!(!log.contains("not usable") && !log.contains("cannot be used"), "{}", world.edge.process.tail());
-}
-
-#[test]
-fn a_machine_that_was_off_past_the_end_comes_back_by_its_old_key() {
-    let settings = ["identity.nodeSvidTtlSecs=10", "identity.reentryGraceSecs=3600"];
-    let mut world = World::with(&settings, &[]);
-    let kubectl = world.kubectl();
-    wait_connected(&mut world.edge);
-    world.edge.process.kill9();
-    let cert = world.edge.dir.join("certs/server.crt");
-    until("the certificate ran out", PATIENCE, || {
-        let out = std::process::Command::new("openssl")
-            .args(["x509", "-noout", "-checkend", "0", "-in"])
-            .arg(&cert)
-            .output()
-            .unwrap();
-        if out.status.success() { Err("still good".into()) } else { Ok(()) }
-    });
-    world.edge.restart(&[]);
-    wait_connected(&mut world.edge);
-    kubectl.wait_node("edge-1", "True");
-
-    // Beyond the grace the cloud says no, and the edge says what to do.
-    world.edge.process.kill9();
-    world.cloud.process.kill9();
-    world.cloud.restart(&["identity.nodeSvidTtlSecs=10", "identity.reentryGraceSecs=0"]);
-    until("the certificate ran out again", PATIENCE, || {
-        let mut openssl = std::process::Command::new("openssl");
-        let out = openssl.args(["x509", "-noout", "-checkend", "0", "-in"]).arg(&cert).output().unwrap();
-        if out.status.success() { Err("still good".into()) } else { Ok(()) }
-    });
-    world.edge.restart(&[]);
-    let process = &mut world.edge.process;
-    until("the log says what to do", PATIENCE, || {
-        let log = process.log();
-        let line = log.lines().find(|line| line.contains("did not take it back"));
-        match line {
-            Some(line) if line.contains("put a fresh join token into") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-    fs::write(world.edge.dir.join("bootstrap-edgecore.conf"), world.cloud.token()).unwrap();
-    wait_connected(&mut world.edge);
-}
-
-#[test]
-fn one_token_joins_one_machine() {
-    let world = World::start();
-    let token = world.cloud.token();
-    let start = |name: &str| {
-        let dir = world.dir.path().join(name);
-        Edge::start(&world.cloud, &dir, name, world.runtime.socket(), &token, &[])
-    };
-    let mut first = start("edge-2");
-    wait_connected(&mut first);
-    let second = start("edge-3");
-    until("the second machine is refused", PATIENCE, || {
-        let log = second.process.log();
-        if log.contains("/identity/node answered 401") { Ok(()) } else { Err(second.process.tail()) }
-    });
-    assert!(!second.dir.join("certs/server.key").exists());
 }

@@ -2,6 +2,7 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod audit;
+mod ca;
 mod cloud_https;
 mod identity;
 mod init;
@@ -47,6 +48,9 @@ enum Command {
     /// Shows who is who, and until when
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Replaces the cloud's root CA while it runs
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Checks this machine and prepares it as an edge
     Join(join::JoinArgs),
     /// Removes what init or join wrote
@@ -115,6 +119,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Token(command) => token::token(command, now, out).await,
         Command::Node(command) => node::node(command, now, out).await,
         Command::Identity(command) => identity::identity(command, now, out).await,
+        Command::Ca(command) => ca::ca(&command, now, out),
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Audit(command) => audit::audit(command, out),

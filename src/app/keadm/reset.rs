@@ -12,6 +12,7 @@ use super::places::Places;
 use super::{Refusal, revocation};
 use crate::actors::edge::edge_hub::Places as CredentialPlaces;
 use crate::config::{CloudCoreConfig, EdgeCoreConfig, load};
+use crate::identity::authority_files;
 
 #[derive(Debug, Args)]
 pub(super) struct ResetArgs {
@@ -50,7 +51,7 @@ async fn reset_cloud(args: &ResetArgs, out: &mut dyn Write) -> Result<(), Refusa
     ];
     match ca_stays {
         None => {
-            files.extend([hub.tls_ca_file.clone(), hub.tls_ca_key_file.clone()]);
+            files.extend(authority_files(&hub.tls_ca_file, &hub.tls_ca_key_file));
             files.extend([config.token_key_file(), config.service_account_key_file()]);
             files.push(config.token_key_file().with_file_name("minted-tokens.json"));
         }

@@ -261,7 +261,7 @@ fn a_ca_that_is_gone_is_not_replaced_where_nodes_know_it() {
     }
     let closed = CaSettings { may_create: false, ..settings(f.dir.path()) };
     let err = Ca::open(closed.clone(), SystemTime::now()).err().expect("refused").to_string();
-    assert!(err.contains("rootCA.crt: it is missing. Nodes are enrolled"), "{err}");
+    assert!(err.contains("rootCA.crt: it is missing, and no new CA is made"), "{err}");
     assert!(!f.path("rootCA.crt").exists());
     assert!(f.ca.reload(SystemTime::now()).is_err(), "a running cloudcore goes on with what it has");
     f.node_chain();
@@ -441,4 +441,33 @@ fn a_certificate_after_a_pardon_does_not_begin_before_it() {
     assert_eq!(begins(now - Duration::from_secs(10)), now - Duration::from_secs(10));
     assert_eq!(begins(now + Duration::from_secs(1)), now + Duration::from_secs(1));
     assert!(sign(now + 2 * DAY).is_err(), "it would end before it begins");
+}
+
+#[test]
+fn seals_hold_for_years_and_follow_rotations() {
+    let f = Fixture::new();
+    let node = NodeName::parse("edge-1").expect("name");
+    let now = std::time::UNIX_EPOCH + Duration::from_secs(unix_secs(SystemTime::now()));
+    let bundle = f.ca.bundle();
+    let check = |text: &str, payload: &[u8]| seal::verify(text, "pod", &node, payload, &bundle);
+    let one = f.ca.seal("pod", &node, b"one", now).expect("sealed");
+    let two = f.ca.seal("pod", &node, b"two", now + Duration::from_secs(3600)).expect("sealed");
+    let (first, second) = (check(&one, b"one").expect("holds"), check(&two, b"two").expect("holds"));
+    assert_eq!((first.sealed_at, &first.serial_hex), (now, &second.serial_hex), "one certificate for many");
+    assert!(check(&one, b"two").is_err());
+
+    // Past half of its life the signer is renewed; what it sealed stays sealed.
+    let later = f.ca.seal("pod", &node, b"one", now + Duration::from_secs(13 * 3600)).expect("sealed");
+    assert_ne!(check(&later, b"one").expect("holds").serial_hex, first.serial_hex);
+    check(&one, b"one").expect("holds on");
+    f.ca.seal("pod", &node, b"one", now - Duration::from_secs(600)).expect("a clock that was set back");
+
+    // A new root seals so that who knows only the old one believes it.
+    let rotation = crate::identity::Rotation::new(&settings(f.dir.path())).expect("rotation");
+    rotation.prepare(now).expect("prepared");
+    rotation.activate(now).expect("activated");
+    f.ca.reload(now).expect("reload");
+    let rotated = f.ca.seal("pod", &node, b"one", now).expect("sealed");
+    check(&rotated, b"one").expect("the cross certificate is in it");
+    seal::verify(&rotated, "pod", &node, b"one", &f.ca.bundle()).expect("holds");
 }

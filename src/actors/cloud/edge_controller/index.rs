@@ -140,10 +140,17 @@ impl Index {
         }
     }
 
-    /// Every pod that is bound to a node, as an update.
+    /// The pods of `node`, or of all nodes, each as an update.
     #[must_use]
-    pub fn all_pods(&self) -> Vec<Change> {
-        let bound = self.pods.iter().filter_map(|(name, pod)| Some((name, pod, pod.node.clone()?)));
+    pub fn pods_of(&self, node: Option<&NodeName>) -> Vec<Change> {
+        let names: Vec<&Name> = match node {
+            Some(node) => self.pods_of.get(node).into_iter().flatten().collect(),
+            None => self.pods.keys().collect(),
+        };
+        let bound = names.into_iter().filter_map(|name| {
+            let pod = self.pods.get(name)?;
+            Some((name, pod, pod.node.clone()?))
+        });
         let update = |(name, pod, node): (&Name, &Pod, NodeName)| Change {
             nodes: vec![node],
             operation: operation::UPDATE,

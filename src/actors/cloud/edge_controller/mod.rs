@@ -223,6 +223,13 @@ impl EdgeController {
                 key,
             });
         }
+        if self.parts.ca.bundle().roots.len() > 1 {
+            // The root is being replaced. What this node holds may be sealed under the old one.
+            let known = |it: &Change| changes.iter().any(|change| change.key == it.key);
+            let more: Vec<Change> =
+                self.index.pods_of(Some(&node)).into_iter().filter(|it| !known(it)).collect();
+            changes.extend(more);
+        }
         (changes, answer)
     }
 }
@@ -318,7 +325,7 @@ impl Handler<Reseal> for EdgeController {
     type Result = ();
 
     fn handle(&mut self, _: Reseal, ctx: &mut Self::Context) {
-        let changes = self.index.all_pods();
+        let changes = self.index.pods_of(None);
         tracing::info!(pods = changes.len(), "another root signs: all pods are sealed again");
         self.tell_nodes(&changes, ctx);
     }

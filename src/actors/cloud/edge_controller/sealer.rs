@@ -107,7 +107,8 @@ mod tests {
             let mut changed = sent.clone();
             changed["status"]["phase"] = "Running".into();
             changed["metadata"]["resourceVersion"] = "8".into();
-            seal::verify(&text, "pod", &node, &seal::pod_payload(&changed), &ca.bundle()).expect("status is free");
+            seal::verify(&text, "pod", &node, &seal::pod_payload(&changed), &ca.bundle())
+                .expect("status is free");
             changed["spec"]["containers"][0]["image"] = "evil".into();
             let tampered = seal::pod_payload(&changed);
             assert!(seal::verify(&text, "pod", &node, &tampered, &ca.bundle()).is_err());
@@ -116,7 +117,8 @@ mod tests {
             rest.remove(SEAL_ANNOTATION);
             let kept = annotations.as_ref().and_then(|all| all.get("other")).cloned();
             assert_eq!(rest.get("other").cloned(), kept);
-            for part in ["/spec", "/status", "/metadata/labels", "/metadata/uid", "/metadata/resourceVersion"] {
+            for part in ["/spec", "/status", "/metadata/labels", "/metadata/uid", "/metadata/resourceVersion"]
+            {
                 assert_eq!(sent.pointer(part), before.pointer(part), "{part}");
             }
         }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
 use crate::bus::cloud_hub::EndReason;
-use crate::identity::{CaSettings, ServiceAccountKeys, seal};
+use crate::identity::{CaSettings, Rotation, ServiceAccountKeys, seal};
 use crate::model::identity::SEAL_ANNOTATION;
 use crate::model::{Body, ErrStatus, ObjectResp};
 use crate::store::MemoryStore;
@@ -26,6 +26,7 @@ struct World {
     differences: Link<SendDifferences>,
     reseal: Link<Reseal>,
     ca: Arc<Ca>,
+    settings: CaSettings,
     tree: TreeHandle,
     _running: Running,
     _folder: tempfile::TempDir,
@@ -44,7 +45,7 @@ impl World {
         })
         .unwrap();
         let settings = CaSettings::new(&folder.path().join("ca.crt"), &folder.path().join("ca.key"));
-        let ca = Arc::new(Ca::open(settings, SystemTime::now()).unwrap());
+        let ca = Arc::new(Ca::open(settings.clone(), SystemTime::now()).unwrap());
         let (send, down) = mpsc::channel(10_000);
         let (close, closed) = mpsc::channel(100);
         let parts = EdgeControllerParts {
@@ -75,6 +76,7 @@ impl World {
             differences,
             reseal,
             ca,
+            settings,
             tree: handle,
             _running: running,
             _folder: folder,
@@ -339,4 +341,35 @@ async fn every_pod_that_goes_down_is_sealed() {
         let Body::Object(told) = &envelope.body else { panic!("{envelope:?}") };
         holds(&world, "edge-1", told);
     }
+}
+
+/// While the root is replaced every comparison brings the node's pods once more, under the new one.
+#[actix::test]
+async fn pods_are_sealed_again_while_the_root_is_replaced() {
+    let mut world = World::start().await;
+    world.call("POST", PODS, pod("web", "edge-1")).await;
+    world.call("POST", PODS, pod("other", "edge-2")).await;
+    while world.next().await.0 != "insert default/pod/other to edge-2" {}
+    let compared = || SendDifferences {
+        node: node("edge-1"),
+        missing: vec![],
+        changed: vec![],
+        surplus: vec![],
+        answer: Some(Envelope::new("e", "resource", "response", Resource::parse("null"), Body::Null, 1)),
+    };
+    world.differences.ask(compared(), ASK).await.unwrap().unwrap();
+    assert_eq!(world.next().await.0, "response null to edge-1", "nothing differs");
+    let now = SystemTime::now();
+    Rotation::new(&world.settings).unwrap().prepare(now).unwrap();
+    Rotation::new(&world.settings).unwrap().activate(now).unwrap();
+    world.ca.reload(now).unwrap();
+    world.differences.ask(compared(), ASK).await.unwrap().unwrap();
+    let (what, envelope) = world.next().await;
+    assert_eq!(what, "update default/pod/web to edge-1");
+    let Body::Object(told) = &envelope.body else { panic!("{envelope:?}") };
+    let mut new_root_only = world.ca.bundle();
+    new_root_only.roots.truncate(1);
+    let seal = told["metadata"]["annotations"][SEAL_ANNOTATION].as_str().unwrap();
+    seal::verify(seal, "pod", &node("edge-1"), &seal::pod_payload(told), &new_root_only).unwrap();
+    assert_eq!(world.next().await.0, "response null to edge-1");
 }

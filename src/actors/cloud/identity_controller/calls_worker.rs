@@ -45,7 +45,8 @@ pub async fn seal(
     let work = move || {
         let (now, now_ms, spec) = (SystemTime::now(), now_ms(), &current.spec);
         let one = |node: NodeName| {
-            let seal = ca.seal(EDGE_IDENTITY_KIND, &node, spec.as_bytes(), now).map_err(|err| err.to_string())?;
+            let seal =
+                ca.seal(EDGE_IDENTITY_KIND, &node, spec.as_bytes(), now).map_err(|err| err.to_string())?;
             let message = document::message(operation, &node, &current.version, spec, &seal, now_ms);
             Ok((node, message))
         };

@@ -37,7 +37,11 @@ pub struct Compiled {
 ///
 /// # Errors
 /// The length in bytes.
-pub fn compile(bundle: &BundleDocument, lists: Lists, kept: impl FnOnce() -> Option<Lists>) -> Result<Compiled, usize> {
+pub fn compile(
+    bundle: &BundleDocument,
+    lists: Lists,
+    kept: impl FnOnce() -> Option<Lists>,
+) -> Result<Compiled, usize> {
     let text = canonical(bundle, lists);
     if text.len() <= MAX_SPEC {
         return Ok(Compiled { text: text.into(), too_long: None });

@@ -92,7 +92,11 @@ impl IdentityController {
         match self.publication.step() {
             Step::Nothing => {}
             Step::Publish(published) => {
-                tracing::info!(version = published.version, bytes = published.spec.len(), "identity document");
+                tracing::info!(
+                    version = published.version,
+                    bytes = published.spec.len(),
+                    "identity document"
+                );
                 self.push(ctx);
             }
             Step::Write(spec) => self.write_document(spec, ctx),

@@ -33,8 +33,8 @@ use crate::bus::identity::{
 use crate::bus::sync::IdentityNodes;
 use crate::config::ClonedNodes;
 use crate::identity::{Ca, CloudServerTls};
-use crate::model::identity::{BundleDocument, EDGE_IDENTITY_KIND, EDGE_IDENTITY_NAMESPACE};
 use crate::model::NodeName;
+use crate::model::identity::{BundleDocument, EDGE_IDENTITY_KIND, EDGE_IDENTITY_NAMESPACE};
 use crate::telemetry::identity_controller::IdentityControllerMetrics;
 
 mod authority_worker;
@@ -57,7 +57,8 @@ pub const KINDS: [&str; 1] = [EDGE_IDENTITY_KIND];
 const NAMESPACE: &str = EDGE_IDENTITY_NAMESPACE;
 /// Changes that come together travel together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the authorities' files.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Between two warnings about the same lasting thing.
 const REMIND_EVERY: Duration = Duration::from_secs(3600);
@@ -70,6 +71,8 @@ pub struct IdentityControllerParts {
     pub cloned_nodes: ClonedNodes,
     /// Listeners that follow the authorities.
     pub served: Vec<Arc<CloudServerTls>>,
+    /// [`LOOK_EVERY`].
+    pub look_every: Duration,
     pub published: Outlets,
     pub send_down: Link<SendDown>,
     pub close_node: Link<CloseNode>,
@@ -185,7 +188,9 @@ impl IdentityController {
         let Looked { bundle, root, new_issuing, needs_root_key } = looked;
         if needs_root_key && self.busy.root_key_told.is_none_or(|at| at.elapsed() > REMIND_EVERY) {
             self.busy.root_key_told = Some(Instant::now());
-            tracing::warn!("the issuing CA is past half of its life and the root's key is not here to renew it");
+            tracing::warn!(
+                "the issuing CA is past half of its life and the root's key is not here to renew it"
+            );
         }
         if new_issuing {
             self.audit(AuditFact::new(AuditAction::Authority, "issuing CA", true, "another one signs now"));
@@ -260,7 +265,7 @@ impl Actor for IdentityController {
             }
         }
         self.look(ctx);
-        ctx.run_interval(LOOK_EVERY, Self::look);
+        ctx.run_interval(self.parts.look_every, Self::look);
         ctx.run_interval(SWEEP_EVERY, Self::sweep);
     }
 }

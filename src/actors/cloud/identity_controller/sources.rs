@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::actors::cloud::watch_worker::Event;
 use crate::kube::validate;
-use crate::model::identity::{IDENTITY_API_VERSION, ImagePolicy, ImageRule, PolicyMode, Registration, TopicPolicy};
+use crate::model::identity::{
+    IDENTITY_API_VERSION, ImagePolicy, ImageRule, PolicyMode, Registration, TopicPolicy,
+};
 
 /// Kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +21,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::WorkloadIdentity, Self::ImagePolicy, Self::TopicPolicy, Self::ConfigMap];
+    pub const ALL: [Self; 4] =
+        [Self::WorkloadIdentity, Self::ImagePolicy, Self::TopicPolicy, Self::ConfigMap];
 
     /// `kind` of the object.
     #[must_use]

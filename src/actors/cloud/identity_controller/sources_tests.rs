@@ -83,7 +83,11 @@ fn a_mistake_never_allows_more() {
     ] {
         let touched = put(&mut sources, Kind::ImagePolicy, spec.clone());
         let policy = &sources.lists().image_policies[0];
-        assert_eq!((policy.mode, policy.allow.len(), touched.notice.is_some()), (mode, rules, told), "{spec}");
+        assert_eq!(
+            (policy.mode, policy.allow.len(), touched.notice.is_some()),
+            (mode, rules, told),
+            "{spec}"
+        );
     }
 }
 

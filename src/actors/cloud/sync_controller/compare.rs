@@ -7,8 +7,7 @@ use crate::model::Resource;
 use crate::model::identity::EDGE_IDENTITY_KIND;
 
 /// Kinds whose objects the comparison owns. Others at the edge (leases, tokens) have other senders.
-const KINDS: [&str; 7] =
-    ["pod", "configmap", "secret", "node", "devicemodel", "device", EDGE_IDENTITY_KIND];
+const KINDS: [&str; 7] = ["pod", "configmap", "secret", "node", "devicemodel", "device", EDGE_IDENTITY_KIND];
 /// Edges fetch these themselves for every namespace where they run a pod; nobody references them.
 const TRUST_BUNDLES: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::config::EdgeHubConfig;
 use crate::identity::{IdentityError, KEY_MODE, KeyPair, NodeCredentials, client_tls, write_atomic};
 use crate::model::NodeName;
 use crate::model::identity::RenewalRequest;
+
+/// A temporary file that is older belongs to no write that still runs.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Where everything is. What KubeEdge has no key for stands beside `tlsPrivateKeyFile`.
 #[derive(Debug, Clone)]
@@ -194,6 +198,33 @@ pub fn load(places: &Places, node: &NodeName) -> Result<Option<Identity>, Identi
         Err(err) => {
             tracing::warn!(file = %places.node_ca.display(), error = %err, "the node CA is not usable");
             Ok(Some(bare))
+        }
+    }
+}
+
+/// Removes what writes left behind that were killed: temporary files (`.{name}.{8 hex digits}.tmp`),
+/// with keys in them. Younger ones stay: somebody may be writing.
+pub fn sweep(places: &Places, now: SystemTime) {
+    for file in places.all() {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str()))
+        else {
+            continue;
+        };
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            let found = entry.file_name();
+            let random = found.to_str().and_then(|found| {
+                found.strip_prefix('.')?.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".tmp")
+            });
+            let is_ours = random.is_some_and(|it| it.len() == 8 && it.bytes().all(|c| c.is_ascii_hexdigit()));
+            let written = entry.metadata().and_then(|meta| meta.modified());
+            let is_old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED));
+            if is_ours
+                && is_old
+                && let Err(err) = remove(&entry.path())
+            {
+                tracing::warn!(error = %err, "an abandoned temporary file stays");
+            }
         }
     }
 }

@@ -151,6 +151,20 @@ impl Joiner {
         }
     }
 
+    /// At the start of the program: removes what a killed one left, then as [`Joiner::load`].
+    ///
+    /// # Errors
+    /// As [`Joiner::load`].
+    pub async fn start(&self) -> Result<Option<Identity>, JoinError> {
+        let places = self.0.places.clone();
+        blocking(move || {
+            files::sweep(&places, SystemTime::now());
+            Ok(())
+        })
+        .await?;
+        self.load().await
+    }
+
     /// The set on disk, published even when its time is over: the node CA in it may live longer, and
     /// workloads get their identities without the cloud.
     ///

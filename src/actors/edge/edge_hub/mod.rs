@@ -322,7 +322,7 @@ impl Actor for EdgeHub {
         ctx.run_interval(RENEWAL_CHECK, |hub, ctx| hub.renew_if_due(ctx));
         // Workloads get their identities before, and without, a connection.
         let joiner = self.joiner.clone();
-        let loaded = async move { joiner.load().await };
+        let loaded = async move { joiner.start().await };
         ctx.spawn(loaded.into_actor(self).map(|outcome, hub, _| match outcome {
             Ok(Some(identity)) => hub.plan_first_renewal(&identity),
             Ok(None) => {}

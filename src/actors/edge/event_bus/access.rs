@@ -4,17 +4,22 @@
 //! 2. Otherwise a device (user name or common name `device:{namespace}:{name}` or, because
 //!    `mosquitto_passwd` takes no colon, `device/{namespace}/{name}`, or a SPIFFE path
 //!    `/device/{namespace}/{name}`) may use its own `$hw/events/device/{namespace}/{name}/#`, and
-//!    nothing once it is no member of this node.
+//!    not once it is no member of this node.
 //!    A name that looks like a device's and is none may do nothing.
-//! 3. Everybody else who got in may use every topic, but not publish on `$SYS`.
+//! 3. A certificate's SPIFFE ID may use what the topic policies of the cloud that name it say, a
+//!    device's beside its own topics. Other certificates may do nothing.
+//! 4. Users with a password, and clients on loopback where those need no name, may use every
+//!    topic, but not publish on `$SYS`.
 //!
+//! Policies and devices change while clients are connected: their [`Rights`] are replaced then.
 //! A session belongs to the name it was opened by: nobody else may take it over or end it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::config::AccessRule;
+use crate::config::{AccessRule, is_filter};
 use crate::model::DeviceId;
+use crate::model::identity::{EdgeIdentitySpec, TopicPolicy};
 
 /// Begins the user name or common name of a device.
 const DEVICE: &str = "device";
@@ -26,7 +31,8 @@ pub enum Who {
     Anonymous,
     /// By user name and password.
     User(String),
-    /// By certificate: its common name and SPIFFE ID.
+    /// By certificate: its common name and SPIFFE ID. What the trust domain issued has no common
+    /// name here: its ID is its name.
     Certificate { common_name: String, spiffe_id: Option<String> },
 }
 
@@ -47,6 +53,12 @@ impl Who {
     /// Whose its sessions are: the same by whatever door it comes.
     fn owner(&self) -> String {
         self.device().map_or_else(|| self.name().to_owned(), |device| format!("device:{device}"))
+    }
+
+    /// Does what it may do depend on devices or policies?
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        matches!(self, Self::Certificate { .. }) || self.device().is_some()
     }
 
     /// Does it say it is a device?
@@ -73,10 +85,18 @@ impl Who {
         match self {
             Self::Anonymous => None,
             Self::User(name) => named(name),
-            Self::Certificate { common_name, spiffe_id } => named(common_name).or_else(|| {
-                let (namespace, name) = spiffe_path(spiffe_id)?.split_once('/')?;
-                plain(namespace, name)
-            }),
+            Self::Certificate { common_name, spiffe_id } => {
+                let by_id = || {
+                    let (namespace, name) = spiffe_path(spiffe_id)?.split_once('/')?;
+                    plain(namespace, name)
+                };
+                match (is_of_device(common_name), spiffe_path(spiffe_id).is_some()) {
+                    // Two names: both must be the same device's.
+                    (true, true) => named(common_name).filter(|device| by_id().as_ref() == Some(device)),
+                    (true, false) => named(common_name),
+                    (false, _) => by_id(),
+                }
+            }
         }
     }
 }
@@ -121,12 +141,23 @@ pub struct Rules {
     rules: Vec<AccessRule>,
     /// Unknown until DeviceTwin has said so.
     members: Option<HashSet<DeviceId>>,
+    /// Of the cloud; only those that may count.
+    policies: Vec<TopicPolicy>,
 }
 
 impl Rules {
     #[must_use]
     pub fn new(rules: Vec<AccessRule>) -> Self {
-        Self { rules, members: None }
+        Self { rules, members: None, policies: Vec::new() }
+    }
+
+    /// The policies in force; true when that changes what somebody may do.
+    pub fn set_policies(&mut self, spec: Option<&EdgeIdentitySpec>) -> bool {
+        let all = spec.map(|spec| spec.topic_policies.as_slice()).unwrap_or_default();
+        let policies: Vec<TopicPolicy> = all.iter().map(plausible).collect();
+        let changed = self.policies != policies;
+        self.policies = policies;
+        changed
     }
 
     /// The devices of this node; true when that changes what somebody may do.
@@ -153,19 +184,70 @@ impl Rules {
                 deny: collect(|rule| &rule.deny),
             });
         }
-        let nothing = || Patterns::Some(Vec::new());
-        if who.claims_device() && who.device().is_none() {
-            let owner = who.owner();
-            return Arc::new(Rights { owner, publish: nothing(), subscribe: nothing(), deny: Vec::new() });
+        let device = who.device();
+        let (mut publish, mut subscribe) = (Vec::new(), Vec::new());
+        match (&device, who) {
+            (None, _) if who.claims_device() => {}
+            (None, Who::Anonymous | Who::User(_)) => {
+                let (publish, subscribe) = (Patterns::All, Patterns::All);
+                return Arc::new(Rights { owner: who.owner(), publish, subscribe, deny: Vec::new() });
+            }
+            (None, Who::Certificate { spiffe_id, .. }) => {
+                self.add_policies(spiffe_id.as_deref(), &mut publish, &mut subscribe);
+            }
+            (Some(device), _) => {
+                if self.members.as_ref().is_none_or(|members| members.contains(device)) {
+                    let own = format!("$hw/events/device/{device}/#");
+                    publish.push(own.clone());
+                    subscribe.push(own);
+                }
+                if let Who::Certificate { spiffe_id, .. } = who {
+                    self.add_policies(spiffe_id.as_deref(), &mut publish, &mut subscribe);
+                }
+            }
         }
-        let Some(device) = who.device() else {
-            let (publish, subscribe) = (Patterns::All, Patterns::All);
-            return Arc::new(Rights { owner: who.owner(), publish, subscribe, deny: Vec::new() });
-        };
-        let is_member = self.members.as_ref().is_none_or(|members| members.contains(&device));
-        let own = format!("$hw/events/device/{device}/#");
-        let own = Patterns::Some(if is_member { vec![own] } else { Vec::new() });
-        Arc::new(Rights { owner: who.owner(), publish: own.clone(), subscribe: own, deny: Vec::new() })
+        let (publish, subscribe) = (Patterns::Some(publish), Patterns::Some(subscribe));
+        Arc::new(Rights { owner: who.owner(), publish, subscribe, deny: Vec::new() })
+    }
+
+    fn add_policies(&self, id: Option<&str>, publish: &mut Vec<String>, subscribe: &mut Vec<String>) {
+        let Some(id) = id else { return };
+        for policy in self.policies.iter().filter(|policy| policy.subjects.iter().any(|s| is_subject(s, id)))
+        {
+            publish.extend(policy.publish.iter().cloned());
+            subscribe.extend(policy.subscribe.iter().cloned());
+        }
+    }
+}
+
+/// The policy without what no policy may say. The cloud refuses that too, so it is rare; a policy
+/// that came another way must not widen what its namespace may grant.
+fn plausible(policy: &TopicPolicy) -> TopicPolicy {
+    let filters = |all: &[String]| all.iter().filter(|filter| is_filter(filter)).cloned().collect();
+    let subjects = policy.subjects.iter().filter(|subject| is_of_namespace(subject, &policy.namespace));
+    TopicPolicy {
+        subjects: subjects.cloned().collect(),
+        publish: filters(&policy.publish),
+        subscribe: filters(&policy.subscribe),
+        ..policy.clone()
+    }
+}
+
+/// Is the SPIFFE ID below `/ns/{namespace}/` or `/device/{namespace}/` of any trust domain? (Whom it
+/// names is compared as a whole.)
+fn is_of_namespace(subject: &str, namespace: &str) -> bool {
+    let path = subject.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    let Some((_, path)) = path else { return false };
+    let below = path.strip_prefix("ns/").or_else(|| path.strip_prefix("device/"));
+    let rest = below.and_then(|rest| rest.strip_prefix(namespace)).and_then(|rest| rest.strip_prefix('/'));
+    !namespace.is_empty() && rest.is_some_and(|rest| !rest.is_empty())
+}
+
+/// Exactly this ID, or what is below it where the subject ends in `/*`.
+fn is_subject(subject: &str, id: &str) -> bool {
+    match subject.strip_suffix("/*") {
+        Some(above) => id.strip_prefix(above).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/')),
+        None => subject == id,
     }
 }
 
@@ -279,166 +361,4 @@ fn covers(pattern: &str, filter: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn user(name: &str) -> Who {
-        Who::User(name.into())
-    }
-
-    fn certificate(common_name: &str, spiffe_id: Option<&str>) -> Who {
-        Who::Certificate { common_name: common_name.into(), spiffe_id: spiffe_id.map(str::to_owned) }
-    }
-
-    #[test]
-    fn covering() {
-        for (pattern, filter, want) in [
-            ("#", "a/b", true),
-            ("#", "#", true),
-            ("#", "$SYS/x", false),
-            ("+/x", "$SYS/x", false),
-            ("a/#", "a", true),
-            ("a/#", "a/b/c", true),
-            ("a/#", "a/+/#", true),
-            ("a/+", "a/b", true),
-            ("a/+", "a/+", true),
-            ("a/+", "a/#", false),
-            ("a/+", "a", false),
-            ("a/+", "a/b/c", false),
-            ("a/b", "a/+", false),
-            ("a/b", "a/b/", false),
-            ("$hw/events/#", "$hw/events/device/+/+/twin/+", true),
-        ] {
-            assert_eq!(covers(pattern, filter), want, "{pattern} {filter}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_almost_a_devices_may_do_nothing() {
-        let rules = Rules::default();
-        for who in [
-            user("device:default:s1:x"),
-            user("device:default"),
-            user("device:+:s1"),
-            user("device:a/b:s1"),
-            user("device/default:s1"),
-            user("device/default/s1/x"),
-            user("device/"),
-            certificate("device::s1", None),
-            certificate("", Some("spiffe://td/device/default/s1/x")),
-            certificate("", Some("spiffe://td/device/default")),
-        ] {
-            assert_eq!(who.device(), None, "{who:?}");
-            let rights = rules.rights(&who, "c");
-            for topic in ["a", "$hw/events/device/default/s1/twin/update"] {
-                assert!(!rights.publish(topic) && !rights.subscribe(topic), "{who:?} {topic}");
-            }
-            assert!(!rights.subscribe("#"), "{who:?}");
-        }
-        assert!(rules.rights(&user("devices"), "c").publish("a"), "another name");
-    }
-
-    #[test]
-    fn devices_touch_their_own_topics_and_nothing_once_they_are_gone() {
-        let mut rules = Rules::default();
-        for who in [
-            user("device:default:s1"),
-            user("device/default/s1"),
-            certificate("device:default:s1", None),
-            certificate("", Some("spiffe://td/device/default/s1")),
-        ] {
-            assert_eq!(who.device(), Some(DeviceId::new("default", "s1")), "{who:?}");
-            let rights = rules.rights(&who, "c");
-            for (topic, want) in [
-                ("$hw/events/device/default/s1/twin/update", true),
-                ("$hw/events/device/default/s2/twin/update", false),
-                ("$hw/events/device/default/s1x/twin/update", false),
-                ("a", false),
-                ("$SYS/x", false),
-            ] {
-                assert_eq!(rights.publish(topic), want, "{topic}");
-            }
-            for (filter, want) in [
-                ("$hw/events/device/default/s1/#", true),
-                ("$share/g/$hw/events/device/default/s1/twin/+", true),
-                ("$hw/events/device/+/s1/#", false),
-                ("#", false),
-            ] {
-                assert_eq!(rights.subscribe(filter), want, "{filter}");
-            }
-        }
-        assert!(rules.set_members(vec![DeviceId::new("default", "s2")]));
-        assert!(!rules.set_members(vec![DeviceId::new("default", "s2")]));
-        let gone = rules.rights(&user("device:default:s1"), "c");
-        assert!(!gone.publish("$hw/events/device/default/s1/twin/update"));
-        assert!(rules.rights(&user("device:default:s2"), "c").publish("$hw/events/device/default/s2/x"));
-        for odd in [
-            "device:",
-            "device:a",
-            "device:a:",
-            "device::b",
-            "device:a:b/c",
-            "device/a/b/c",
-            "device/a:b",
-            "device-a-b",
-            "device:+:#",
-            "Device:a:b",
-        ] {
-            assert_eq!(user(odd).device(), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn rules_decide_alone_and_fill_in_names() {
-        let rule = |user: &str, certificate: &str, publish: &[&str], subscribe: &[&str]| AccessRule {
-            user: user.into(),
-            certificate: certificate.into(),
-            publish: publish.iter().map(|&p| p.into()).collect(),
-            subscribe: subscribe.iter().map(|&p| p.into()).collect(),
-            ..AccessRule::default()
-        };
-        let rules = Rules::new(vec![
-            rule("alice", "", &["home/%u/%c"], &["home/#"]),
-            rule("alice", "", &["extra"], &[]),
-            rule("device:a:b", "", &["any/#"], &[]),
-            rule("", "*", &["from/%u"], &[]),
-        ]);
-        let alice = rules.rights(&user("alice"), "phone");
-        for (topic, want) in
-            [("home/alice/phone", true), ("home/alice/x", false), ("extra", true), ("home", false)]
-        {
-            assert_eq!(alice.publish(topic), want, "{topic}");
-        }
-        assert!(alice.subscribe("home/+") && !alice.subscribe("#"));
-        assert!(!rules.rights(&user("alice"), "a/b").publish("home/alice/a/b"), "a slash does not fit");
-        let device = rules.rights(&user("device:a:b"), "c");
-        assert!(device.publish("any/x") && !device.publish("$hw/events/device/a/b/twin/update"));
-        assert!(rules.rights(&certificate("cn", None), "c").publish("from/cn"));
-        let anonymous = AccessRule {
-            anonymous: true,
-            publish: vec!["#".into()],
-            subscribe: vec!["#".into()],
-            deny: vec!["secret/#".into()],
-            ..AccessRule::default()
-        };
-        let limited = Rules::new(vec![anonymous]).rights(&Who::Anonymous, "c");
-        assert!(limited.publish("open") && !limited.publish("secret/x") && !limited.is_unlimited());
-        assert!(limited.subscribe("#") && !limited.subscribe("secret/+") && !limited.subscribe("secret"));
-        let anonymous = rules.rights(&Who::Anonymous, "c");
-        assert!(anonymous.publish("a") && anonymous.subscribe("$SYS/#") && !anonymous.publish("$SYS/broker"));
-    }
-
-    proptest! {
-        /// What a covered filter matches, the pattern matches.
-        #[test]
-        fn covering_is_sound(
-            pattern in "[ab+](/[ab+]){0,2}(/#)?", filter in "[ab+](/[ab+]){0,2}(/#)?", topic in "[ab](/[ab]){0,3}",
-        ) {
-            if covers(&pattern, &filter) && covers(&filter, &topic) {
-                prop_assert!(covers(&pattern, &topic));
-            }
-        }
-    }
-}
+mod tests;

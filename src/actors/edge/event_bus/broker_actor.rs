@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::access::{Rights, Who};
 use super::local_actor::{Parcel, Source};
@@ -18,6 +19,9 @@ use crate::store::{Row, StoreError, scan_all};
 
 /// A connection that was told to end may still read what waits for it so long.
 const ENDING_MS: u64 = 5_000;
+/// A connection outlives its client's certificate so long: a client that takes its new certificate at
+/// the last moment is in time.
+const CERTIFICATE_GRACE: Duration = Duration::from_secs(5);
 
 /// A client of the broker inside.
 pub struct Connection {
@@ -33,6 +37,8 @@ pub struct Connection {
     /// The broker wants nothing more of it for now.
     is_paused: bool,
     ending_since_ms: Option<u64>,
+    /// When its certificate runs out.
+    ends_at: Option<SystemTime>,
 }
 
 /// The bytes of the message that was encoded last: a fan-out encodes once for each version.
@@ -264,7 +270,7 @@ impl EventBus {
     }
 
     pub(super) fn open(&mut self, newcomer: Newcomer) {
-        let Newcomer { conn, wire, connect, who } = newcomer;
+        let Newcomer { conn, wire, connect, who, ends_at } = newcomer;
         if self.broker.is_none() {
             wire.cut.set(true);
             wire.wake();
@@ -281,6 +287,7 @@ impl EventBus {
             is_handled: true,
             is_paused: false,
             ending_since_ms: None,
+            ends_at,
         };
         self.connections.insert(conn, connection);
         self.touch(conn);
@@ -368,15 +375,33 @@ impl EventBus {
         }
     }
 
-    /// The devices of this node changed: so may what clients may do.
+    /// Ends connections whose client's certificate has run out. A certificate gives rights while it is
+    /// good, not for as long as somebody stays connected: the client comes back with its new one, and
+    /// finds its session.
+    pub(super) fn check_certificates(&mut self) {
+        let now = SystemTime::now();
+        let is_over = |connection: &Connection| {
+            connection.ending_since_ms.is_none()
+                && connection.ends_at.is_some_and(|at| at + CERTIFICATE_GRACE < now)
+        };
+        let over: Vec<Conn> =
+            self.connections.iter().filter(|(_, one)| is_over(one)).map(|(conn, _)| *conn).collect();
+        for conn in over {
+            self.metrics.refused("certificate_expired").increment(1);
+            self.input(Input::Gone { conn });
+            self.end(conn, Reason::NOT_AUTHORIZED);
+        }
+    }
+
+    /// The devices of this node or the policies changed: so may what clients may do.
     pub(super) fn renew_rights(&mut self) {
-        let devices: Vec<(Conn, Arc<Rights>)> = self
+        let changed: Vec<(Conn, Arc<Rights>)> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.who.device().is_some())
+            .filter(|(_, connection)| connection.who.may_change())
             .map(|(conn, client)| (*conn, self.rules.rights(&client.who, &client.client_id)))
             .collect();
-        for (conn, access) in devices {
+        for (conn, access) in changed {
             self.input(Input::Rights { conn, access });
         }
     }

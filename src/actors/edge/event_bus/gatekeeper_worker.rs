@@ -1,21 +1,25 @@
-//! Files that say who may come in: the password file, and the certificates of the TLS listeners.
-//! They are read again when they change; what cannot be read leaves the last good state.
+//! What says who may come in: the password file, and the certificates of the TLS listeners, which are
+//! the node's identity or files of the configuration. Files are read again when they change, the
+//! identity is taken when it was renewed; what cannot be read leaves the last good state.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ring::hmac;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 
+use super::certificate::{self, Shown};
 use super::password::Passwords;
+use crate::bus::identity::Credentials;
 use crate::config::InternalBrokerConfig;
-use crate::identity::{ClientAuth, KeyPair, server_tls};
+use crate::identity::{ClientAuth, EdgeDoor, KeyPair, NodeCredentials, TrustBundle};
+use crate::model::NodeName;
 
 const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// Passwords hashed at once: more would take the node's processors from everybody else.
@@ -28,24 +32,36 @@ const WRONG_PAUSE: Duration = Duration::from_millis(500);
 /// Knows passwords and certificates.
 pub struct Gatekeeper {
     passwords: RefCell<Arc<Passwords>>,
-    tls: RefCell<Option<Arc<ServerConfig>>>,
+    door: RefCell<Option<Door>>,
     remembered: RefCell<HashMap<String, hmac::Tag>>,
     /// Of this process: what is remembered is worth nothing elsewhere.
     key: Option<hmac::Key>,
     hashing: Semaphore,
 }
 
+/// What a TLS handshake is done with: what is shown, and who is let in.
+#[derive(Clone)]
+pub struct Door {
+    pub tls: Arc<ServerConfig>,
+    pub rule: Arc<EdgeDoor>,
+}
+
 /// What the files say now.
 struct Found {
     passwords: Option<Result<Passwords, String>>,
-    tls: Option<Result<Arc<ServerConfig>, String>>,
+    door: Option<Result<Door, String>>,
 }
 
-/// The files as they were read last.
-#[derive(Clone, Default, PartialEq)]
-struct Contents {
+/// What was read last, and what is needed to read it again.
+#[derive(Clone)]
+struct Reader {
+    node: NodeName,
+    config: InternalBrokerConfig,
     passwords: Option<String>,
-    tls: Option<[String; 3]>,
+    files: Option<[String; 3]>,
+    credentials: Option<Arc<NodeCredentials>>,
+    /// When the certificate that the node's CA signed for this broker is to be replaced.
+    renew_at: Option<SystemTime>,
 }
 
 impl Gatekeeper {
@@ -53,7 +69,7 @@ impl Gatekeeper {
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
             passwords: RefCell::default(),
-            tls: RefCell::default(),
+            door: RefCell::default(),
             remembered: RefCell::default(),
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
             hashing: Semaphore::new(HASHES_AT_ONCE),
@@ -62,8 +78,8 @@ impl Gatekeeper {
 
     /// For the next TLS handshake; `None` while there is no certificate.
     #[must_use]
-    pub fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.tls.borrow().clone()
+    pub fn door(&self) -> Option<Door> {
+        self.door.borrow().clone()
     }
 
     /// Checks a password off this thread. `None`: too many are being checked.
@@ -94,85 +110,174 @@ impl Gatekeeper {
         true
     }
 
-    /// Reads the files, now and again, for ever.
-    pub async fn keep_reading(self: Rc<Self>, config: InternalBrokerConfig) {
-        let wants_tls = !config.tls_address.is_empty() || config.websocket_tls;
-        if config.password_file.as_os_str().is_empty() && !wants_tls {
+    /// Reads the files, now and again, and the node's credentials whenever they change, for ever.
+    pub async fn keep_reading(
+        self: Rc<Self>,
+        node: NodeName,
+        config: InternalBrokerConfig,
+        mut credentials: Credentials,
+    ) {
+        if config.password_file.as_os_str().is_empty() && !config.speaks_tls() {
             return;
         }
-        let mut before = Contents::default();
+        let mut reader =
+            Reader { node, config, passwords: None, files: None, credentials: None, renew_at: None };
         let mut said = String::new();
         loop {
-            let (config, known) = (config.clone(), before.clone());
-            let read = tokio::task::spawn_blocking(move || read(&config, wants_tls, known)).await;
-            if let Ok((contents, found)) = read {
-                before = contents;
-                let mut wrong = String::new();
-                match found.passwords {
-                    Some(Ok(passwords)) => {
-                        self.remembered.borrow_mut().clear();
-                        tracing::info!(?passwords, "password file read");
-                        self.passwords.replace(Arc::new(passwords));
-                    }
-                    Some(Err(why)) => wrong.push_str(&why),
-                    None => {}
-                }
-                match found.tls {
-                    Some(Ok(tls)) => drop(self.tls.replace(Some(tls))),
-                    Some(Err(why)) => wrong.push_str(&why),
-                    None => {}
-                }
+            let now_credentials = credentials.borrow_and_update().clone();
+            let mut next = reader.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let found = next.read(now_credentials, SystemTime::now());
+                (next, found)
+            });
+            if let Ok((next, found)) = read.await {
+                reader = next;
+                let wrong = self.take(found);
                 if !wrong.is_empty() && wrong != said {
                     tracing::error!(error = %wrong, "the MQTT broker keeps what it had");
-                    said = wrong;
                 }
+                said = wrong;
             }
-            tokio::time::sleep(RELOAD_EVERY).await;
+            tokio::select! {
+                changed = credentials.changed() => if changed.is_err() {
+                    // The writer is gone with the program, or there never was one.
+                    tokio::time::sleep(RELOAD_EVERY).await;
+                },
+                () = tokio::time::sleep(RELOAD_EVERY) => {}
+            }
         }
+    }
+
+    /// Takes over what is good; what is not, in words.
+    fn take(&self, found: Found) -> String {
+        let mut wrong = String::new();
+        match found.passwords {
+            Some(Ok(passwords)) => {
+                self.remembered.borrow_mut().clear();
+                tracing::info!(?passwords, "password file read");
+                self.passwords.replace(Arc::new(passwords));
+            }
+            Some(Err(why)) => wrong.push_str(&why),
+            None => {}
+        }
+        match found.door {
+            Some(Ok(door)) => drop(self.door.replace(Some(door))),
+            Some(Err(why)) => wrong.push_str(&why),
+            None => {}
+        }
+        wrong
     }
 }
 
-fn read(config: &InternalBrokerConfig, wants_tls: bool, before: Contents) -> (Contents, Found) {
-    let mut now = before.clone();
-    let mut found = Found { passwords: None, tls: None };
-    if !config.password_file.as_os_str().is_empty() {
-        match text("modules.eventBus.internal.passwordFile", &config.password_file) {
-            Ok(text) if before.passwords.as_deref() == Some(&text) => {}
-            Ok(text) => {
-                let file = config.password_file.display();
-                found.passwords = Some(Passwords::parse(&text).map_err(|err| format!("{file}: {err}; ")));
-                now.passwords = Some(text);
+impl Reader {
+    fn read(&mut self, credentials: Option<Arc<NodeCredentials>>, now: SystemTime) -> Found {
+        let mut found = Found { passwords: None, door: None };
+        if !self.config.password_file.as_os_str().is_empty() {
+            match text("modules.eventBus.internal.passwordFile", &self.config.password_file) {
+                Ok(text) if self.passwords.as_deref() == Some(&text) => {}
+                Ok(text) => {
+                    let file = self.config.password_file.display();
+                    found.passwords = Some(Passwords::parse(&text).map_err(|err| format!("{file}: {err}; ")));
+                    self.passwords = Some(text);
+                }
+                Err(why) => found.passwords = Some(Err(why)),
             }
-            Err(why) => found.passwords = Some(Err(why)),
+        }
+        if self.config.speaks_tls() {
+            found.door = if self.config.has_tls_files() {
+                self.door_of_files(credentials)
+            } else {
+                self.door_of_identity(credentials, now)
+            };
+        }
+        found
+    }
+
+    /// `None`: nothing has changed.
+    fn door_of_files(&mut self, credentials: Option<Arc<NodeCredentials>>) -> Option<Result<Door, String>> {
+        let texts = match self.certificate_files() {
+            Ok(texts) => texts,
+            Err(why) => return Some(Err(why)),
+        };
+        if self.files.as_ref() == Some(&texts) && same(&self.credentials, &credentials) {
+            return None;
+        }
+        let made = self.with_files(&texts, credentials.as_deref());
+        (self.files, self.credentials) = (Some(texts), credentials);
+        Some(made.map_err(|err| format!("modules.eventBus.internal.tlsCertFile: {err}; ")))
+    }
+
+    fn with_files(&self, texts: &[String; 3], node: Option<&NodeCredentials>) -> Result<Door, String> {
+        let [ca, cert_pem, key_pem] = texts;
+        let pair = KeyPair { cert_pem: cert_pem.clone(), key_pem: key_pem.clone() };
+        let bundle = node.map(bundle).transpose()?.flatten();
+        let rule = EdgeDoor::new(self.node.clone(), bundle, self.auth());
+        self.door(rule.with_named(ca).map_err(|err| err.to_string())?, &pair)
+    }
+
+    /// `None`: nothing has changed.
+    fn door_of_identity(
+        &mut self,
+        credentials: Option<Arc<NodeCredentials>>,
+        now: SystemTime,
+    ) -> Option<Result<Door, String>> {
+        let is_fresh = self.renew_at.is_some_and(|at| now < at);
+        if is_fresh && same(&self.credentials, &credentials) {
+            return None;
+        }
+        let key = "modules.eventBus.internal.tlsAddress";
+        let Some(node) = credentials else {
+            return Some(Err(format!("{key}: this node has no identity yet; ")));
+        };
+        let made = certificate::issue(&node, now).and_then(|Shown { pair, renew_at }| {
+            let bundle = bundle(&node)?;
+            Ok((self.door(EdgeDoor::new(self.node.clone(), bundle, self.auth()), &pair)?, renew_at))
+        });
+        self.credentials = Some(node);
+        match made {
+            Ok((door, renew_at)) => {
+                self.renew_at = Some(renew_at);
+                Some(Ok(door))
+            }
+            Err(why) => {
+                self.renew_at = None;
+                Some(Err(format!("{key}: {why}; ")))
+            }
         }
     }
-    if wants_tls {
-        match certificate(config) {
-            Ok(texts) if before.tls.as_ref() == Some(&texts) => {}
-            Ok(texts) => {
-                found.tls = Some(tls(config, &texts));
-                now.tls = Some(texts);
-            }
-            Err(why) => found.tls = Some(Err(why)),
-        }
+
+    fn door(&self, rule: EdgeDoor, pair: &KeyPair) -> Result<Door, String> {
+        let rule = Arc::new(rule);
+        Ok(Door { tls: rule.tls(pair).map_err(|err| err.to_string())?, rule })
     }
-    (now, found)
+
+    fn auth(&self) -> ClientAuth {
+        if self.config.require_client_certificate { ClientAuth::Required } else { ClientAuth::Optional }
+    }
+
+    fn certificate_files(&self) -> Result<[String; 3], String> {
+        let key = |name: &str| format!("modules.eventBus.internal.{name}");
+        Ok([
+            text(&key("tlsCaFile"), &self.config.tls_ca_file)?,
+            text(&key("tlsCertFile"), &self.config.tls_cert_file)?,
+            text(&key("tlsPrivateKeyFile"), &self.config.tls_private_key_file)?,
+        ])
+    }
 }
 
-fn certificate(config: &InternalBrokerConfig) -> Result<[String; 3], String> {
-    let key = |name: &str| format!("modules.eventBus.internal.{name}");
-    Ok([
-        text(&key("tlsCaFile"), &config.tls_ca_file)?,
-        text(&key("tlsCertFile"), &config.tls_cert_file)?,
-        text(&key("tlsPrivateKeyFile"), &config.tls_private_key_file)?,
-    ])
+/// The node's trust bundle; `None` when its cloud is KubeEdge's, which has no trust domain.
+fn bundle(node: &NodeCredentials) -> Result<Option<TrustBundle>, String> {
+    if node.trust_domain.is_empty() {
+        return Ok(None);
+    }
+    TrustBundle::from_pem(&node.trust_domain, &node.roots_pem).map(Some).map_err(|err| err.to_string())
 }
 
-fn tls(config: &InternalBrokerConfig, texts: &[String; 3]) -> Result<Arc<ServerConfig>, String> {
-    let [ca, cert_pem, key_pem] = texts;
-    let pair = KeyPair { cert_pem: cert_pem.clone(), key_pem: key_pem.clone() };
-    let auth = if config.require_client_certificate { ClientAuth::Required } else { ClientAuth::Optional };
-    server_tls(&pair, ca, auth).map_err(|err| format!("modules.eventBus.internal.tlsCertFile: {err}; "))
+fn same(one: &Option<Arc<NodeCredentials>>, other: &Option<Arc<NodeCredentials>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 /// Small text files only.

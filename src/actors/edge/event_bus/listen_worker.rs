@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,14 +14,18 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::access::Who;
 use super::connection_worker::Pump;
-use super::gatekeeper_worker::Gatekeeper;
+use super::gatekeeper_worker::{Door, Gatekeeper};
+use super::refusals::Refusals;
 use super::websocket_worker;
 use super::wire::{Conn, Event, Inbox, Newcomer, Wire};
+use crate::bus::Link;
+use crate::bus::identity::AuditFact;
 use crate::config::{EventBusConfig, InternalBrokerConfig};
-use crate::identity::PeerIdentity;
+use crate::identity::{Admitted, Refused};
 use crate::mqtt::codec::{CodecError, Decoder, OutBuf, encode};
 use crate::mqtt::{ConnAck, Connect, Packet, Reason, Version};
 use crate::telemetry::event_bus::EventBusMetrics;
@@ -120,6 +125,8 @@ pub struct Gate {
     /// What is read goes through here: an idle connection has no buffer.
     pub scratch: RefCell<Box<[u8]>>,
     keeper: Rc<Gatekeeper>,
+    audit: Link<AuditFact>,
+    refusals: RefCell<Refusals>,
     config: InternalBrokerConfig,
     start: Instant,
     /// Connections that have not said who they are, oldest first: dropping a sender ends one.
@@ -134,6 +141,7 @@ impl Gate {
     pub fn new(
         config: InternalBrokerConfig,
         keeper: Rc<Gatekeeper>,
+        audit: Link<AuditFact>,
         metrics: EventBusMetrics,
         start: Instant,
     ) -> Rc<Self> {
@@ -142,6 +150,8 @@ impl Gate {
             metrics,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             keeper,
+            audit,
+            refusals: RefCell::default(),
             config,
             start,
             strangers: RefCell::default(),
@@ -154,6 +164,18 @@ impl Gate {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A client's certificate was turned away: counted, logged, and recorded as often as a flood of
+    /// them may write to the disk.
+    fn refuse_certificate(&self, peer: SocketAddr, why: &Refused) {
+        self.metrics.refused("certificate").increment(1);
+        tracing::info!(%peer, error = %why, "MQTT client refused: its certificate");
+        if let Some(fact) = self.refusals.borrow_mut().record(&peer.to_string(), why, self.now_ms())
+            && let Err(err) = self.audit.tell(fact)
+        {
+            tracing::warn!(error = %err, "a refusal was not recorded");
+        }
     }
 
     fn websocket(&self) -> Over {
@@ -246,18 +268,22 @@ async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
             Err(err) => refused("websocket", err.to_string()),
         },
         Over::Tls | Over::WebSocketTls => {
-            let Some(tls) = gate.keeper.tls() else {
+            let Some(door) = gate.keeper.door() else {
                 return refused("no_certificate", "this broker has no certificate yet".to_owned());
             };
-            let stream = match TlsAcceptor::from(tls).accept(stream).await {
+            let stream = match TlsAcceptor::from(Arc::clone(&door.tls)).accept(stream).await {
                 Ok(stream) => stream,
-                Err(err) => return refused("tls", err.to_string()),
+                Err(err) => {
+                    let tls = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                    return match tls.and_then(Refused::of) {
+                        Some(why) => gate.refuse_certificate(peer, &why),
+                        None => refused("tls", err.to_string()),
+                    };
+                }
             };
-            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let identity = match leaf.map(|leaf| PeerIdentity::from_der(leaf)) {
-                Some(Ok(identity)) => Some(identity),
-                Some(Err(err)) => return refused("certificate", err.to_string()),
-                None => None,
+            let identity = match admitted(&stream, &door) {
+                Ok(identity) => identity,
+                Err(why) => return gate.refuse_certificate(peer, &why),
             };
             if over == Over::Tls {
                 return greet(stream, is_local, identity, gate).await;
@@ -270,8 +296,16 @@ async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
     }
 }
 
+/// Whom the certificate of a finished handshake names; `None` when there was none.
+fn admitted(stream: &TlsStream<TcpStream>, door: &Door) -> Result<Option<Admitted>, Refused> {
+    match stream.get_ref().1.peer_certificates() {
+        Some(chain) => door.rule.admit(chain, SystemTime::now()).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Reads the CONNECT, checks who it is, and hands the connection over.
-async fn greet<S>(mut io: S, is_local: bool, identity: Option<PeerIdentity>, gate: &Rc<Gate>)
+async fn greet<S>(mut io: S, is_local: bool, identity: Option<Admitted>, gate: &Rc<Gate>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -300,6 +334,7 @@ where
         return;
     }
     let Packet::Connect(connect) = packets.remove(0) else { return };
+    let ends_at = identity.as_ref().map(|admitted| admitted.not_after);
     let who = match identify(&connect, is_local, identity, gate).await {
         Ok(who) => who,
         Err(reason) => {
@@ -311,7 +346,7 @@ where
     let (conn, wire) = (gate.next_conn(), Rc::new(Wire::default()));
     wire.read_at_ms.set(gate.now_ms());
     // Nothing more is read before the actor has handled this.
-    let newcomer = Newcomer { conn, wire: Rc::clone(&wire), connect: *connect, who };
+    let newcomer = Newcomer { conn, wire: Rc::clone(&wire), connect: *connect, who, ends_at };
     gate.inbox.push(Event::Open(Box::new(newcomer)));
     if !packets.is_empty() || broken.is_some() {
         gate.inbox.push(Event::Read { conn, packets, broken });
@@ -325,10 +360,10 @@ where
 async fn identify(
     connect: &Connect,
     is_local: bool,
-    identity: Option<PeerIdentity>,
+    identity: Option<Admitted>,
     gate: &Gate,
 ) -> Result<Who, Reason> {
-    if let Some(PeerIdentity { common_name, spiffe_id, .. }) = identity {
+    if let Some(Admitted { common_name, spiffe_id, .. }) = identity {
         return Ok(Who::Certificate { common_name, spiffe_id });
     }
     let has_passwords = !gate.config.password_file.as_os_str().is_empty();

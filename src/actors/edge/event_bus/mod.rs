@@ -9,6 +9,7 @@
 
 mod access;
 mod broker_actor;
+mod certificate;
 mod connection_worker;
 mod external_actor;
 mod external_worker;
@@ -17,6 +18,8 @@ mod lanes;
 mod listen_worker;
 mod local_actor;
 mod password;
+mod policy_worker;
+mod refusals;
 mod store_actor;
 mod system;
 mod upload_worker;
@@ -51,6 +54,7 @@ use crate::bus::Link;
 use crate::bus::device_twin::{DeviceMessage, MembersChanged};
 use crate::bus::edge_hub::{Request, SendUpstream};
 use crate::bus::event_bus::{NotPublished, Publish};
+use crate::bus::identity::{AuditFact, Credentials, Policies};
 use crate::config::EventBusConfig;
 use crate::model::NodeName;
 use crate::mqtt::{Broker, Effect, Input};
@@ -84,6 +88,11 @@ pub struct EventBusLinks {
     pub device: Link<DeviceMessage>,
     pub send: Link<SendUpstream>,
     pub request: Link<Request>,
+    /// What the TLS listeners show when no files are configured.
+    pub credentials: Credentials,
+    /// What certificates may do beside their devices' topics.
+    pub policies: Policies,
+    pub audit: Link<AuditFact>,
 }
 
 /// The actor.
@@ -95,7 +104,11 @@ pub struct EventBus {
     sockets: EventBusSockets,
     start: Instant,
     device: Link<DeviceMessage>,
+    audit: Link<AuditFact>,
+    credentials: Credentials,
+    policies: Policies,
     cloud: Cloud,
+    node: NodeName,
     rules: Rules,
     keeper: Rc<Gatekeeper>,
     /// Connections of this life of the actor; a new one after a restart.
@@ -126,7 +139,8 @@ impl EventBus {
         let EventBusSettings { node, config } = settings;
         let keeper = Gatekeeper::new();
         let start = Instant::now();
-        let gate = Gate::new(config.internal.clone(), Rc::clone(&keeper), metrics.clone(), start);
+        let (audit, internal) = (links.audit, config.internal.clone());
+        let gate = Gate::new(internal, Rc::clone(&keeper), audit.clone(), metrics.clone(), start);
         let now_ms = gate.now_ms();
         let external = config.has_external().then(|| External::new(&config, &node, now_ms));
         Self {
@@ -134,6 +148,10 @@ impl EventBus {
             local: Local::new(config.internal.upload_outbox_max_messages),
             cloud: Cloud { send: links.send, request: links.request, node: node.to_string() },
             device: links.device,
+            audit,
+            credentials: links.credentials,
+            policies: links.policies,
+            node,
             config: Rc::new(config),
             store,
             committer,
@@ -177,6 +195,7 @@ impl EventBus {
             Event::Answer { attempt, is_taken } => self.answered(attempt, is_taken),
             Event::Retry(lane) => self.retry_lane(lane),
             Event::Dialled(dialled) => self.external_dialled(dialled),
+            Event::Policies => self.take_policies(),
         }
     }
 
@@ -186,10 +205,19 @@ impl EventBus {
         }
         self.input(Input::Tick);
         self.check_keep_alives();
+        self.check_certificates();
         self.external_tick();
         self.drain_uploads(ctx);
         self.show_figures();
         self.turn(ctx);
+    }
+
+    /// The rights of connected clients are those of the newest policies, from now on.
+    fn take_policies(&mut self) {
+        let policies = self.policies.borrow_and_update().clone();
+        if self.rules.set_policies(policies.as_deref()) {
+            self.renew_rights();
+        }
     }
 
     /// Ends all connections and listeners of this life.
@@ -214,8 +242,15 @@ impl Actor for EventBus {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load();
+        self.take_policies();
+        let watching = policy_worker::watch(self.policies.clone(), Rc::clone(&self.gate));
+        self.tasks.push(actix::spawn(watching));
         let keeper = Rc::clone(&self.keeper);
-        self.tasks.push(actix::spawn(keeper.keep_reading(self.config.internal.clone())));
+        self.tasks.push(actix::spawn(keeper.keep_reading(
+            self.node.clone(),
+            self.config.internal.clone(),
+            self.credentials.clone(),
+        )));
         match self.sockets.serve(&self.gate) {
             Ok(tasks) => {
                 self.tasks.extend(tasks);
@@ -243,6 +278,7 @@ impl Supervised for EventBus {
         self.gate = Gate::new(
             self.config.internal.clone(),
             Rc::clone(&self.keeper),
+            self.audit.clone(),
             self.metrics.clone(),
             self.start,
         );

@@ -3,4 +3,5 @@
 mod clients;
 mod doors;
 mod outside;
+mod svids;
 mod world;

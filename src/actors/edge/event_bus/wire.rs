@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::SystemTime;
 
 use super::access::Who;
 use super::lanes::Attempt;
@@ -71,6 +72,8 @@ pub enum Event {
     Retry(u64),
     /// The broker outside was dialled.
     Dialled(Result<(Conn, Rc<Wire>), String>),
+    /// The cloud's policies changed.
+    Policies,
 }
 
 /// A client whose CONNECT was read and whose name was checked.
@@ -80,10 +83,13 @@ pub struct Newcomer {
     pub wire: Rc<Wire>,
     pub connect: Connect,
     pub who: Who,
+    /// When its certificate runs out.
+    pub ends_at: Option<SystemTime>,
 }
 
 /// Events in order. Bounded by what sends them: one `Read`, one `Wrote` and one `Closed` of each
-/// connection, one `Answer` or `Retry` of each message that is being taken.
+/// connection, one `Answer` or `Retry` of each message that is being taken, one `Policies` of each change
+/// of them.
 #[derive(Debug, Default)]
 pub struct Inbox {
     events: RefCell<VecDeque<Event>>,

@@ -33,7 +33,7 @@ pub use self::attest_worker::{Attestor, NodeAttestor};
 use self::document::{BadDocument, Verified};
 use self::ledger::{Issued, Key, Ledger};
 pub use self::peer_worker::Peer;
-pub use self::refusal::{REASONS, Refusal};
+pub use self::refusal::Refusal;
 use self::serve_worker::Door;
 use self::view::View;
 pub use self::workload::Workload;
@@ -47,6 +47,7 @@ use crate::model::identity::{
 };
 use crate::model::{NodeName, ObjectKey};
 use crate::supervise::spread;
+use crate::telemetry::identity as telemetry;
 use crate::telemetry::workload::WorkloadMetrics;
 
 /// The actor's name in the tree.
@@ -298,6 +299,7 @@ impl Identity {
     fn turn_down(&mut self, bad: &BadDocument) {
         tracing::error!(error = %bad, "registrations and policies of the cloud were not taken");
         self.metrics.bad_documents.increment(1);
+        self.metrics.counters.refused(telemetry::Refused::Seal);
         self.record(AuditFact::new(AuditAction::Policy, self.settings.node.as_str(), false, bad.to_string()));
     }
 
@@ -356,7 +358,7 @@ impl Identity {
         let fact = issued_fact(workload, &grant.id, "x509").with("serial", &svid.serial_hex);
         let issued = Issued { svid: Arc::new(svid), renew_at };
         self.ledger.keep(key, grant, view.trust, issued.clone(), now);
-        self.metrics.x509_issued.increment(1);
+        self.metrics.counters.issued(telemetry::Issued::X509Svid);
         self.record(fact);
         Ok(issued)
     }
@@ -371,7 +373,7 @@ impl Identity {
         let Some(signer) = &self.signer else { return Err(closed(&self.view.borrow())) };
         let life = ledger::life(self.settings.jwt_ttl, signer.ends_at(), now).ok_or_else(ended)?;
         let issued = signer.jwt(id, audiences, life, now).map_err(not_signed)?;
-        self.metrics.jwt_issued.increment(1);
+        self.metrics.counters.issued(telemetry::Issued::JwtSvid);
         self.record(issued_fact(workload, id, "jwt").with("audience", audiences.join(" ")));
         Ok(issued)
     }

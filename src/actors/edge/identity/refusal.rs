@@ -2,6 +2,8 @@
 
 use tonic::Status;
 
+use crate::telemetry::identity::Refused;
+
 /// A call that was not answered with what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -24,21 +26,17 @@ pub enum Refusal {
     TooMany,
 }
 
-/// Label `reason` of the metrics.
-pub const REASONS: [&str; 6] =
-    ["unknown_caller", "not_theirs", "invalid_request", "bad_token", "unavailable", "too_many"];
-
 impl Refusal {
-    /// One of [`REASONS`].
+    /// What the metrics call it.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn counted(&self) -> Refused {
         match self {
-            Self::Unknown(_) => "unknown_caller",
-            Self::NotTheirs(_) => "not_theirs",
-            Self::Invalid(_) => "invalid_request",
-            Self::BadToken(_) => "bad_token",
-            Self::Unavailable(_) => "unavailable",
-            Self::TooMany => "too_many",
+            Self::Unknown(_) => Refused::NotAttested,
+            Self::NotTheirs(_) => Refused::NoIdentity,
+            Self::Invalid(_) => Refused::Request,
+            Self::BadToken(_) => Refused::TokenInvalid,
+            Self::Unavailable(_) => Refused::Unavailable,
+            Self::TooMany => Refused::Limit,
         }
     }
 
@@ -80,7 +78,6 @@ mod tests {
         ] {
             assert_eq!(refusal.status().code(), code);
             assert_eq!(refusal.is_transient(), transient);
-            assert!(REASONS.contains(&refusal.reason()));
         }
         let denied = Refusal::Unknown("x".into()).status();
         assert!(denied.message().starts_with("no identity issued"), "{}", denied.message());

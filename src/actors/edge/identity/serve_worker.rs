@@ -197,7 +197,7 @@ impl Service {
 
     /// Counts a refusal; the first of a connection is logged and recorded.
     pub(super) fn refused(&self, peer: &Peer, call: &'static str, refusal: &Refusal) -> Status {
-        self.door.metrics.refused(refusal.reason());
+        self.door.metrics.counters.refused(refusal.counted());
         if !refusal.is_transient() && peer.tell_once() {
             let (pid, uid) = (shown(peer.pid), shown(peer.uid));
             tracing::warn!(call, pid, uid, error = %refusal, "a caller of the Workload API was refused");

@@ -1,1 +1,7 @@
-//! The actor behind its real socket, with the `spiffe` crate as a client that is not ours.
+//! The actor behind its real socket. The client is the `spiffe` crate, which is not ours.
+
+mod documents;
+mod svids;
+mod tokens;
+mod wire;
+mod world;

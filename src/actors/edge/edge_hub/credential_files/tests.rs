@@ -182,3 +182,28 @@ fn the_node_cas_end_is_known() {
     assert!(identity.node_ca.unwrap().not_after > SystemTime::now() + hour);
     assert_eq!(identity.certificate.node, Some(node()));
 }
+
+#[test]
+fn what_killed_writes_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::new(&config(dir.path()));
+    save(&places, &Authority::new().credentials("edge-1")).unwrap();
+    let keys = dir.path().join("keys");
+    let left: Vec<PathBuf> =
+        [".server.key.0a1b2c3d.tmp", ".node-ca.key.ffffffff.tmp", ".credentials.next.00000000.tmp"]
+            .map(|name| keys.join(name))
+            .into();
+    let kept: Vec<PathBuf> =
+        [".server.key.tmp", ".server.key.0a1b2c3.tmp", ".other.key.0a1b2c3d.tmp", "server.key.0a1b2c3d.tmp"]
+            .map(|name| keys.join(name))
+            .into();
+    for file in left.iter().chain(&kept) {
+        std::fs::write(file, "x").unwrap();
+    }
+    let now = SystemTime::now();
+    sweep(&places, now);
+    assert!(left.iter().chain(&kept).all(|file| file.exists()), "somebody may be writing");
+    sweep(&places, now + Duration::from_secs(120));
+    assert!(!left.iter().any(|file| file.exists()) && kept.iter().all(|file| file.exists()));
+    assert!(load(&places, &node()).unwrap().is_some());
+}

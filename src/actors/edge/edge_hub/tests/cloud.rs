@@ -253,7 +253,8 @@ impl Join {
             peer.is_some_and(|der| PeerIdentity::from_der(&der).unwrap().node() == Some(node.clone()));
         if known || self.tokens.verify(jwt, SystemTime::now()).is_ok() {
             let ca = &self.authority.ca;
-            let chain = ca.sign_node_csr(csr, &node, HOUR, None, SystemTime::now()).unwrap();
+            let ttl = self.manners.lock().svid_ttl;
+            let chain = ca.sign_node_csr(csr, &node, ttl, None, SystemTime::now()).unwrap();
             ("200 OK", chain[0].clone())
         } else {
             ("401 Unauthorized", b"invalid token".to_vec())

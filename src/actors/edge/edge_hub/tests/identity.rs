@@ -168,6 +168,17 @@ async fn a_node_of_a_kubeedge_cloud_gets_its_ca_when_the_cloud_is_ours() {
     drop(timeout(PATIENCE, edge.credentials.wait_for(has_ca)).await.unwrap().unwrap());
 }
 
+#[actix::test]
+async fn at_a_kubeedge_cloud_a_renewed_certificate_means_a_new_session() {
+    let mut cloud = Cloud::start().await.with_token();
+    cloud.manners.lock().svid_ttl = Duration::from_secs(4);
+    let edge = edge(&cloud);
+    let session = cloud.session().await;
+    let renewed = cloud.session().await;
+    assert_ne!(session.certificate, renewed.certificate);
+    assert!(actions(&edge).contains(&(AuditAction::Renew, true)), "{:?}", actions(&edge));
+}
+
 /// A cloud of ours and a node whose SVID ran out `ago`.
 async fn expired(ago: Duration) -> Cloud {
     let then = SystemTime::now() - HOUR - ago;

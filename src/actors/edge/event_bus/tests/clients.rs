@@ -244,6 +244,9 @@ async fn a_panic_closes_all_and_the_broker_is_what_the_disk_says() {
         device: Link::from_fn(|_| Ok(())),
         send: Link::from_fn(|_| Ok(())),
         request: Link::from_fn(|request: Request| Ok(request.envelope.response(crate::model::Body::Null, 1))),
+        credentials: tokio::sync::watch::channel(None).1,
+        policies: tokio::sync::watch::channel(None).1,
+        audit: Link::from_fn(|_| ()),
     };
     let settings = EventBusSettings { node: NodeName::parse("edge-1").unwrap(), config: config() };
     let handle = tree.handle();

@@ -4,10 +4,14 @@ use std::num::NonZeroU16;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::super::*;
 use crate::bus::device_twin::NotTaken;
 use crate::bus::edge_hub::SendError;
+use crate::bus::identity::AuditFact;
+use crate::identity::NodeCredentials;
+use crate::model::identity::EdgeIdentitySpec;
 use crate::model::{Body, Envelope};
 use crate::mqtt::codec::{Decoder, OutBuf, encode};
 use crate::mqtt::{
@@ -38,7 +42,27 @@ pub fn config() -> EventBusConfig {
     EventBusConfig { mqtt_server_internal: "tcp://127.0.0.1:0".into(), ..EventBusConfig::default() }
 }
 
+/// What the cloud tells a node about identities.
+pub struct Told {
+    pub credentials: watch::Sender<Option<Arc<NodeCredentials>>>,
+    pub policies: watch::Sender<Option<Arc<EdgeIdentitySpec>>>,
+    /// Reasons of what was recorded.
+    pub audit: Arc<Mutex<Vec<String>>>,
+}
+
 pub fn start(store: &Arc<MemoryStore>, config: EventBusConfig) -> World {
+    start_told(store, config).0
+}
+
+pub fn start_told(store: &Arc<MemoryStore>, config: EventBusConfig) -> (World, Told) {
+    let (told_credentials, credentials) = watch::channel(None);
+    let (told_policies, policies) = watch::channel(None);
+    let told = Told {
+        credentials: told_credentials,
+        policies: told_policies,
+        audit: Arc::new(Mutex::new(Vec::new())),
+    };
+    let records = Arc::clone(&told.audit);
     let sockets = EventBusSockets::bind(&config).unwrap();
     let [plain, tls, websocket] = sockets.addresses();
     let (taken, uploaded) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
@@ -70,12 +94,15 @@ pub fn start(store: &Arc<MemoryStore>, config: EventBusConfig) -> World {
             }
             Ok(request.envelope.response(Body::Null, 1))
         }),
+        credentials,
+        policies,
+        audit: Link::from_fn(move |fact: AuditFact| records.lock().push(fact.reason)),
     };
     let settings = EventBusSettings { node: NodeName::parse("edge-1").unwrap(), config };
     let store_link = Arc::clone(store) as Arc<dyn Store>;
     let bus = EventBus::new(settings, sockets, store_link, committer, links, EventBusMetrics::new()).start();
     let plain = plain.unwrap_or_else(|| "127.0.0.1:1".parse().unwrap());
-    World {
+    let world = World {
         store: Arc::clone(store),
         bus,
         plain,
@@ -86,7 +113,8 @@ pub fn start(store: &Arc<MemoryStore>, config: EventBusConfig) -> World {
         takes,
         online,
         _guard: guard,
-    }
+    };
+    (world, told)
 }
 
 impl World {
