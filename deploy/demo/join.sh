@@ -36,7 +36,7 @@ done
 "$bin/keadm" join --root "$own" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$name" \
   --token "$token" --remote-runtime-endpoint "unix://$own/containerd.sock" \
   --set commonConfig.monitorServer.bindAddress=127.0.0.1:0 --set modules.eventBus.enable=false \
-  --set modules.edged.registerSchedulable=false --set "identity.workloadApiSocket=$own/spiffe/spiffe.sock" >/dev/null \
+  --set modules.edged.registerSchedulable=false >/dev/null \
   || { leave; exit 1; }
 keep edgecore "$bin/edgecore" --config "$own/etc/kubeedge/config/edgecore.yaml"
 for _ in $(seq 30); do
@@ -44,7 +44,7 @@ for _ in $(seq 30); do
     echo "node $name has joined (log: $own/log/edgecore.log)"
     exit
   fi
-  if grep -qE '@REFUSED@' "$own/log/edgecore.log"; then break; fi
+  if grep -qE 'token (was used|was revoked|expired)|it is for' "$own/log/edgecore.log"; then break; fi
   sleep 0.5
 done
 echo "join: node $name was not let in:" >&2

@@ -81,7 +81,6 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let (policies_changed, policies) = watch::channel(None);
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
-    let audit = Link::from_fn(|fact: AuditFact| tracing::info!(?fact, "audit"));
 
     let tree = &mut stage.tree;
     // Declared first, so that it ends last: the others still have something to say.

@@ -16,7 +16,7 @@ const OID_EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
 /// A P-256 private key: the scalar and the uncompressed public point.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct EcKey {
+pub(crate) struct EcKey {
     private: [u8; 32],
     public: [u8; 65],
 }

@@ -38,6 +38,8 @@ mod svid;
 pub(crate) mod test_authority;
 #[cfg(test)]
 mod test_chain;
+#[cfg(test)]
+mod test_handshake;
 mod tls;
 mod token_keys;
 mod vault;

@@ -115,3 +115,81 @@ impl Seen {
         Ok(Self { generation, not_after: valid.not_after, renew_at })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{CaSettings, Rotation, chain_pem, client_tls, test_handshake::handshake};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn ca(dir: &tempfile::TempDir) -> (Arc<Ca>, CaSettings) {
+        let settings = CaSettings::new(&dir.path().join("ca.crt"), &dir.path().join("ca.key"));
+        (Arc::new(Ca::open(settings.clone(), SystemTime::now()).expect("ca")), settings)
+    }
+
+    fn leaf(pair: &KeyPair) -> Vec<u8> {
+        cert_der_from_pem(&pair.cert_pem).expect("pem")
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_at_half_of_its_life() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (ca, _) = ca(&dir);
+        let names = ["cloud.example".to_owned()];
+        let tls = CloudServerTls::issued(Arc::clone(&ca), "KubeEdge", &names, HOUR, ClientAuth::Optional);
+        let tls = tls.expect("tls");
+        let client = client_tls(&ca.cert_pem(), None).expect("client");
+        let served = || handshake(&tls.config(), &client, "cloud.example").expect("handshake").0;
+        let (first, end) = (served(), tls.not_after());
+        let now = SystemTime::now();
+        assert!(!tls.refresh(now).expect("nothing to do"));
+        assert!(!tls.refresh(now + HOUR / 3).expect("nothing to do"));
+        assert_eq!(served(), first);
+        assert!(tls.refresh(now + HOUR * 2 / 3).expect("renewed"));
+        assert_ne!(served(), first);
+        assert!(tls.not_after() >= end);
+        assert!(!tls.refresh(now).expect("nothing to do"));
+    }
+
+    /// Clients that know only the old root, or only the new one, get through all the time.
+    #[test]
+    fn certificate_and_anchors_follow_a_rotation() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (ca, settings) = ca(&dir);
+        let now = SystemTime::now();
+        let names = ["cloud.example".to_owned()];
+        let own = CloudServerTls::issued(Arc::clone(&ca), "KubeEdge", &names, HOUR, ClientAuth::Required);
+        let own = own.expect("tls");
+        let foreign = ca.issue_server("x", &names, HOUR).expect("pair");
+        let given = CloudServerTls::given(Arc::clone(&ca), &foreign, ClientAuth::Required).expect("tls");
+        let old_root = ca.cert_pem();
+        let old_pair = ca.issue_client("old", &[], HOUR).expect("client");
+        let rotation = Rotation::new(&settings).expect("rotation");
+        rotation.prepare(now).expect("prepared");
+        rotation.activate(now).expect("activated");
+        ca.reload(now).expect("reload");
+
+        let new_pair = ca.issue_client("new", &[], HOUR).expect("client");
+        // As a Go edge does: without its chain.
+        let alone = KeyPair { cert_pem: chain_pem(&[leaf(&new_pair)]), ..new_pair.clone() };
+        let enters = |tls: &CloudServerTls, root: &str, pair: &KeyPair| {
+            let client = client_tls(root, Some(pair)).expect("client");
+            handshake(&tls.config(), &client, "cloud.example").map(|seen| seen.0)
+        };
+        assert!(enters(&own, &old_root, &alone).is_err(), "the new issuing CA is not known before");
+        for tls in [&own, &given] {
+            assert!(tls.refresh(now).expect("follows"));
+            assert!(!tls.refresh(now).expect("once"));
+        }
+        for (case, root, pair) in [
+            ("was away", &old_root, &old_pair),
+            ("knows the new root", &ca.cert_pem(), &new_pair),
+            ("a Go edge", &ca.cert_pem(), &alone),
+        ] {
+            enters(&own, root, pair).unwrap_or_else(|err| panic!("{case}: {err}"));
+        }
+        let served = enters(&given, &old_root, &alone).expect("its clients' anchors follow");
+        assert_eq!(served, leaf(&foreign), "a given certificate stays");
+    }
+}

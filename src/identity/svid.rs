@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 
 use super::issuing::NODE_CA_ORGANIZATION;
-use super::peer::{PeerIdentity, common_name, parse, texts, validity};
+use super::peer::{PeerIdentity, common_name, parse, validity};
 use super::{SpiffeId, TrustBundle};
 use crate::model::NodeName;
 
@@ -222,8 +222,10 @@ fn issuer_of(path: &VerifiedPath<'_>, trust_domain: &str) -> Result<SvidIssuer, 
 /// The node, when this is the CA of one.
 pub(super) fn node_of(cert: &X509Certificate<'_>) -> Result<Option<NodeName>, SvidError> {
     let wrong = |why: &str| SvidError::Authority(why.to_owned());
-    let organizations = texts(cert.subject().iter_organization()).map_err(wrong)?;
-    if !organizations.iter().any(|organization| organization == NODE_CA_ORGANIZATION) {
+    // One that is no text is not ours: users bring CAs of their own.
+    let organizations: Vec<_> =
+        cert.subject().iter_organization().filter_map(|organization| organization.as_str().ok()).collect();
+    if !organizations.contains(&NODE_CA_ORGANIZATION) {
         return Ok(None);
     }
     let name = common_name(cert.subject()).map_err(wrong)?;

@@ -1,9 +1,11 @@
 //! The embedded API on its socket: who gets in, what a bad client can do, and its restart.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kubeedge::apiserver::http::Deadlines;
+use kubeedge::identity::{CaSettings, KeyPair, Rotation, chain_pem};
+use kubeedge::model::NodeName;
 
 use crate::harness::api::{Api, kubectls};
 use crate::harness::process::eventually;
@@ -78,4 +80,54 @@ fn a_panic_of_the_actor_costs_connections_only() {
     eventually("kubectl works again", || api.run(kubectl, &["get", "configmap", "kept"]).status.success());
     assert!(api.core.is_healthy());
     drop(watch);
+}
+
+/// The CA of a node is below the root that the API believes; an administrator it makes is none.
+#[test]
+fn a_node_makes_no_administrators() {
+    let api = Api::start();
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let node = NodeName::parse("edge-1").unwrap();
+    let key = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let (ca_key, leaf_key) = (key(), key());
+    let mut request = rcgen::CertificateParams::default();
+    request.distinguished_name = rcgen::DistinguishedName::new();
+    let csr = request.serialize_request(&ca_key).unwrap();
+    let chain = api.ca.sign_node_ca_csr(csr.der(), &node, day, None, now).expect("the CA of a node");
+    let issuer = rcgen::Issuer::from_ca_cert_der(&chain[0].clone().into(), ca_key).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "kubernetes-admin");
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let leaf = params.signed_by(&leaf_key, &issuer).unwrap();
+    let mut whole = vec![leaf.der().to_vec()];
+    whole.extend(chain);
+    let forged = KeyPair { cert_pem: chain_pem(&whole), key_pem: leaf_key.serialize_pem() };
+    let answer = api.raw(Some(&forged), &get("/api/v1/secrets"));
+    assert_eq!(answer, "", "the handshake is refused");
+    let admin = api.ca.issue_client("kubernetes-admin", &["system:masters"], day).expect("certificate");
+    let answer = api.raw(Some(&admin), &get("/api/v1/secrets"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// The administrator's kubeconfig is written again when the authorities change, and works at once.
+#[test]
+fn the_kubeconfig_follows_a_new_root() {
+    let api = Api::start();
+    let kubectls = kubectls();
+    let kubectl = kubectls.last().expect("kubectl");
+    let before = std::fs::read_to_string(api.path("admin.conf")).unwrap();
+    let rotation = Rotation::new(&CaSettings::new(&api.path("ca.crt"), &api.path("ca.key"))).unwrap();
+    rotation.prepare(SystemTime::now()).expect("prepared");
+    rotation.activate(SystemTime::now()).expect("activated");
+    assert!(api.ca.reload(SystemTime::now()).expect("reload").issuing);
+    eventually("the kubeconfig is written again", || {
+        std::fs::read_to_string(api.path("admin.conf")).is_ok_and(|text| text != before)
+    });
+    // The listener has its old certificate still: the kubeconfig knows both roots.
+    api.ok(kubectl, &["get", "namespaces"]);
+    // Whoever kept the old kubeconfig is still let in.
+    std::fs::write(api.path("admin.conf"), before).unwrap();
+    api.ok(kubectl, &["get", "namespaces"]);
 }

@@ -47,6 +47,7 @@ fn host(dir: &Path) -> HostContext {
         cpu_milli: 2000,
         memory_bytes: 4 << 30,
         kubernetes_service: None,
+        workload_api: None,
     }
 }
 

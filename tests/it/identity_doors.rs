@@ -38,12 +38,10 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let edge_sets = [
             format!("modules.eventBus.internal.tlsAddress=127.0.0.1:{}", free_port()),
             format!("modules.eventBus.internal.websocketAddress=127.0.0.1:{}", free_port()),
             "modules.eventBus.internal.anonymousOnLoopback=false".to_owned(),
-            format!("identity.workloadApiSocket={}", folder.path().join("spiffe.sock").display()),
             "commonConfig.monitorServer.enableFaultInjection=false".to_owned(),
         ];
         let cloud_sets = ["commonConfig.monitorServer.enableFaultInjection=false"];
@@ -57,8 +55,6 @@ impl House {
         let edge = parse::<EdgeCoreConfig>(&yaml, "edgecore.yaml", &own(&sets)).unwrap().config;
         let ca_pem = read(&world.cloud.dir.join("ca/rootCA.crt"));
         let (cloud, edge) = (doors::of_cloudcore(&cloud), doors::of_edgecore(&edge));
-        // The folder goes with the house; the programs end first.
-        drop(folder.keep());
         Self { world, cloud, edge, ca_pem }
     }
 
@@ -79,16 +75,6 @@ impl House {
 
     fn tls(&self, door: &Door, pair: Option<&KeyPair>) -> StreamOwned<ClientConnection, TcpStream> {
         tls(self.tcp(door), &self.ca_pem, pair)
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        if let Some((_, Address::Unix(path))) =
-            self.edge.iter().find(|(door, _)| *door == doors::WORKLOAD_API)
-        {
-            fs::remove_dir_all(path.parent().unwrap()).ok();
-        }
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::harness::api::kubectls;
 use crate::harness::cluster::{Cloud, Kubectl};
 use crate::harness::process::{PATIENCE, eventually};
@@ -213,4 +211,32 @@ topicpolicy.identity.kubeedge.io/press-topics created
 ";
         assert_eq!(said, want);
     });
+}
+
+/// What cloudcore makes of it, for users to see, and after a restart still the same.
+#[test]
+fn cloudcore_publishes_trust_and_what_nodes_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cloud = Cloud::start(dir.path(), &[]);
+    let kubectl = cloud.kubectl();
+    let map = |name: &str| kubectl.try_run(&["get", "cm", "-n", "kubeedge", name, "-o", "json"]);
+    let read = |name: &str| -> serde_json::Value { serde_json::from_str(&map(name).unwrap()).unwrap() };
+    eventually("the bundle is published", || map("trust-bundle").is_ok());
+    let root = std::fs::read_to_string(dir.path().join("ca/rootCA.crt")).unwrap();
+    assert_eq!(read("trust-bundle")["data"]["roots.pem"].as_str().unwrap().trim(), root.trim());
+    kubectl.apply(IDENTITY);
+    let holds = |word: &str| map("edge-identity").is_ok_and(|map| map.contains(word));
+    eventually("nodes are to hold the identity", || holds("/ns/default/press"));
+    kubectl.apply(IMAGES);
+    eventually("nodes are to hold the policy", || holds("registry.example.com/factory"));
+    let before = read("edge-identity");
+    cloud.restart(&[]);
+    kubectl.apply(TOPICS);
+    eventually("a restarted cloudcore goes on", || holds("press/+/state"));
+    let after = read("edge-identity");
+    let version = |map: &serde_json::Value| -> u64 {
+        map["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+    };
+    assert!(version(&after) > version(&before));
+    assert!(after["data"]["spec"].as_str().unwrap().contains("/ns/default/press"), "nothing is lost");
 }

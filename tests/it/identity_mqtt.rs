@@ -34,12 +34,8 @@ struct Svid {
 impl Node {
     fn start(cloud: &Cloud, dir: &Path, name: &str) -> Self {
         let tls = free_port();
-        let sets = [
-            format!("modules.eventBus.internal.tlsAddress=127.0.0.1:{tls}"),
-            format!("identity.workloadApiSocket={}", dir.join("w/spiffe.sock").display()),
-        ];
-        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
-        let edge = Edge::start(cloud, dir, name, &dir.join("none.sock"), &cloud.token(), &sets);
+        let set = format!("modules.eventBus.internal.tlsAddress=127.0.0.1:{tls}");
+        let edge = Edge::start(cloud, dir, name, &dir.join("none.sock"), &cloud.token(), &[&set]);
         let node = Self { edge, name: name.to_owned(), tls: Mqtt(tls), dir: dir.to_owned() };
         until("the node has joined and its door shows a certificate", PATIENCE, || {
             if node.dir.join("certs/node-ca.crt").exists() {

@@ -17,7 +17,7 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use self::queue::Queue;
+use self::queue::{Group, Queue};
 use crate::bus::identity::AuditFact;
 use crate::identity::audit::{AuditError, AuditFile, AuditLimits, Opened};
 use crate::telemetry::identity::AuditMetrics;
@@ -63,7 +63,12 @@ impl Audit {
 
     /// Starts the next group, unless one is under way.
     fn write(&mut self, ctx: &mut Context<Self>) {
-        let Some(group) = self.queue.next_group() else { return };
+        if let Some(group) = self.queue.next_group() {
+            self.write_group(group, ctx);
+        }
+    }
+
+    fn write_group(&self, group: Group, ctx: &mut Context<Self>) {
         let (settings, file) = (self.settings.clone(), Arc::clone(&self.file));
         let work = tokio::task::spawn_blocking(move || {
             let outcome = append(&settings, &file, &group);
@@ -143,8 +148,10 @@ fn record(fact: &AuditFact) -> Map<String, Value> {
 impl Actor for Audit {
     type Context = Context<Self>;
 
+    /// Opens the log at once: what is wrong with it is said before something is to be written.
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.write(ctx);
+        let group = self.queue.first_group();
+        self.write_group(group, ctx);
     }
 
     /// What still waits is written here: nothing runs on this thread after its last actors, and the

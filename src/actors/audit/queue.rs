@@ -64,6 +64,12 @@ impl Queue {
         Some(self.take_group())
     }
 
+    /// What waits when the actor starts, perhaps nothing.
+    pub fn first_group(&mut self) -> Group {
+        self.disk = Disk::Writing;
+        self.take_group()
+    }
+
     fn take_group(&mut self) -> Group {
         let size = self.waiting.len().min(MAX_GROUP);
         self.waiting.drain(..size).collect()

@@ -81,13 +81,26 @@ async fn facts_become_records_that_verify() {
     let dir = tempfile::tempdir().unwrap();
     let (_addr, link) = start(&dir);
     for n in 0..700 {
-        link.tell(fact(&format!("edge-{n}"))).unwrap();
+        link.ask(fact(&format!("edge-{n}")), Duration::from_secs(10)).await.unwrap();
     }
     records(&dir, 700).await;
     let text = std::fs::read_to_string(dir.path().join("audit.log")).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["subject"], "edge-699");
     assert_eq!((&last["action"], &last["details"]["token"]), (&"join".into(), &"a1".into()));
+}
+
+#[actix::test]
+async fn the_log_is_opened_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_addr, _link) = start(&dir);
+    for _ in 0..2_000 {
+        if dir.path().join("audit.head").exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no head file");
 }
 
 #[actix::test]

@@ -13,6 +13,7 @@ mod preflight;
 mod records;
 mod reset;
 mod revocation;
+mod svid;
 mod token;
 
 use std::ffi::OsString;
@@ -58,6 +59,8 @@ enum Command {
     /// Checks the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Asks this node's Workload API for the identities of the process that runs it
+    Svid(svid::SvidArgs),
     /// Prints the version
     Version,
 }
@@ -123,6 +126,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Audit(command) => audit::audit(command, out),
+        Command::Svid(args) => svid::svid(&args, now, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

@@ -57,6 +57,7 @@ impl Places {
         let edged = &mut config.modules.edged;
         self.move_below([
             &mut config.data_dir,
+            &mut config.identity.workload_api_socket,
             &mut hub.tls_ca_file,
             &mut hub.tls_cert_file,
             &mut hub.tls_private_key_file,

@@ -173,7 +173,7 @@ mod tests {
         // A free address, so that a cloudcore on this machine does not matter.
         let args = ["init", "--root", &root, "--set", "commonConfig.monitorServer.bindAddress=127.0.0.1:1"];
         keadm(&args).await.expect("init");
-        assert_eq!(files(dir.path()).len(), 5);
+        assert_eq!(files(dir.path()).len(), 9);
         let out = keadm(&["reset", "cloud", "--root", &root]).await.expect("reset");
         assert!(out.contains("removed") && out.contains("rootCA.key"), "{out}");
         assert_eq!(files(dir.path()), Vec::<String>::new());

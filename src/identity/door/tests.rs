@@ -3,6 +3,7 @@ use rustls_pki_types::ServerName;
 
 use super::*;
 use crate::identity::joined::{self, HOUR, ca, join};
+use crate::identity::key::EcKey;
 use crate::identity::{NodeCredentials, client_tls};
 
 fn workload(node: &NodeCredentials, id: &str, ttl: Duration, now: SystemTime) -> Vec<Vec<u8>> {
@@ -129,7 +130,7 @@ fn a_named_ca_lets_its_own_in_but_gives_nobody_an_id_of_the_trust_domain() {
 fn nameless(node: &NodeCredentials, common_name: &str) -> Vec<Vec<u8>> {
     let pair = node.node_ca.as_ref().expect("ca");
     let links = chain(&pair.cert_pem);
-    let key = rcgen::KeyPair::from_pem(&pair.key_pem).expect("key");
+    let key = EcKey::from_pem(pair.key_pem.as_bytes()).expect("key").for_rcgen().expect("key");
     let issuer =
         rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(links[0].as_slice()), key).expect("issuer");
     let mut params = rcgen::CertificateParams::default();

@@ -1,9 +1,8 @@
 use std::time::{Duration, SystemTime};
 
-use rustls::{ClientConnection, ServerConnection};
-
 use super::*;
 use crate::identity::test_chain::{World, node};
+use crate::identity::test_handshake::handshake;
 use crate::identity::{Ca, CaSettings, cert_der_from_pem, chain_pem};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -16,34 +15,6 @@ fn ca() -> Ca {
 
 fn server_pair(ca: &Ca) -> KeyPair {
     ca.issue_server("KubeEdge", &["cloud.example".into()], HOUR).expect("server")
-}
-
-/// Runs a handshake in memory. Returns the server's certificate as the client saw it and the
-/// client's as the server saw it, or the first error text.
-fn handshake(
-    server: &Arc<ServerConfig>,
-    client: &Arc<ClientConfig>,
-    name: &str,
-) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
-    let name = ServerName::try_from(name.to_owned()).expect("name");
-    let mut client = ClientConnection::new(client.clone(), name).map_err(|err| err.to_string())?;
-    let mut server = ServerConnection::new(server.clone()).map_err(|err| err.to_string())?;
-    for _ in 0..10 {
-        let mut wire = Vec::new();
-        client.write_tls(&mut wire).expect("memory");
-        server.read_tls(&mut wire.as_slice()).expect("memory");
-        server.process_new_packets().map_err(|err| format!("server: {err}"))?;
-        wire.clear();
-        server.write_tls(&mut wire).expect("memory");
-        client.read_tls(&mut wire.as_slice()).expect("memory");
-        client.process_new_packets().map_err(|err| format!("client: {err}"))?;
-        if !client.is_handshaking() && !server.is_handshaking() {
-            let first = |chain: Option<&[CertificateDer<'static>]>| chain.map(|chain| chain[0].to_vec());
-            let seen = first(client.peer_certificates()).expect("a server certificate");
-            return Ok((seen, first(server.peer_certificates())));
-        }
-    }
-    Err("the handshake does not end".into())
 }
 
 #[test]
@@ -239,4 +210,26 @@ fn a_leaf_alone_is_enough_and_anchors_are_replaced_while_serving() {
     assert!(enters(&one).is_err(), "the old anchors");
     assert!(tls.replace_anchors("nonsense").is_err());
     enters(&other).expect("a refused replacement changes nothing");
+}
+
+/// What a node's CA signs is no server that a node or user would take for the cloud.
+#[test]
+fn a_node_is_not_the_cloud() {
+    let w = World::at(SystemTime::now());
+    let roots = w.bundle().roots_pem();
+    let client = client_tls(&roots, None).expect("client");
+    let names: [(&str, rcgen::SanType, bool); 3] = [
+        ("cloud.example", rcgen::SanType::DnsName("cloud.example".try_into().expect("dns")), false),
+        ("127.0.0.1", rcgen::SanType::IpAddress([127, 0, 0, 1].into()), false),
+        (
+            "web.edge-1.nodes.kubeedge.local",
+            rcgen::SanType::DnsName("web.edge-1.nodes.kubeedge.local".try_into().expect("dns")),
+            true,
+        ),
+    ];
+    for (name, san, want) in names {
+        let pair = workload(&w, "/ns/default/sa/web", |p| p.subject_alt_names.push(san));
+        let server = server_tls(&pair, &roots, ClientAuth::Optional).expect("server");
+        assert_eq!(handshake(&server, &client, name).is_ok(), want, "{name}");
+    }
 }

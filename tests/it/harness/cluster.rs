@@ -245,6 +245,7 @@ impl Edge {
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2
 kind: EdgeCore
 dataDir: {d}/edge
+identity: {{ workloadApiSocket: {d}/spiffe/spiffe.sock }}
 commonConfig:
   monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
 modules:

@@ -23,12 +23,13 @@ use self::ledger::{JWT_KEYS, NODE_REVOCATIONS, Pending};
 use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
+use crate::actors::cloud::kube_worker::CallError;
 use crate::actors::cloud::watch_worker::{Event, watch, watch_in};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
 use crate::bus::edge_controller::{ListDesired, Reseal, SendDifferences};
 use crate::bus::identity::{
-    AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
+    self, AuditAction, AuditFact, NodeCloned, NodeKeyChanged, PublishedBundle, Revocation, Revocations,
 };
 use crate::bus::sync::IdentityNodes;
 use crate::config::ClonedNodes;
@@ -97,6 +98,19 @@ impl Outlets {
         Self { bundle: watch::Sender::new(bundle), revocations: watch::Sender::new(Arc::default()) }
     }
 
+    /// The same with the revocations that the API has: a revoked node finds no open door while
+    /// cloudcore starts.
+    ///
+    /// # Errors
+    /// [`CallError`] when the API does not tell.
+    pub async fn read(ca: &Ca, client: &::kube::Client) -> Result<Self, CallError> {
+        let outlets = Self::new(ca);
+        let map = config_map_worker::amend(client, NODE_REVOCATIONS, |_| false).await?;
+        let (revoked, _) = ledger::revocations(&map.map(|map| map.data).unwrap_or_default());
+        outlets.revocations.send_replace(Arc::new(revoked));
+        Ok(outlets)
+    }
+
     #[must_use]
     pub fn bundle(&self) -> PublishedBundle {
         self.bundle.subscribe()
@@ -162,9 +176,7 @@ impl IdentityController {
     }
 
     fn audit(&self, fact: AuditFact) {
-        if let Err(err) = self.parts.audit.tell(fact) {
-            tracing::warn!(error = %err, "a fact is missing in the audit log");
-        }
+        identity::audit(&self.parts.audit, fact);
     }
 
     /// Looks at the authorities' files.

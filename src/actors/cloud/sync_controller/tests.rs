@@ -14,7 +14,9 @@ use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSetti
 
 struct World {
     connected: Link<NodeConnected>,
+    gone: Link<NodeGone>,
     held: Link<Held>,
+    identity_nodes: Link<IdentityNodes>,
     sent: mpsc::Receiver<SendDifferences>,
     closed: mpsc::Receiver<CloseNode>,
     tree: TreeHandle,
@@ -52,7 +54,7 @@ impl World {
             0 => Err(NotReady),
             _ => Ok(vec![version("same", "1", "5"), version("changed", "2", "9"), version("new", "3", "1")]),
         });
-        let (tell, tell_devices) = (send.clone(), send);
+        let (tell, tell_identity, tell_devices) = (send.clone(), send.clone(), send);
         let owners = vec![
             Owner {
                 kinds: &["pod"],
@@ -63,6 +65,19 @@ impl World {
                 }),
                 always: false,
                 identity_only: false,
+            },
+            Owner {
+                kinds: &["edgeidentity"],
+                desired: Link::from_fn(|_: ListDesired| {
+                    let resource = Resource::parse("kubeedge/edgeidentity/edge-1");
+                    Ok(vec![ObjectVersion { resource, uid: "e".into(), resource_version: "7".into() }])
+                }),
+                send: Link::from_fn(move |it: SendDifferences| {
+                    tell_identity.try_send(it).unwrap();
+                    Ok(())
+                }),
+                always: true,
+                identity_only: true,
             },
             Owner {
                 kinds: &["devicemodel", "device"],
@@ -89,15 +104,20 @@ impl World {
         let client = ::kube::Client::new(service, "default");
         let mut tree = Tree::new("test", TreeSettings::default());
         let slot = tree.slot::<SyncController>("SyncController", 100);
-        let (connected, held) = (slot.link(), slot.link());
+        let (connected, gone, held, identity_nodes) = (slot.link(), slot.link(), slot.link(), slot.link());
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, MAIN_THREAD, quick, move || SyncController::new(client, owners, close));
         let handle = tree.handle();
-        Self { connected, held, sent, closed, tree: handle, _running: tree.start().unwrap() }
+        let _running = tree.start().unwrap();
+        Self { connected, gone, held, identity_nodes, sent, closed, tree: handle, _running }
     }
 
     fn connect(&self, session: u64, resync: bool) {
-        let extensions = Extensions { ack_window: resync, resync, identity: false };
+        self.connect_with(session, resync, false);
+    }
+
+    fn connect_with(&self, session: u64, resync: bool, identity: bool) {
+        let extensions = Extensions { ack_window: resync, resync, identity };
         self.connected.tell(NodeConnected { node: node(), session, extensions }).unwrap();
     }
 
@@ -205,4 +225,44 @@ async fn pods_do_not_wait_for_devices() {
     world.list(1, 0, true, json!([]));
     let sent = world.any_sent().await;
     assert_eq!((sent.missing.len(), sent.answer.is_some()), (3, true));
+}
+
+/// KubeEdge's edges and ours of before never hear of the kind.
+#[actix::test]
+async fn identities_go_to_nodes_with_the_extension_only() {
+    let identity =
+        |sent: &SendDifferences| texts(&sent.missing).iter().any(|it| it == "kubeedge/edgeidentity/edge-1");
+    let ask = Duration::from_secs(20);
+    for resync in [true, false] {
+        let mut world = World::start();
+        world.connect_with(1, resync, false);
+        world.list(1, 0, true, json!([["kubeedge/edgeidentity/edge-1", "e", "1"]]));
+        for _ in 0..2 {
+            let sent = world.any_sent().await;
+            assert!(!identity(&sent) && sent.surplus.is_empty(), "{sent:?}");
+        }
+        assert_eq!(world.identity_nodes.ask(IdentityNodes, ask).await.unwrap(), []);
+    }
+    let mut world = World::start();
+    world.connect_with(1, true, true);
+    world.list(1, 0, true, json!([]));
+    while !identity(&world.any_sent().await) {}
+    assert_eq!(world.identity_nodes.ask(IdentityNodes, ask).await.unwrap(), [node()]);
+    world.gone.ask(NodeGone { node: node(), session: 1 }, ask).await.unwrap();
+    assert_eq!(world.identity_nodes.ask(IdentityNodes, ask).await.unwrap(), []);
+}
+
+/// CloudHub's two messages may come in either order.
+#[actix::test]
+async fn a_listing_before_the_connect_loses_no_identity() {
+    let mut world = World::start();
+    world.list(1, 0, true, json!([]));
+    assert_eq!(world.sent().await.missing.len(), 3);
+    world.connect_with(1, true, true);
+    loop {
+        let sent = world.any_sent().await;
+        if texts(&sent.missing) == ["kubeedge/edgeidentity/edge-1"] {
+            return;
+        }
+    }
 }

@@ -23,7 +23,7 @@ use super::refusals::Refusals;
 use super::websocket_worker;
 use super::wire::{Conn, Event, Inbox, Newcomer, Wire};
 use crate::bus::Link;
-use crate::bus::identity::AuditFact;
+use crate::bus::identity::{AuditFact, audit};
 use crate::config::{EventBusConfig, InternalBrokerConfig};
 use crate::identity::{Admitted, Refused};
 use crate::mqtt::codec::{CodecError, Decoder, OutBuf, encode};
@@ -171,10 +171,8 @@ impl Gate {
     fn refuse_certificate(&self, peer: SocketAddr, why: &Refused) {
         self.metrics.refused("certificate").increment(1);
         tracing::info!(%peer, error = %why, "MQTT client refused: its certificate");
-        if let Some(fact) = self.refusals.borrow_mut().record(&peer.to_string(), why, self.now_ms())
-            && let Err(err) = self.audit.tell(fact)
-        {
-            tracing::warn!(error = %err, "a refusal was not recorded");
+        if let Some(fact) = self.refusals.borrow_mut().record(&peer.to_string(), why, self.now_ms()) {
+            audit(&self.audit, fact);
         }
     }
 

@@ -33,7 +33,7 @@ impl Refusal {
         match self {
             Self::Unknown(_) => Refused::NotAttested,
             Self::NotTheirs(_) => Refused::NoIdentity,
-            Self::Invalid(_) => Refused::Request,
+            Self::Invalid(_) => Refused::Malformed,
             Self::BadToken(_) => Refused::TokenInvalid,
             Self::Unavailable(_) => Refused::Unavailable,
             Self::TooMany => Refused::Limit,

@@ -229,6 +229,9 @@ impl Index {
             if key.kind == EDGE_IDENTITY_KIND {
                 change.notices.push(Notice::EdgeIdentity(None));
             }
+        } else if stored.is_none() && key.kind == "secret" {
+            // A row that cannot be decrypted is not known here, and must not stay for ever.
+            change.batch = change.batch.delete(Table::Objects, store_key(key));
         }
         change
     }

@@ -48,7 +48,7 @@ pub struct World {
     pub credentials: watch::Sender<Option<Arc<NodeCredentials>>>,
     pub policies: watch::Receiver<Option<Arc<EdgeIdentitySpec>>>,
     pub facts: Arc<Mutex<Vec<AuditFact>>>,
-    pub roots: Arc<Mutex<Vec<Arc<BundleDocument>>>>,
+    pub roots: Arc<Mutex<Vec<BundleDocument>>>,
     pub socket: PathBuf,
     pub actor: Addr<Identity>,
     stage: Arc<Stage>,
