@@ -304,11 +304,14 @@ fn a_pod_gets_what_is_registered_for_it_and_nothing_of_others() {
 /// Moves a process to the top of every hierarchy where it is a pod's.
 fn leave_cgroups(pid: u32) {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    println!("{text}");
+    let mount = Path::new("/sys/fs/cgroup");
     for line in text.lines().filter(|line| line.contains("kubepods")) {
         let controllers = line.split(':').nth(1).unwrap().trim_start_matches("name=");
-        let top = Path::new("/sys/fs/cgroup").join(controllers).join("cgroup.procs");
-        fs::write(&top, pid.to_string()).unwrap_or_else(|err| panic!("{}: {err}", top.display()));
+        // Version 2 beside version 1 has a folder of its own.
+        let version_2 = if mount.join("unified").exists() { "unified" } else { "" };
+        let top =
+            mount.join(if controllers.is_empty() { version_2 } else { controllers }).join("cgroup.procs");
+        fs::write(&top, pid.to_string()).unwrap_or_else(|err| panic!("{}: {err}\n{text}", top.display()));
     }
 }
 

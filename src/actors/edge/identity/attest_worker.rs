@@ -1,6 +1,6 @@
 //! From a connected process to a workload: kernel, container runtime, MetaManager.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,10 +178,7 @@ impl NodeAttestor {
     }
 
     /// Service account and labels of the pod, from what the cloud sent.
-    async fn pod(
-        &self,
-        container: &ContainerFacts,
-    ) -> Result<(String, std::collections::BTreeMap<String, String>), Refusal> {
+    async fn pod(&self, container: &ContainerFacts) -> Result<(String, BTreeMap<String, String>), Refusal> {
         let key = ObjectKey::namespaced(&container.namespace, "pod", &container.pod);
         let pod = match self.get_object.ask(GetObject(key), META_DEADLINE).await {
             Ok(Ok(pod)) => pod,
