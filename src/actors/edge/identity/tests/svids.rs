@@ -157,7 +157,7 @@ async fn nothing_is_issued_beyond_the_node_ca() {
     let refused = client.fetch_x509_context().await.unwrap_err().to_string();
     assert!(refused.contains("has not joined"), "{refused}");
 
-    let authority = Authority { now: SystemTime::now() - DAY + Duration::from_secs(3), ..Authority::new() };
+    let authority = Authority { node_life: Duration::from_secs(3), ..Authority::new() };
     let (credentials, _) = authority.credentials("edge-1");
     world.credentials.send_replace(Some(std::sync::Arc::new(credentials)));
     let mut stream = client.stream_x509_contexts().await.unwrap();
@@ -173,7 +173,7 @@ async fn nothing_is_issued_beyond_the_node_ca() {
 
     // The cloud is back: the same stream goes on.
     world.callers_are(Ok(caller()));
-    let (credentials, _) = Authority { now: SystemTime::now(), ..authority }.credentials("edge-1");
+    let (credentials, _) = Authority { node_life: DAY, ..authority }.credentials("edge-1");
     world.credentials.send_replace(Some(std::sync::Arc::new(credentials)));
     assert_ne!(chain(&next(&mut stream).await), chain(&held));
 }
