@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices clean
+.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices bench-identity clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -44,6 +44,10 @@ bench-devices: ## from MQTT to DeviceStatus and back, and 1,000 devices (about 5
 	@deploy/tools.sh build
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench devices
+
+bench-identity: ## identities per second and what their streams cost (about 1 minute, quiet machine)
+	@deploy/tools.sh build
+	@$(ROCKSDB) cargo bench --locked --bench identity
 
 clean: ## build output
 	@cargo clean

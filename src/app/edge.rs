@@ -22,7 +22,7 @@ use crate::actors::edge::meta_manager::{
 use crate::bus::Link;
 use crate::bus::event_bus::NotPublished;
 use crate::bus::identity::AuditFact;
-use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, host, parse_go_duration};
+use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, PodSeals, host, parse_go_duration};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
 use crate::kube::names::{label_value, qualified_name};
@@ -182,7 +182,9 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
     };
     let trust = edged::Trust { credentials: credentials.clone(), policies, audit: record.clone() };
-    let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link()));
+    let seals = (config.identity.pod_seals != PodSeals::Off)
+        .then(|| identity::Seals { node: node.clone(), credentials: credentials.clone() });
+    let attestor = Arc::new(NodeAttestor::new(Arc::clone(&runtime) as Arc<dyn Runtime>, meta.link(), seals));
     tree.add(identity, IDENTITY_THREAD, Policy::default(), move || {
         let metrics = WorkloadMetrics::new();
         Identity::new(identity_settings, identity_links, credentials, policies_changed, attestor, metrics)

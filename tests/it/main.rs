@@ -31,6 +31,7 @@ mod identity_kinds;
 mod identity_mqtt;
 mod identity_nodes;
 mod identity_rotation;
+mod identity_workload;
 mod keadm;
 mod kubectl;
 mod main_job;

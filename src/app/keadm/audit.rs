@@ -1,14 +1,13 @@
 //! `keadm audit verify`: does the audit log hold?
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::Refusal;
 use super::places::Places;
-use crate::config::load;
-use crate::config::{CloudCoreConfig, EdgeCoreConfig, Loaded};
+use crate::config::{CloudCoreConfig, ConfigError, EdgeCoreConfig, Loaded, load};
 use crate::identity::audit::{Summary, verify_log};
 
 #[derive(Debug, Subcommand)]
@@ -39,17 +38,23 @@ pub(super) fn audit(command: AuditCommand, out: &mut dyn Write) -> Result<(), Re
     Ok(())
 }
 
-/// The logs of the programs whose config file is here.
+/// The logs of the programs whose config file is here. `--config` names one file, of either.
 fn configured(places: &Places) -> Result<Vec<PathBuf>, Refusal> {
-    let mut logs = Vec::new();
     let (cloud, edge) = (places.config("cloudcore"), places.config("edgecore"));
-    if cloud.exists() {
-        let loaded: Loaded<CloudCoreConfig> = load(&cloud)?;
-        logs.push(loaded.config.data_dir.join("audit.log"));
+    if cloud == edge {
+        let folder = cloud_folder(&cloud).or_else(|as_cloud| {
+            edge_folder(&edge).map_err(|as_edge| {
+                Refusal::new(format!("it is no cloudcore's ({as_cloud}) and no edgecore's ({as_edge})"))
+            })
+        })?;
+        return Ok(vec![folder.join("audit.log")]);
     }
-    if edge.exists() && edge != cloud {
-        let loaded: Loaded<EdgeCoreConfig> = load(&edge)?;
-        logs.push(loaded.config.data_dir.join("audit.log"));
+    let mut logs = Vec::new();
+    if cloud.exists() {
+        logs.push(cloud_folder(&cloud)?.join("audit.log"));
+    }
+    if edge.exists() {
+        logs.push(edge_folder(&edge)?.join("audit.log"));
     }
     if logs.is_empty() {
         return Err(Refusal::new(format!(
@@ -59,6 +64,16 @@ fn configured(places: &Places) -> Result<Vec<PathBuf>, Refusal> {
         )));
     }
     Ok(logs)
+}
+
+fn cloud_folder(path: &Path) -> Result<PathBuf, ConfigError> {
+    let loaded: Loaded<CloudCoreConfig> = load(path)?;
+    Ok(loaded.config.data_dir)
+}
+
+fn edge_folder(path: &Path) -> Result<PathBuf, ConfigError> {
+    let loaded: Loaded<EdgeCoreConfig> = load(path)?;
+    Ok(loaded.config.data_dir)
 }
 
 fn describe(summary: &Summary) -> String {
@@ -96,10 +111,15 @@ mod tests {
         assert!(said.contains("2 records in 1 files, 1 to 2, 2") && said.ends_with(": OK\n"), "{said}");
 
         // The log of a program is found by its configuration.
-        let config = dir.path().join("edgecore.yaml");
-        fs::write(&config, format!("dataDir: {}\n", dir.path().display())).expect("write");
-        let config = config.to_str().expect("path");
-        assert!(keadm(&["audit", "verify", "--config", config]).await.expect("good").contains("2 records"));
+        let config = dir.path().join("config.yaml");
+        for head in [
+            "apiVersion: edgecore.config.kubeedge.io/v1alpha2\nkind: EdgeCore",
+            "apiVersion: cloudcore.config.kubeedge.io/v1alpha1\nkind: CloudCore",
+        ] {
+            fs::write(&config, format!("{head}\ndataDir: {}\n", dir.path().display())).expect("write");
+            let args = ["audit", "verify", "--config", config.to_str().expect("path")];
+            assert!(keadm(&args).await.expect("good").contains("2 records"));
+        }
         let nowhere = dir.path().join("nowhere");
         let nowhere = nowhere.to_str().expect("path");
         let err = keadm(&["audit", "verify", "--root", nowhere]).await.expect_err("no config");

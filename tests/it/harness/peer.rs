@@ -16,7 +16,7 @@ pub struct Peer {
 }
 
 /// The python that has the packages of `deploy/test-requirements.txt`.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/tools.sh");
     let printed = Command::new(tools).arg("python").output().unwrap();
     let python = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());

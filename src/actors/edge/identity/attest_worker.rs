@@ -1,6 +1,6 @@
 //! From a connected process to a workload: kernel, container runtime, MetaManager.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ use super::peer_worker::{Binary, Hashes, Peer, Place, Unproven};
 use super::refusal::Refusal;
 use super::workload::{Wanted, Workload, digests};
 use crate::bus::Link;
+use crate::bus::identity::Credentials;
 use crate::bus::meta::GetObject;
 use crate::cri::runtime::{CriErrorKind, Runtime};
-use crate::model::ObjectKey;
-use crate::model::identity::Registration;
+use crate::identity::{TrustBundle, seal};
+use crate::model::identity::{Registration, SEAL_ANNOTATION};
+use crate::model::{NodeName, ObjectKey};
 
 /// The kubelet's labels on containers; edged sets them too.
 const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -27,6 +29,8 @@ const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const DEFAULT_ACCOUNT: &str = "default";
 /// Containers that are remembered: what the runtime says of one never changes.
 const MAX_CONTAINERS: usize = 1_024;
+/// What the cloud seals pods as.
+const SEALED_KIND: &str = "pod";
 const META_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Finds out who a caller is. Asked for every call, and again before each update of a stream.
@@ -44,8 +48,32 @@ pub trait Attestor: Send + Sync + 'static {
 pub struct NodeAttestor {
     runtime: Arc<dyn Runtime>,
     get_object: Link<GetObject>,
+    seals: Option<Seals>,
     containers: Mutex<HashMap<String, Arc<ContainerFacts>>>,
     hashes: Arc<Hashes>,
+}
+
+/// Believes what a pod says of itself only under the cloud's seal.
+pub struct Seals {
+    pub node: NodeName,
+    pub credentials: Credentials,
+}
+
+impl Seals {
+    /// Blocking for a millisecond: signatures.
+    fn check(&self, pod: &Value) -> Result<(), Refusal> {
+        let credentials = self.credentials.borrow().clone();
+        let credentials =
+            credentials.ok_or_else(|| Refusal::Unavailable("this node has not joined yet".to_owned()))?;
+        let roots = TrustBundle::from_pem(&credentials.trust_domain, &credentials.roots_pem)
+            .map_err(|err| Refusal::Unavailable(err.to_string()))?;
+        let annotations = pod.pointer("/metadata/annotations");
+        let seal = annotations.and_then(|all| all.get(SEAL_ANNOTATION)).and_then(Value::as_str);
+        let unsealed = || Refusal::Unknown("the caller's pod has no seal of the cloud".to_owned());
+        seal::verify(seal.ok_or_else(unsealed)?, SEALED_KIND, &self.node, &seal::pod_payload(pod), &roots)
+            .map(drop)
+            .map_err(|err| Refusal::Unknown(format!("the caller's pod: {err}")))
+    }
 }
 
 /// What the runtime says of a container.
@@ -61,9 +89,10 @@ struct ContainerFacts {
 }
 
 impl NodeAttestor {
+    /// Without `seals` what MetaManager has of a pod is believed as it is.
     #[must_use]
-    pub fn new(runtime: Arc<dyn Runtime>, get_object: Link<GetObject>) -> Self {
-        Self { runtime, get_object, containers: Mutex::default(), hashes: Arc::default() }
+    pub fn new(runtime: Arc<dyn Runtime>, get_object: Link<GetObject>, seals: Option<Seals>) -> Self {
+        Self { runtime, get_object, seals, containers: Mutex::default(), hashes: Arc::default() }
     }
 
     async fn workload(&self, peer: &Arc<Peer>, registrations: &[Registration]) -> Result<Workload, Refusal> {
@@ -149,10 +178,7 @@ impl NodeAttestor {
     }
 
     /// Service account and labels of the pod, from what the cloud sent.
-    async fn pod(
-        &self,
-        container: &ContainerFacts,
-    ) -> Result<(String, std::collections::BTreeMap<String, String>), Refusal> {
+    async fn pod(&self, container: &ContainerFacts) -> Result<(String, BTreeMap<String, String>), Refusal> {
         let key = ObjectKey::namespaced(&container.namespace, "pod", &container.pod);
         let pod = match self.get_object.ask(GetObject(key), META_DEADLINE).await {
             Ok(Ok(pod)) => pod,
@@ -167,6 +193,9 @@ impl NodeAttestor {
                 "pod {namespace}/{name} of the container is none of this node's"
             )));
         };
+        if let Some(seals) = &self.seals {
+            seals.check(&pod)?;
+        }
         let account = Some(text(&pod, "/spec/serviceAccountName")).filter(|name| !name.is_empty());
         let labels = pod.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
         let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
@@ -211,3 +240,7 @@ async fn blocking<T: Send + 'static>(
         Err(err) => Err(Refusal::Unavailable(format!("the caller could not be looked at: {err}"))),
     }
 }
+
+#[cfg(test)]
+#[path = "attest_worker_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::model::device::API_VERSION;
-use crate::model::identity::EDGE_IDENTITY_KIND;
+use crate::model::identity::{EDGE_IDENTITY_KIND, SEAL_ANNOTATION};
 use crate::model::{Body, DeviceId, Envelope, ObjectKey, Resource, operation};
 use crate::store::{Batch, Row, Table};
 
@@ -79,6 +79,8 @@ struct Version {
     resource_version: u64,
     /// RFC 3339, empty when the object does not say.
     created: String,
+    /// It is a pod with the cloud's seal.
+    sealed: bool,
 }
 
 /// The versions of all stored objects. The objects themselves stay in the store.
@@ -173,7 +175,9 @@ impl Index {
             return change;
         }
         name_kind(key, &mut object);
-        if verdict == Verdict::Newer {
+        // The same object under a new seal: cloudcore signs under another root now.
+        let resealed = verdict == Verdict::Same && new.sealed;
+        if verdict == Verdict::Newer || resealed {
             if let Some(old) = stored
                 && old.uid != new.uid
             {
@@ -245,7 +249,12 @@ impl Index {
             .objects
             .iter()
             .filter(|(key, _)| is_listed(&key.kind))
-            .map(|(key, version)| json!([key.to_string(), version.uid, version.resource_version.to_string()]))
+            .map(|(key, version)| {
+                // A pod from before there were seals: asked for once more.
+                let is_whole = version.sealed || key.kind != "pod";
+                let number = if is_whole { version.resource_version.to_string() } else { String::new() };
+                json!([key.to_string(), version.uid, number])
+            })
             .collect();
         let mut frames: Vec<&[Value]> = rows.chunks(LISTED_PER_FRAME).collect();
         if frames.is_empty() {
@@ -293,7 +302,13 @@ fn version(object: &Value, header: Option<&str>) -> Version {
         uid: text(object, "/metadata/uid").to_owned(),
         resource_version: number(in_object).or_else(|| header.and_then(number)).unwrap_or(0),
         created: text(object, "/metadata/creationTimestamp").to_owned(),
+        sealed: seal(object).is_some(),
     }
+}
+
+/// The cloud's seal on a pod.
+fn seal(object: &Value) -> Option<&Value> {
+    object.get("metadata")?.get("annotations")?.get(SEAL_ANNOTATION)
 }
 
 fn compare(stored: Option<&Version>, new: &Version) -> Verdict {
@@ -329,12 +344,15 @@ fn name_kind(key: &ObjectKey, object: &mut Value) {
     }
 }
 
-/// What edged acts on: everything but the status and the bookkeeping.
+/// What edged acts on: everything but the status, the bookkeeping and the seal, which is another one
+/// each time.
 fn essence(object: &Value) -> (Option<&Value>, Vec<(&String, &Value)>) {
-    let dull = ["resourceVersion", "managedFields", "generation"];
+    let dull = ["resourceVersion", "managedFields", "generation", "annotations"];
     let metadata = object.get("metadata").and_then(Value::as_object);
+    let annotations = metadata.and_then(|meta| meta.get("annotations")).and_then(Value::as_object);
     let metadata = metadata.into_iter().flatten().filter(|(name, _)| !dull.contains(&name.as_str()));
-    (object.get("spec"), metadata.collect())
+    let annotations = annotations.into_iter().flatten().filter(|(name, _)| *name != SEAL_ANNOTATION);
+    (object.get("spec"), metadata.chain(annotations).collect())
 }
 
 fn pod_removed(key: &ObjectKey, uid: &str) -> Notice {

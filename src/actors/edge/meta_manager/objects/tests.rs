@@ -122,6 +122,33 @@ fn a_patch_reply_is_news_only_if_more_than_its_status_changed() {
     assert!(index.upsert_reply(&key, bare, None).batch.is_empty(), "without a spec it is no pod");
 }
 
+fn sealed(version: u64, seal: &str) -> Value {
+    let mut pod = pod("u", version);
+    pod["metadata"]["annotations"] = json!({SEAL_ANNOTATION: seal, "own": "1"});
+    pod
+}
+
+/// A new seal on the same object must be on disk before the old root goes, and wakes nobody but who
+/// is told anyway. A pod from before there were seals is asked for again.
+#[test]
+fn a_new_seal_is_kept_and_a_missing_one_asked_for() {
+    let mut index = Index::default();
+    let key = ObjectKey::namespaced("default", "pod", "a");
+    let listed = |index: &Index| index.listing()[0]["objects"][0][2].clone();
+    index.upsert(&key, pod("u", 5), None);
+    assert_eq!(listed(&index), "", "the cloud sends it once more");
+    let change = index.upsert(&key, sealed(5, "first"), None);
+    assert_eq!((change.batch.ops().len(), listed(&index)), (1, json!("5")));
+    assert_eq!(index.upsert(&key, pod("u", 5), None).batch.ops().len(), 0, "never the other way round");
+    assert_eq!(index.upsert(&key, sealed(5, "second"), None).batch.ops().len(), 1);
+    let change = index.upsert_reply(&key, sealed(6, "third"), Some(&sealed(5, "second")));
+    assert_eq!((change.batch.ops().len(), names(&change).len()), (1, 0), "a seal alone is no news");
+    let mut labelled = sealed(7, "fourth");
+    labelled["metadata"]["annotations"]["own"] = json!("2");
+    let change = index.upsert_reply(&key, labelled, Some(&sealed(6, "third")));
+    assert_eq!(names(&change), ["pod u 7"]);
+}
+
 #[test]
 fn listing_comes_in_bounded_frames_and_survives_a_reload() {
     let mut index = Index::default();
