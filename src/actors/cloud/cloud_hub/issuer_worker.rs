@@ -52,7 +52,7 @@ impl Issuer {
         Arc::clone(&self.with.revocations.borrow())
     }
 
-    /// The bundle as of now.
+    /// The published bundle as of now, with the keys of JWT-SVIDs.
     #[must_use]
     pub fn bundle(&self) -> Arc<BundleDocument> {
         Arc::clone(&self.with.bundle.borrow())
@@ -78,11 +78,7 @@ impl Issuer {
         not_before_min: Option<SystemTime>,
     ) -> Result<Issued, Denied> {
         let (issuer, node) = (Arc::clone(self), node.clone());
-        blocking(move || {
-            let bundle = issuer.bundle().as_ref().clone();
-            issuer.signer.node(&node, &wanted, not_before_min, bundle, SystemTime::now())
-        })
-        .await
+        blocking(move || issuer.signer.node(&node, &wanted, not_before_min, SystemTime::now())).await
     }
 
     /// The same for an SVID alone.
