@@ -25,6 +25,8 @@ const REVOKED: &str = "revoked-tokens";
 /// not used up.
 const REVOKED_TTL: Duration = Duration::from_secs(5);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait of a caller until its token is taken.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Others may write at the same moment: so often it is tried again.
 const TRIES: u32 = 10;
 
@@ -86,6 +88,11 @@ impl TokenUses {
     /// [`Denied`] with 401 when another key or node has it or it was revoked, 503 when the API does
     /// not answer.
     pub async fn take(&self, token: &JoinClaims, node: &NodeName, key_hash: &str) -> Result<bool, Denied> {
+        let taken = tokio::time::timeout(TAKE_TIMEOUT, self.try_to_take(token, node, key_hash)).await;
+        taken.unwrap_or_else(|_| Err(away(&"no answer in time")))
+    }
+
+    async fn try_to_take(&self, token: &JoinClaims, node: &NodeName, key_hash: &str) -> Result<bool, Denied> {
         self.check_revoked_since(token, Duration::ZERO).await?;
         for attempt in 0..TRIES {
             if attempt > 0 {
