@@ -209,6 +209,7 @@ fn knock(house: &House, door: &Door) {
         }
         doors::JOIN_SERVER => {
             assert_eq!(status(&say(house.tls(door, None), &get("/ca.crt"))), 200);
+            assert_eq!(status(&say(house.tls(door, None), &get("/bundle.json"))), 200);
             assert_eq!(status(&say(house.tls(door, None), &get("/anything"))), 404);
             let certificate = request("GET", "/edge.crt", "NodeName: edge-1\r\nContent-Length: 0\r\n");
             assert_eq!(status(&say(house.tls(door, None), &certificate)), 401);
