@@ -91,7 +91,7 @@ pub const JOIN_SERVER: Door = Door {
     usual: "0.0.0.0:10002",
     rule: Rule::JoinEvidence,
     who: "`/identity/node` and `/edge.crt`: a join token, a factory certificate, the node's last SVID; \
-          `/ca.crt` and `/node/{name}`: everybody",
+          `/ca.crt`, `/bundle.json`, `/node/{name}`: everybody",
     others: "401, 403, 404",
     bounds: "64 KiB a body, a few requests a second from one address, deadlines on head and body",
 };

@@ -31,6 +31,8 @@ pub struct Authority {
     pub root: Pair,
     pub issuing: Pair,
     pub now: SystemTime,
+    /// Of what nodes get, from `now`.
+    pub node_life: Duration,
 }
 
 pub fn params(organization: &str, cn: &str, uri: Option<&str>) -> CertificateParams {
@@ -96,7 +98,7 @@ impl Authority {
         let td = format!("spiffe://{TRUST_DOMAIN}");
         let issuing =
             living(ca(params("KubeEdge", "KubeEdge issuing CA", Some(&td)), Some(1)), now, 30 * DAY);
-        Self { issuing: root.issue(issuing), root, now }
+        Self { issuing: root.issue(issuing), root, now, node_life: DAY }
     }
 
     pub fn bundle(&self) -> TrustBundle {
@@ -131,7 +133,7 @@ impl Authority {
         let sign = |csr: &str, params: CertificateParams| {
             let der = CertificateSigningRequestDer::from(STANDARD.decode(csr).expect("base64"));
             let csr = CertificateSigningRequestParams::from_der(&der).expect("csr");
-            let cert = living(params, self.now, DAY)
+            let cert = living(params, self.now, self.node_life)
                 .signed_by(&csr.public_key, &self.issuing.issuer())
                 .expect("cert");
             [cert.der().to_vec(), self.issuing.der.clone()].iter().map(|der| STANDARD.encode(der)).collect()

@@ -73,6 +73,7 @@ pub struct RenewalReply {
     pub svid: Vec<String>,
     /// The node's intermediate CA, then what signed it, without the root.
     pub node_ca: Vec<String>,
+    /// The roots. Keys of JWT-SVIDs come with the [`EdgeIdentity`].
     pub bundle: BundleDocument,
 }
 

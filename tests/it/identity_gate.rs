@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 
 use super::harness::cluster::Kubectl;
 use super::harness::containerd::Containerd;
-use super::harness::process::{PATIENCE, until};
+use super::harness::process::{PATIENCE, http, until};
 use super::main_job::{World, sleeper};
 
-const REASON: &str = "{.status.containerStatuses[0].state.waiting.reason}";
 const HELLO: &str = "registry.local/hello:1";
 
 fn policy(name: &str, mode: &str, rule: &Value) -> String {
@@ -88,16 +87,22 @@ fn a_store_that_was_tampered_with_starts_nothing_and_says_why() {
     });
     let ran = ["changed", "planted"].map(|pod| world.runtime.running_containers(pod));
     assert_eq!(ran, [0, 0]);
+    let audit = fs::read_to_string(world.edge.dir.join("edge/audit.log")).unwrap();
+    assert!(audit.contains("pod default/changed") && audit.contains("pod default/planted"), "{audit}");
+    let (_, metrics) = http("GET", &world.edge.monitor, "/metrics", &[]).unwrap();
+    let refused =
+        metrics.lines().find(|line| line.starts_with("kubeedge_identity_refused_total{reason=\"seal\"}"));
+    assert!(refused.is_some_and(|line| line.ends_with(" 2")), "{refused:?}");
     world.cloud.restart(&[]);
     kubectl.wait_node("edge-1", "True");
-    kubectl.wait_for("pod/changed", REASON, "SealInvalid", PATIENCE);
-    kubectl.wait_for("pod/changed", "{.status.reason}", "SealInvalid", PATIENCE);
-    described(&kubectl, "changed", &["SealInvalid", "differs from what was sealed"]);
-    assert_eq!(world.runtime.running_containers("changed"), 0);
-    // What the cloud sends anew is sealed anew.
-    kubectl.run(&["delete", "pod", "changed"]);
-    kubectl.apply(&sleeper("changed", ""));
+    // The cloud sends what it holds, sealed anew: the pod is itself again, and the planted one gone.
     kubectl.wait_running("changed");
+    let command = world.runtime.exec("changed", "main", &["/bin/cat", "/proc/1/cmdline"]);
+    assert!(command.contains("echo started"), "{command:?}");
+    described(&kubectl, "changed", &["SealInvalid", "differs from what was sealed"]);
+    assert_eq!(world.runtime.running_containers("planted"), 0);
+    let stored = kubectl.try_run(&["get", "pod", "planted"]);
+    assert!(stored.as_ref().is_err_and(|err| err.contains("NotFound")), "{stored:?}");
 }
 
 #[test]

@@ -190,14 +190,19 @@ fn a_connection_does_not_outlive_its_clients_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(&dir.path().join("c"), &[]);
     let node = Node::start(&cloud, &dir.path().join("e1"), "edge-1");
+    let lamp_yaml = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/lamp.yaml");
+    cloud.kubectl().run(&["apply", "-f", lamp_yaml.to_str().unwrap()]);
+    let (own, long) = ("$hw/events/device/default/lamp-1/hello", node.svid(LAMP, HOUR));
+    eventually("it is a member", || node.publish(&long, own) == Ok(true));
     let short = node.svid(LAMP, Duration::from_secs(10));
-    let listener = node.subscribe(&short, "short", &["a"]);
+    let listener = node.subscribe(&short, "short", &[own]);
     until("the broker says not authorized", PATIENCE, || {
         let log = listener.log();
         // 0x87
         if log.contains("received DISCONNECT (135)") { Ok(()) } else { Err(log) }
     });
-    assert!(node.publish(&short, "a").is_err(), "expired");
+    assert!(node.publish(&short, own).is_err(), "expired");
+    assert_eq!(node.publish(&long, own), Ok(true), "others stay");
 }
 
 #[test]

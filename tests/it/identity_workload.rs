@@ -236,7 +236,7 @@ fn openssl_agrees(world: &World, said: &Value) {
     let bundle = TrustBundle::from_pem(TRUST_DOMAIN, &pem).unwrap();
     let ders: Vec<Vec<u8>> = chain
         .split_inclusive("-----END CERTIFICATE-----\n")
-        .map(|pem| kubeedge::identity::cert_der_from_pem(pem.as_bytes()).unwrap())
+        .map(|pem| kubeedge::identity::cert_der_from_pem(pem).unwrap())
         .collect();
     verify_x509_svid(&ders, &bundle, std::time::SystemTime::now()).unwrap();
 }

@@ -82,7 +82,7 @@ fn every_command_of_the_security_chapter_works() {
     let user = User::new(first);
 
     let seen = user.types(join);
-    has(&seen, &["node edge-2 has joined", "edge-1", "edge-3 was not let in", "edge-3 stays outside"]);
+    has(&seen, &["node edge-2 has joined", "edge-1", "it is for edge-2", "edge-3 stays outside"]);
 
     let seen = user.types(who);
     has(&seen, &["trust domain  kubeedge.local", "edge-1", "edge-2", "spiffe://kubeedge.local/node/edge-2"]);

@@ -8,10 +8,9 @@ use super::attest::{Wanted, Way, World, judge, read};
 use super::join::Denied;
 use super::join_worker::{JoinServer, address, body, peer};
 use crate::bus::identity::{AuditAction, AuditFact};
-use crate::identity::TrustBundle;
 use crate::model::NodeName;
 use crate::model::identity::{Evidence, RenewalReply};
-use crate::telemetry::identity::{Issued, Refused};
+use crate::telemetry::identity::Issued;
 
 impl JoinServer {
     /// The answer, and whom it is about: the node that was asked for, empty when none was understood.
@@ -41,8 +40,7 @@ impl JoinServer {
         wanted: Wanted,
     ) -> Result<RenewalReply, Denied> {
         let issuer = &self.issuer;
-        let bundle = TrustBundle::from_document(&issuer.bundle())
-            .map_err(|err| Denied::new(503, Refused::Unavailable, err.to_string()))?;
+        let bundle = issuer.signer.ca.bundle();
         let revoked = issuer.revoked();
         let world = World {
             tokens: &self.tokens,

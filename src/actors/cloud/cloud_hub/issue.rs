@@ -12,7 +12,7 @@ use super::join::Denied;
 use crate::bus::identity::{NodeKeyChanged, unix_secs};
 use crate::identity::{Ca, IdentityError, cert_facts};
 use crate::model::NodeName;
-use crate::model::identity::{BundleDocument, RenewalReply};
+use crate::model::identity::RenewalReply;
 use crate::telemetry::identity::Refused;
 
 /// Signs for nodes.
@@ -75,7 +75,6 @@ impl Signer {
         node: &NodeName,
         wanted: &Wanted,
         not_before_min: Option<SystemTime>,
-        bundle: BundleDocument,
         now: SystemTime,
     ) -> Result<Issued, Denied> {
         let svid = self.svid(node, &wanted.csr, not_before_min, now)?;
@@ -93,6 +92,8 @@ impl Signer {
             svid_expires_at: unix_secs(svid.ends),
             node_ca_expires_at: unix_secs(ca_ends),
         };
+        // Keys of JWT-SVIDs come with the EdgeIdentity: thousands of them in each answer would be wasted.
+        let bundle = self.ca.bundle().to_document();
         let reply = RenewalReply { svid: text(&svid.chain), node_ca: text(&node_ca), bundle };
         Ok(Issued { svid, reply, changed })
     }

@@ -9,7 +9,7 @@ use super::issue::{Issued, Signer, Svid};
 use super::join::Denied;
 use super::revoked::{self, Revoked};
 use crate::bus::Link;
-use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations};
+use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations, audit};
 use crate::identity::{FactoryRoots, NodePeer};
 use crate::model::NodeName;
 use crate::model::identity::BundleDocument;
@@ -52,7 +52,7 @@ impl Issuer {
         Arc::clone(&self.with.revocations.borrow())
     }
 
-    /// The bundle as of now.
+    /// The published bundle as of now, with the keys of JWT-SVIDs.
     #[must_use]
     pub fn bundle(&self) -> Arc<BundleDocument> {
         Arc::clone(&self.with.bundle.borrow())
@@ -78,11 +78,7 @@ impl Issuer {
         not_before_min: Option<SystemTime>,
     ) -> Result<Issued, Denied> {
         let (issuer, node) = (Arc::clone(self), node.clone());
-        blocking(move || {
-            let bundle = issuer.bundle().as_ref().clone();
-            issuer.signer.node(&node, &wanted, not_before_min, bundle, SystemTime::now())
-        })
-        .await
+        blocking(move || issuer.signer.node(&node, &wanted, not_before_min, SystemTime::now())).await
     }
 
     /// The same for an SVID alone.
@@ -122,11 +118,8 @@ impl Issuer {
         self.record(fact.with("cause", denied.reason.label()).with("address", address.as_str()));
     }
 
-    /// A record that finds no room stands in the log at least.
-    pub fn record(&self, fact: AuditFact) {
-        if let Err(err) = self.with.audit.tell(fact.clone()) {
-            tracing::warn!(error = %err, ?fact, "not in the audit log");
-        }
+    fn record(&self, fact: AuditFact) {
+        audit(&self.with.audit, fact);
     }
 }
 

@@ -21,9 +21,12 @@ const NAMESPACE: &str = "kubeedge";
 const USED: &str = "used-tokens";
 /// Ids of revoked join tokens are the keys of its data.
 const REVOKED: &str = "revoked-tokens";
-/// How long an answer about revocations is good.
+/// How long an answer about revocations is good for turning callers away, and for tokens that are
+/// not used up.
 const REVOKED_TTL: Duration = Duration::from_secs(5);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait of a caller until its token is taken.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Others may write at the same moment: so often it is tried again.
 const TRIES: u32 = 10;
 
@@ -47,15 +50,19 @@ impl TokenUses {
     /// # Errors
     /// [`Denied`] with 401 for a revoked token, 503 when nobody knows.
     pub async fn check_revoked(&self, token: &JoinClaims) -> Result<(), Denied> {
-        if self.revoked().await?.contains(&token.id) {
+        self.check_revoked_since(token, REVOKED_TTL).await
+    }
+
+    async fn check_revoked_since(&self, token: &JoinClaims, max_age: Duration) -> Result<(), Denied> {
+        if self.revoked(max_age).await?.contains(&token.id) {
             return Err(Denied::new(401, Refused::TokenRevoked, "the token was revoked"));
         }
         Ok(())
     }
 
-    async fn revoked(&self) -> Result<Arc<HashSet<String>>, Denied> {
+    async fn revoked(&self, max_age: Duration) -> Result<Arc<HashSet<String>>, Denied> {
         if let Some((at, ids)) = &*self.revoked.lock()
-            && at.elapsed() < REVOKED_TTL
+            && at.elapsed() < max_age
         {
             return Ok(Arc::clone(ids));
         }
@@ -78,8 +85,15 @@ impl TokenUses {
     /// a write only from who has seen the newest state. `true`: the same key took it before.
     ///
     /// # Errors
-    /// [`Denied`] with 401 when another key or node has it, 503 when the API does not answer.
+    /// [`Denied`] with 401 when another key or node has it or it was revoked, 503 when the API does
+    /// not answer.
     pub async fn take(&self, token: &JoinClaims, node: &NodeName, key_hash: &str) -> Result<bool, Denied> {
+        let taken = tokio::time::timeout(TAKE_TIMEOUT, self.try_to_take(token, node, key_hash)).await;
+        taken.unwrap_or_else(|_| Err(away(&"no answer in time")))
+    }
+
+    async fn try_to_take(&self, token: &JoinClaims, node: &NodeName, key_hash: &str) -> Result<bool, Denied> {
+        self.check_revoked_since(token, Duration::ZERO).await?;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 let pause = Duration::from_millis(fastrand::u64(1..=20) << attempt.min(4));

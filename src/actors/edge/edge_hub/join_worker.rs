@@ -196,13 +196,20 @@ impl Joiner {
         Ok(renewed)
     }
 
-    /// A token that was put there after this node had joined: the cloud refuses the certificate, and
-    /// the operator wants it to join anew.
+    /// The cloud refuses a certificate that looks good here. Either it ran out by the cloud's clock
+    /// (this machine's is behind), or the node was revoked and the operator left a new token.
     ///
     /// # Errors
-    /// [`JoinError`] when the token is not taken; `Ok(None)` without one.
+    /// [`JoinError`] when the node is not taken back; `Ok(None)` when there is nothing to try.
     pub async fn rejoin(&self) -> Result<Option<Identity>, JoinError> {
         let _held = self.0.joining.lock().await;
+        if let Some(stored) = self.load().await? {
+            self.ask_the_time(&stored).await;
+            if stored.certificate.standing(&self.0.node, self.cloud_now()) == Standing::Expired {
+                let why = "the certificate expired by the cloud's clock";
+                return self.join(Some(&stored), why).await.map(Some);
+            }
+        }
         let file = self.0.config.bootstrap_file.clone();
         let text = blocking(move || Ok(files::read(&file)?)).await?.unwrap_or_default();
         let token = text.trim().to_owned();

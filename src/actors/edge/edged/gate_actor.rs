@@ -43,7 +43,7 @@ impl Edged {
             return None;
         }
         let Verdict::Refused(why) = self.gate.judge(&new.pod, &new.claim) else { return Some(new) };
-        if self.gate.judge(&old.pod, &old.claim) != Verdict::Fine {
+        if matches!(self.gate.judge(&old.pod, &old.claim), Verdict::Refused(_)) {
             return Some(new);
         }
         let message = format!("a change of the pod is refused: {why}");

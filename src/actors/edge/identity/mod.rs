@@ -38,7 +38,7 @@ use self::serve_worker::Door;
 use self::view::View;
 pub use self::workload::Workload;
 use self::workload::{Grant, is_own_path};
-use crate::bus::identity::{AuditAction, AuditFact, Credentials, EdgeIdentityChanged, RootsChanged};
+use crate::bus::identity::{AuditAction, AuditFact, Credentials, EdgeIdentityChanged, RootsChanged, audit};
 use crate::bus::meta::GetObject;
 use crate::bus::{ActorStats, Link, LinkError};
 use crate::identity::{NodeCredentials, SpiffeId, TrustBundle, WorkloadIssuer, verify_x509_svid};
@@ -333,9 +333,7 @@ impl Identity {
     }
 
     fn record(&self, fact: AuditFact) {
-        if let Err(err) = self.links.audit.tell(fact) {
-            tracing::warn!(error = %err, "a fact is not on record");
-        }
+        audit(&self.links.audit, fact);
     }
 
     fn x509(&mut self, workload: &Workload, grant: Grant) -> Result<Issued, Refusal> {

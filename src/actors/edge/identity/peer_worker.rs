@@ -48,7 +48,8 @@ pub struct Peer {
 #[derive(Debug)]
 enum Handle {
     Open(OwnedFd),
-    /// A kernel before 6.5.
+    /// A kernel before 6.5: whoever ends between connecting and being accepted, and whose number is
+    /// given to another in that moment, is taken for that other.
     Unsupported,
     /// There is nobody to hold.
     Gone,

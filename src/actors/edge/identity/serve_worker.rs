@@ -21,7 +21,7 @@ use super::view::View;
 use super::workload::{Grant, Workload, grants};
 use super::{IssueJwt, IssueX509};
 use crate::bus::Link;
-use crate::bus::identity::{AuditAction, AuditFact};
+use crate::bus::identity::{AuditAction, AuditFact, audit};
 use crate::identity::{SpiffeId, verify_jwt_svid};
 use crate::supervise::spread;
 use crate::telemetry::workload::WorkloadMetrics;
@@ -205,9 +205,7 @@ impl Service {
                 AuditFact::new(AuditAction::Refuse, format!("process {pid}"), false, refusal.to_string())
                     .with("call", call)
                     .with("uid", uid);
-            if let Err(err) = self.door.audit.tell(fact) {
-                tracing::warn!(error = %err, "a refusal is not on record");
-            }
+            audit(&self.door.audit, fact);
         }
         refusal.status()
     }

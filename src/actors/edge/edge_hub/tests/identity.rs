@@ -269,6 +269,24 @@ async fn a_clock_that_is_wrong_throws_no_certificate_away() {
     assert!(apart < HOUR / 2, "renewal follows the cloud's clock: {apart:?}");
 }
 
+/// Our clock is behind: by ours the certificate is good, by the cloud's it ran out.
+#[actix::test]
+async fn a_clock_that_is_behind_does_not_hide_that_the_certificate_ran_out() {
+    let mut cloud = Cloud::ours().await.with_token();
+    let edge = edge(&cloud);
+    let session = cloud.session().await;
+    let before = stored(&cloud).credentials.svid.cert_pem;
+    let later = SystemTime::now() + HOUR * 2;
+    let date = jiff::Timestamp::try_from(later).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    cloud.manners.lock().date = Some(date.leak());
+    cloud.manners.lock().revoked = true;
+    drop(session);
+    edge.down_because("joined anew").await;
+    assert_ne!(stored(&cloud).credentials.svid.cert_pem, before);
+    let facts = edge.facts.lock();
+    assert!(facts.iter().any(|fact| fact.allowed && fact.reason == "proof of the old key"), "{facts:?}");
+}
+
 #[actix::test]
 async fn roots_that_do_not_vouch_for_us_bring_a_renewal() {
     let mut cloud = Cloud::ours().await.with_token();

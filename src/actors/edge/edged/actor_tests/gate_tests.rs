@@ -314,7 +314,7 @@ async fn a_warning_lets_it_run() {
 #[actix::test]
 async fn digests_and_signatures_decide() {
     tokio::time::pause();
-    let (signer, other) = (Signer::new(), Signer::new());
+    let (signer, other) = (Signer::fresh(), Signer::fresh());
     let signed = ImageRule { cosign_key: Some(signer.pem.clone()), ..ImageRule::default() };
     let by_digest = |digest: &str| ImageRule { digest: Some(digest.to_owned()), ..ImageRule::default() };
     let repository = "registry.local/hello";

@@ -98,7 +98,7 @@ pub mod fixture {
     }
 
     impl Signer {
-        pub fn new() -> Self {
+        pub fn fresh() -> Self {
             let key = rcgen::KeyPair::generate().expect("key");
             let rng = SystemRandom::new();
             let der = key.serialize_der();
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn signatures() {
-        let (signer, other) = (Signer::new(), Signer::new());
+        let (signer, other) = (Signer::fresh(), Signer::fresh());
         let key = CosignKey::from_pem(&signer.pem).expect("key");
         let digests = ["sha256:index".to_owned(), DIGEST.to_owned()];
         assert_eq!(key.verify(&signer.sign(DIGEST), &digests), Ok(()));
