@@ -82,6 +82,12 @@ impl CloudServerTls {
         self.seen.lock().not_after
     }
 
+    /// The state of the authorities ([`Ca::generation`]) that is served.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.seen.lock().generation
+    }
+
     /// Follows the authorities, if there is something to follow: says whether there was. Cheap
     /// otherwise; signs, so it may block.
     ///

@@ -286,7 +286,7 @@ proptest! {
     /// Nobody but the subject gets anything from a policy, whatever it says.
     #[test]
     fn a_policy_names_nobody_else(
-        subject in "spiffe://td/(ns|device)/[ab](/[ab*]){0,3}", id in "spiffe://td/(ns|device)/[ab](/[ab]){1,3}",
+        subject in "spiffe://td/(ns|device)/[ab](/[ab*]){0,3}", id in "spiffe://td/(ns/[ab](/[ab]){1,3}|device/[ab]/[ab])",
     ) {
         let mut rules = Rules::default();
         rules.set_policies(Some(&spec(&[policy("a", &[&subject], &["t"], &[])])));
