@@ -38,6 +38,7 @@ impl Bare {
             cpu_milli: 2000,
             memory_bytes: 8 << 30,
             kubernetes_service: None,
+            workload_api: None,
         };
         Self { runtime, host, image, files }
     }

@@ -220,7 +220,11 @@ fn rotation_of_the_node_changes_what_is_shown_and_drops_nobody() {
     for round in 0..3 {
         until("another certificate is shown", PATIENCE, || {
             let now = node.shown_serial()?;
-            if now == shown { Err(now) } else { Ok(shown = now) }
+            if now == shown {
+                return Err(now);
+            }
+            shown = now;
+            Ok(())
         });
         let heard = |listener: &Process| {
             listener.log().lines().filter(|line| *line == format!("{topic} {{}}")).count()

@@ -24,9 +24,9 @@ const RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// The spec in ConfigMap [`EDGE_IDENTITY`]; one without it holds an empty text, which nobody wants.
-pub(super) fn published(map: &Map) -> Option<Published> {
+pub(super) fn published(map: &Map) -> Published {
     let spec = map.data.get(SPEC).map(String::as_str).unwrap_or_default();
-    Some(Published { spec: spec.into(), version: map.version.clone() })
+    Published { spec: spec.into(), version: map.version.clone() }
 }
 
 impl IdentityController {
@@ -122,7 +122,7 @@ impl IdentityController {
             match result {
                 Ok(map) => {
                     actor.busy.failures = 0;
-                    if let Some(found) = map.and_then(|map| published(&map)) {
+                    if let Some(found) = map.map(|map| published(&map)) {
                         actor.publication.seen(found);
                     }
                     actor.advance(ctx);

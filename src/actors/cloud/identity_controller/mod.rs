@@ -231,7 +231,7 @@ impl IdentityController {
             self.publication.gone(version);
         }
         if maps.contains(EDGE_IDENTITY)
-            && let Some(found) = self.sources.map(EDGE_IDENTITY).and_then(published)
+            && let Some(found) = self.sources.map(EDGE_IDENTITY).map(published)
         {
             self.publication.seen(found);
         }

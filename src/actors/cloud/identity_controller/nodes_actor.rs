@@ -80,8 +80,13 @@ impl IdentityController {
                 .with("at", revocation.at.to_string())
                 .with("seen", if in_force { "at start" } else { "now" });
             self.audit(fact);
-            if !in_force {
-                tracing::warn!(%node, reason = revocation.reason, allowed_again, "node revoked");
+            if allowed_again {
+                tracing::info!(%node, "node may join again");
+                if in_force || before.get(&node).is_some_and(|known| known.at == revocation.at) {
+                    continue; // its sessions ended when it was revoked
+                }
+            } else if !in_force {
+                tracing::warn!(%node, reason = revocation.reason, "node revoked");
             }
             let close = self.parts.close_node.clone();
             let message = CloseNode { node: Some(node.clone()), reason: EndReason::Revoked };
