@@ -231,6 +231,7 @@ fn cloudcore_publishes_trust_and_what_nodes_hold() {
     kubectl.apply(IMAGES);
     eventually("nodes are to hold the policy", || holds("registry.example.com/factory"));
     let before = read("edge-identity");
+    cloud.process.kill9();
     cloud.restart(&[]);
     kubectl.apply(TOPICS);
     eventually("a restarted cloudcore goes on", || holds("press/+/state"));
