@@ -11,6 +11,7 @@ mod certificate;
 mod clock;
 mod credential_files;
 mod https_worker;
+mod join_error;
 mod join_worker;
 mod link_worker;
 mod queues;
