@@ -250,7 +250,7 @@ fn require_authority(cert: &X509Certificate<'_>, trust_domain: &str) -> Result<(
 }
 
 /// A node signs for its workloads and devices, never for itself, others or the cloud.
-pub(super) fn require_workload(id: &SpiffeId, node: &NodeName) -> Result<(), SvidError> {
+fn require_workload(id: &SpiffeId, node: &NodeName) -> Result<(), SvidError> {
     let path = id.path();
     if path.starts_with("/ns/") || path.starts_with("/device/") {
         return Ok(());
