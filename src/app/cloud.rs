@@ -2,12 +2,10 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
-
+use super::authorities::{authorities, edge_nodes, factory_roots, hub_tls};
 use super::program::{self, Fatal, KeepAlive, Stage};
-use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
@@ -18,24 +16,15 @@ use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
-use crate::bus::Link;
-use crate::bus::identity::AuditFact;
-use crate::config::{CloudCoreConfig, CloudIdentityConfig, Loaded, host};
-use crate::identity::{
-    self, Ca, CaSettings, ClientAuth, CloudServerTls, FactoryRoots, JoinTokens, KeyPair, ServiceAccountKeys,
-};
+use crate::config::{CloudCoreConfig, Loaded, host};
+use crate::identity::{self, Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
-use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
-/// Life of CloudHub's certificate, at most that of the issuing CA. It is renewed at half of it.
-const HUB_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Longest wait for a real cluster's list of nodes.
-const ENROLLED_TIMEOUT: Duration = Duration::from_secs(30);
 /// Thread of the controllers.
 const CONTROL_THREAD: &str = "controllers";
 /// Thread of DeviceController: a flood of reports delays no pod.
@@ -72,13 +61,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
     };
 
     let tree = &mut stage.tree;
-    // Declared first of all that has something to say, so that it ends after them.
-    let audit = tree.slot::<Audit>(audit::NAME, 1_024);
-    let record: Link<AuditFact> = audit.link();
-    let audit_settings = AuditSettings::below(&config.data_dir);
-    tree.add(audit, CONTROL_THREAD, Policy::default(), move || {
-        Audit::new(audit_settings, AuditMetrics::new())
-    });
+    let record = program::keep_audit(tree, CONTROL_THREAD, &config.data_dir);
     let hub = tree.slot::<CloudHub>(cloud_hub::NAME, 4_096);
     let controller = tree.slot::<EdgeController>("EdgeController", 4_096);
     let sync = tree.slot::<SyncController>("SyncController", 1_024);
@@ -201,33 +184,6 @@ fn is_embedded(config: &CloudCoreConfig) -> bool {
     config.modules.api_server.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty()
 }
 
-/// Opens the CA. A new one is made only where no node is enrolled: nodes believe the one they joined
-/// with, and each would have to join again.
-fn authorities(config: &CloudCoreConfig, enrolled: usize) -> Result<Arc<Ca>, Fatal> {
-    let settings = CaSettings { may_create: enrolled == 0, ..CaSettings::from(config) };
-    let opened = Ca::open(settings, SystemTime::now()).map_err(|err| match enrolled {
-        0 => Fatal::from(err),
-        _ => Fatal::from(format!(
-            "{err}; {enrolled} nodes are enrolled and believe this CA, so no new one is made: bring its files \
-             back from your backup"
-        )),
-    })?;
-    Ok(Arc::new(opened))
-}
-
-/// How many edge nodes a real cluster has.
-async fn edge_nodes(client: &::kube::Client) -> Result<usize, Fatal> {
-    let nodes: ::kube::Api<Node> = ::kube::Api::all(client.clone());
-    let edges = ::kube::api::ListParams::default().labels("node-role.kubernetes.io/edge");
-    let listed = tokio::time::timeout(ENROLLED_TIMEOUT, nodes.list_metadata(&edges)).await;
-    let why = match listed {
-        Ok(Ok(list)) => return Ok(list.items.len()),
-        Ok(Err(err)) => err.to_string(),
-        Err(_) => format!("no answer within {} s", ENROLLED_TIMEOUT.as_secs()),
-    };
-    Err(format!("the CA is missing, and whether nodes are enrolled with it cannot be asked: {why}").into())
-}
-
 /// Opens the store and declares the server of the embedded API. It is ready for the controllers
 /// at once, before its socket is served.
 fn embedded_api(
@@ -261,13 +217,6 @@ fn embedded_api(
     let slot = stage.tree.slot("ApiServer", 64);
     stage.tree.add(slot, MAIN_THREAD, Policy::default(), move || ApiServer::new(parts));
     Ok((core, tls))
-}
-
-/// Roots of `identity.factoryCaFile`.
-fn factory_roots(config: &CloudIdentityConfig) -> Result<Option<Arc<FactoryRoots>>, Fatal> {
-    let file = &config.factory_ca_file;
-    let set = !file.as_os_str().is_empty();
-    Ok(set.then(|| FactoryRoots::load(file)).transpose()?.map(Arc::new))
 }
 
 /// What a real cluster does by itself: binding pods to nodes, judging silent nodes.
@@ -312,22 +261,4 @@ fn server_names(config: &CloudCoreConfig) -> Vec<String> {
     }
     names.extend(hub.dns_names.iter().filter(|name| !name.is_empty()).cloned());
     names
-}
-
-/// TLS of a CloudHub listener: the configured files if they exist, else certificates of our CA.
-fn hub_tls(
-    config: &CloudCoreConfig,
-    ca: &Arc<Ca>,
-    names: &[String],
-    auth: ClientAuth,
-) -> Result<CloudServerTls, Fatal> {
-    let hub = &config.modules.cloud_hub;
-    if !hub.tls_cert_file.exists() && !hub.tls_private_key_file.exists() {
-        return Ok(CloudServerTls::issued(Arc::clone(ca), "KubeEdge", names, HUB_CERTIFICATE_TTL, auth)?);
-    }
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|err| format!("cannot read {}: {err}", path.display()))
-    };
-    let pair = KeyPair { cert_pem: read(&hub.tls_cert_file)?, key_pem: read(&hub.tls_private_key_file)? };
-    Ok(CloudServerTls::given(Arc::clone(ca), &pair, auth)?)
 }

@@ -93,7 +93,7 @@ pub const JOIN_SERVER: Door = Door {
     who: "`/identity/node` and `/edge.crt`: a join token, a factory certificate, the node's last SVID; \
           `/ca.crt`, `/bundle.json`, `/node/{name}`: everybody",
     others: "401, 403, 404",
-    bounds: "64 KiB a body, a few requests a second from one address, deadlines on head and body",
+    bounds: "64 KiB a body, 20 requests a second from one address (100 at first), deadlines on head and body",
 };
 pub const CLOUD_MONITOR: Door = Door {
     program: CLOUDCORE,

@@ -1,8 +1,10 @@
 //! L4: the whole programs, wired, and keadm's commands.
 
+mod authorities;
 pub mod cloud;
 pub mod doors;
 pub mod edge;
+mod edge_links;
 pub mod keadm;
 pub mod mapper;
 mod program;

@@ -3,14 +3,19 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
 
+use crate::actors::audit::{self, Audit, AuditSettings};
+use crate::bus::Link;
+use crate::bus::identity::AuditFact;
 use crate::config::CommonConfig;
 use crate::supervise::{
     MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
 };
 use crate::telemetry::exporter;
+use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::logging;
 use crate::telemetry::readiness::Readiness;
 
@@ -105,6 +110,16 @@ async fn drive(
         tracing::error!(%reason, "{name} gives up; its service manager should start it again");
     }
     Ok(code)
+}
+
+/// Declares the audit log of a program below `data_dir`. Comes before every actor that has facts to
+/// tell: what is declared first ends last.
+pub fn keep_audit(tree: &mut Tree, thread: &'static str, data_dir: &Path) -> Link<AuditFact> {
+    let slot = tree.slot::<Audit>(audit::NAME, 1_024);
+    let link = slot.link();
+    let settings = AuditSettings::below(data_dir);
+    tree.add(slot, thread, Policy::default(), move || Audit::new(settings, AuditMetrics::new()));
+    link
 }
 
 /// A connection costs a file, and many systems begin with 1,024.

@@ -65,8 +65,3 @@ pub struct CloudLinkChanged {
     /// Both sides offered the resync extension: MetaManager lists what it holds.
     pub resync: bool,
 }
-
-/// Tells EdgeHub that its certificate files changed: the next session uses them.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct CertificateRotated;

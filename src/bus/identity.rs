@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use actix::Message;
 use serde::{Deserialize, Serialize};
@@ -172,10 +171,4 @@ pub fn audit(log: &Link<AuditFact>, fact: AuditFact) {
     if log.tell(fact).is_err() {
         AuditMetrics::new().dropped.increment(1);
     }
-}
-
-/// Whole unix seconds.
-#[must_use]
-pub fn unix_secs(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -216,9 +216,9 @@ pub struct CloudHubConfig {
     pub advertise_address: Vec<String>,
     /// DNS names that go into the server certificate.
     pub dns_names: Vec<String>,
-    /// Days.
+    /// Days a node certificate lives where `identity.nodeSvidTtlSecs` is 0.
     pub edge_cert_signing_duration: u64,
-    /// Hours a join token lives.
+    /// Hours a reusable join token lives; others live `identity.joinTokenTtlSecs`.
     pub token_refresh_duration: u64,
     pub websocket: Listener,
     pub https: Listener,

@@ -106,7 +106,9 @@ pub struct EdgeIdentityConfig {
     pub workload_api: bool,
     /// Its unix socket. Its folder is mounted into pods that ask for it: nothing else may be in it.
     pub workload_api_socket: PathBuf,
+    /// Life of a workload's X.509-SVID, renewed at half of it; never beyond that of the node's CA.
     pub workload_svid_ttl_secs: u64,
+    /// Life of a JWT-SVID.
     pub jwt_svid_ttl_secs: u64,
     /// Must a pod be sealed by the cloud?
     pub pod_seals: PodSeals,

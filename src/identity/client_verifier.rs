@@ -1,38 +1,28 @@
 //! Which client certificates a TLS server accepts.
 //!
 //! The CA of a node is below the same root as everything else, so a chain to the root alone says
-//! little: a node could sign a leaf that names another node, or an administrator. A server
-//! therefore accepts a leaf below the CA of a node only where it serves that node's workloads, and
-//! then only as an SVID of one.
+//! little: a node could sign a leaf that names another node, or an administrator. A leaf below the CA
+//! of a node is therefore refused here, whatever it says; the doors of that node, which serve its
+//! workloads, have a verifier of their own ([`super::EdgeDoor`]).
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, OtherError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::peer::parse;
-use super::svid::{claims_spiffe, node_of, require_workload, svid_of};
+use super::svid::{claims_spiffe, node_of, svid_of};
+use super::tls::verify_signatures;
 use super::{ClientAuth, SvidError};
-use crate::model::NodeName;
-
-/// What is believed now; replaced as a whole.
-#[derive(Debug)]
-struct Rules {
-    anchors: Arc<RootCertStore>,
-    node: Option<NodeName>,
-}
 
 /// A verifier whose anchors can be replaced: handshakes that begin afterwards use the new ones.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    rules: RwLock<Arc<Rules>>,
+    anchors: RwLock<Arc<RootCertStore>>,
     mandatory: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -40,20 +30,14 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     pub fn new(anchors: Arc<RootCertStore>, auth: ClientAuth, provider: &CryptoProvider) -> Self {
         Self {
-            rules: RwLock::new(Arc::new(Rules { anchors, node: None })),
+            anchors: RwLock::new(anchors),
             mandatory: auth == ClientAuth::Required,
             algorithms: provider.signature_verification_algorithms,
         }
     }
 
     pub fn replace_anchors(&self, anchors: Arc<RootCertStore>) {
-        let mut rules = self.rules.write();
-        *rules = Arc::new(Rules { anchors, node: rules.node.clone() });
-    }
-
-    pub fn accept_workloads_of(&self, node: Option<NodeName>) {
-        let mut rules = self.rules.write();
-        *rules = Arc::new(Rules { anchors: Arc::clone(&rules.anchors), node });
+        *self.anchors.write() = anchors;
     }
 }
 
@@ -74,17 +58,17 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let rules = Arc::clone(&self.rules.read());
+        let anchors = Arc::clone(&self.anchors.read());
         let cert = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         let check = |path: &VerifiedPath<'_>| {
-            check_path(path, end_entity, rules.node.as_ref()).map_err(|err| {
+            check_path(path, end_entity).map_err(|err| {
                 tracing::info!(%err, "client certificate refused");
                 webpki::Error::UnknownIssuer
             })
         };
         cert.verify_for_usage(
             self.algorithms.all,
-            &rules.anchors.roots,
+            &anchors.roots,
             intermediates,
             now,
             KeyUsage::client_auth(),
@@ -95,49 +79,19 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
-fn check_path(
-    path: &VerifiedPath<'_>,
-    leaf: &CertificateDer<'_>,
-    served: Option<&NodeName>,
-) -> Result<(), SvidError> {
+fn check_path(path: &VerifiedPath<'_>, leaf: &CertificateDer<'_>) -> Result<(), SvidError> {
     let malformed = |err: super::IdentityError| SvidError::Malformed(err.to_string());
-    let leaf = parse(leaf).map_err(malformed)?;
-    let mut signer = None;
     for authority in path.intermediate_certificates() {
         let der = authority.der();
         if let Some(node) = node_of(&parse(&der).map_err(malformed)?)? {
-            signer = Some(node);
+            return Err(SvidError::Authority(format!("the CA of node {node} is not believed here")));
         }
     }
-    match signer {
-        Some(node) if Some(&node) == served => require_workload(&svid_of(&leaf)?, &node),
-        Some(node) => Err(SvidError::Authority(format!("the CA of node {node} is not believed here"))),
-        None if claims_spiffe(&leaf) => svid_of(&leaf).map(drop),
-        None => Ok(()),
-    }
+    let leaf = parse(leaf).map_err(malformed)?;
+    if claims_spiffe(&leaf) { svid_of(&leaf).map(drop) } else { Ok(()) }
 }
 
 fn refusal(err: webpki::Error) -> rustls::Error {

@@ -10,20 +10,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::version::{TLS12, TLS13};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{CertificateError, DistinguishedName, OtherError, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::peer::parse;
 use super::svid::node_of;
+use super::tls::{certificates, fail, provider, roots, server_with, verify_signatures};
 use super::{
     ClientAuth, IdentityError, KeyPair, PeerIdentity, SpiffeId, SvidIssuer, TrustBundle, validity,
     verify_x509_svid,
@@ -86,7 +81,7 @@ impl EdgeDoor {
     /// Lets in by `bundle`: SVIDs of this node.
     #[must_use]
     pub fn new(node: NodeName, bundle: Option<TrustBundle>, auth: ClientAuth) -> Self {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         Self { node, bundle, named: None, auth, algorithms }
     }
 
@@ -95,19 +90,13 @@ impl EdgeDoor {
     /// # Errors
     /// [`IdentityError::Tls`] when there is no certificate in it.
     pub fn with_named(mut self, ca_pem: &str) -> Result<Self, IdentityError> {
-        let mut roots = RootCertStore::empty();
-        let mut ders = Vec::new();
-        for der in certificates(ca_pem)? {
-            ders.push(der.to_vec());
-            roots.add(der).map_err(|err| fail(format!("CA certificate: {err}")))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let named = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        let named = WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider())
             .build()
             .map_err(|err| fail(format!("client verification: {err}")))?;
         self.named = Some(named);
         if let Some(bundle) = &mut self.bundle {
-            bundle.roots.retain(|root| ders.contains(root));
+            let ders = certificates(ca_pem)?;
+            bundle.roots.retain(|root| ders.iter().any(|der| der.as_ref() == root.as_slice()));
         }
         Ok(self)
     }
@@ -179,40 +168,13 @@ impl EdgeDoor {
     /// # Errors
     /// [`IdentityError::Tls`] when the pair is none.
     pub fn tls(self: &Arc<Self>, pair: &KeyPair) -> Result<Arc<ServerConfig>, IdentityError> {
-        let chain = certificates(&pair.cert_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes())
-            .map_err(|_| fail("there is no PEM private key".to_owned()))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|err| fail(err.to_string()))?
-            .with_client_cert_verifier(Arc::clone(self) as Arc<dyn ClientCertVerifier>)
-            .with_single_cert(chain, key)
-            .map_err(|err| match err {
-                rustls::Error::InconsistentKeys(_) => fail("the key is not the certificate's".to_owned()),
-                other => fail(other.to_string()),
-            })?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Arc::new(config))
+        server_with(Arc::clone(self) as Arc<dyn ClientCertVerifier>, pair)
     }
 }
 
 fn is_node_ca(der: &CertificateDer<'_>) -> bool {
     // What cannot be read is no link of a chain either.
     parse(der).is_ok_and(|cert| !matches!(node_of(&cert), Ok(None)))
-}
-
-fn fail(why: String) -> IdentityError {
-    IdentityError::Tls(why)
-}
-
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(fail("there is no PEM certificate".to_owned())),
-    }
 }
 
 impl ClientCertVerifier for EdgeDoor {
@@ -242,27 +204,7 @@ impl ClientCertVerifier for EdgeDoor {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 #[cfg(test)]

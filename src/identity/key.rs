@@ -231,8 +231,12 @@ pub fn chain_pem<D: AsRef<[u8]>>(chain: &[D]) -> String {
 /// Lower-case hex SHA-256: of a CA's DER it is the first part of a join token.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ mod vault;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub use bundle::TrustBundle;
 pub use ca::{Ca, CaChanged, CaSettings};
@@ -76,6 +76,8 @@ pub use spiffe::SpiffeId;
 pub use svid::{SvidError, SvidIssuer, VerifiedSvid, verify_x509_svid};
 pub use tls::{ClientAuth, ReloadableServerTls, client_tls, client_tls_unverified, server_tls};
 pub use vault::{VAULT_KEY_BYTES, Vault, VaultError};
+
+use crate::model::unix_secs;
 
 /// What went wrong, naming the file or field; never contains key material.
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +124,6 @@ impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyPair").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
     }
-}
-
-/// Whole seconds since 1970; 0 for anything earlier.
-fn unix_secs(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 /// Tokens and certificates live days to years: more than this is a mistake, and keeps date

@@ -1,5 +1,6 @@
 //! The client certificate a node shows in a TLS handshake that succeeded.
 
+use super::key::hex;
 use super::peer::parse;
 use super::{IdentityError, PeerIdentity, Validity, sha256_hex, validity};
 
@@ -14,8 +15,8 @@ pub struct NodePeer {
 
 impl NodePeer {
     /// Reads a chain, leaf first, that TLS has verified. A leaf that may have come from a node's own
-    /// intermediate CA (path length 0) is refused: a node signs for its workloads, never for nodes,
-    /// and rustls does not know that.
+    /// intermediate CA (path length 0) is refused: a node signs for its workloads, never for nodes.
+    /// Our TLS servers refuse it before; this holds for whatever server asked rustls alone, too.
     ///
     /// # Errors
     /// [`IdentityError::Certificate`] for such a chain and for a leaf that leaves room for doubt.
@@ -58,8 +59,4 @@ pub fn cert_facts(der: &[u8]) -> Result<CertFacts, IdentityError> {
         valid: validity(der)?,
         key_hash: sha256_hex(cert.public_key().raw),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,6 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 
 use super::issuing::NODE_CA_ORGANIZATION;
+use super::key::hex;
 use super::peer::{PeerIdentity, common_name, parse, validity};
 use super::{SpiffeId, TrustBundle};
 use crate::model::NodeName;
@@ -139,11 +140,10 @@ pub fn verify_x509_svid(
     if let SvidIssuer::Node(node) = &issuer {
         require_workload(&id, node)?;
     }
-    let serial_hex = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(VerifiedSvid {
         id,
         issuer,
-        serial_hex,
+        serial_hex: hex(parsed.raw_serial()),
         not_before: valid.not_before,
         not_after: valid.not_after,
         peer,
@@ -250,7 +250,7 @@ fn require_authority(cert: &X509Certificate<'_>, trust_domain: &str) -> Result<(
 }
 
 /// A node signs for its workloads and devices, never for itself, others or the cloud.
-pub(super) fn require_workload(id: &SpiffeId, node: &NodeName) -> Result<(), SvidError> {
+fn require_workload(id: &SpiffeId, node: &NodeName) -> Result<(), SvidError> {
     let path = id.path();
     if path.starts_with("/ns/") || path.starts_with("/device/") {
         return Ok(());

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -16,10 +17,8 @@ use super::client_verifier::ClientVerifier;
 use super::peer::parse;
 use super::svid::node_of;
 use super::{IdentityError, KeyPair};
-use crate::model::NodeName;
 
-/// Whether a TLS server wants client certificates. Whatever is presented must verify, and must not
-/// be signed by the CA of a node unless [`ReloadableServerTls::accept_workloads_of`] says so.
+/// Whether a TLS server wants client certificates. Whatever is presented must verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Refuse the handshake without a certificate.
@@ -28,13 +27,41 @@ pub enum ClientAuth {
     Optional,
 }
 
-fn fail(why: impl Into<String>) -> IdentityError {
+pub(super) fn fail(why: impl Into<String>) -> IdentityError {
     IdentityError::Tls(why.into())
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
+
+/// What every verifier of ours does alike: signatures of the handshake, by its field `algorithms`.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &rustls_pki_types::CertificateDer<'_>,
+            dss: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &rustls_pki_types::CertificateDer<'_>,
+            dss: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+pub(super) use verify_signatures;
 
 /// A rustls server configuration, TLS 1.2 and 1.3, ring.
 ///
@@ -62,17 +89,9 @@ impl ReloadableServerTls {
     /// [`IdentityError::Tls`] when the pair or the CA is no such thing.
     pub fn new(pair: &KeyPair, anchors_pem: &str, auth: ClientAuth) -> Result<Self, IdentityError> {
         let current = Arc::new(Current(RwLock::new(certified(pair)?)));
-        let provider = provider();
-        let verifier = Arc::new(ClientVerifier::new(anchors(anchors_pem)?, auth, &provider));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|err| fail(err.to_string()))?
-            .with_client_cert_verifier(verifier.clone())
-            .with_cert_resolver(current.clone());
-        // A resumed session is not verified again: an expired client certificate would live on in it.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), current, verifier })
+        let verifier = Arc::new(ClientVerifier::new(anchors(anchors_pem)?, auth, &provider()));
+        let config = server_config(verifier.clone(), current.clone())?;
+        Ok(Self { config, current, verifier })
     }
 
     /// For a listener. Sharing it shares the replacements too.
@@ -100,12 +119,32 @@ impl ReloadableServerTls {
         self.verifier.replace_anchors(anchors(anchors_pem)?);
         Ok(())
     }
+}
 
-    /// Accepts SVIDs of workloads and devices that the CA of `node` signed, and no other node's;
-    /// `None`: of no node, as it is at first.
-    pub fn accept_workloads_of(&self, node: Option<NodeName>) {
-        self.verifier.accept_workloads_of(node);
-    }
+/// A server that lets in whom `verifier` accepts and shows `pair`, always the same one.
+///
+/// # Errors
+/// [`IdentityError::Tls`] when the pair is none.
+pub(super) fn server_with(
+    verifier: Arc<dyn ClientCertVerifier>,
+    pair: &KeyPair,
+) -> Result<Arc<ServerConfig>, IdentityError> {
+    server_config(verifier, Arc::new(Current(RwLock::new(certified(pair)?))))
+}
+
+fn server_config(
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, IdentityError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|err| fail(err.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    // A resumed session is not verified again: an expired client certificate would live on in it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 /// The certificate handed out now.
@@ -136,7 +175,7 @@ fn chain_and_key(pair: &KeyPair) -> Result<ChainAndKey, IdentityError> {
     Ok((chain, key))
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
@@ -144,7 +183,7 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError
     }
 }
 
-fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
+pub(super) fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
     let mut store = RootCertStore::empty();
     for der in certificates(ca_pem)? {
         store.add(der).map_err(|err| fail(format!("CA certificate: {err}")))?;
@@ -190,7 +229,7 @@ pub fn client_tls(ca_pem: &str, pair: Option<&KeyPair>) -> Result<Arc<ClientConf
 /// [`IdentityError::Tls`], never in practice.
 pub fn client_tls_unverified() -> Result<Arc<ClientConfig>, IdentityError> {
     let provider = provider();
-    let verifier = AnyServer(provider.signature_verification_algorithms);
+    let verifier = AnyServer { algorithms: provider.signature_verification_algorithms };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|err| fail(err.to_string()))?
@@ -202,7 +241,9 @@ pub fn client_tls_unverified() -> Result<Arc<ClientConfig>, IdentityError> {
 
 /// Checks that the server has the key of its certificate, and nothing else.
 #[derive(Debug)]
-struct AnyServer(WebPkiSupportedAlgorithms);
+struct AnyServer {
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -216,27 +257,7 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! L0: the words both sides share. Data and serde only, no I/O, no actors.
 
+mod clock;
 pub mod device;
 mod envelope;
 pub mod identity;
@@ -8,6 +9,7 @@ mod resource;
 mod session;
 mod status;
 
+pub use clock::{unix_ms, unix_secs};
 pub use device::DeviceId;
 pub use envelope::{Body, Envelope, Header, ObjectResp, Route, group, operation, source};
 pub use ids::{InvalidName, NodeName};

@@ -23,16 +23,7 @@ where
     F: FnOnce(Request<Q>) -> W + Send + 'static,
     W: Future<Output = Result<A, Status>> + Send + 'static,
 {
-    let mut once = Some(method);
-    let service = tower::service_fn(move |request: Request<Q>| {
-        let work = once.take().map(|method| method(request));
-        async move {
-            match work {
-                Some(work) => work.await.map(Response::new),
-                None => Err(called_twice()),
-            }
-        }
-    });
+    let service = once(method);
     Box::pin(async move {
         let codec = tonic_prost::ProstCodec::<A, Q>::default();
         let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(max_bytes);
@@ -49,20 +40,33 @@ where
     W: Future<Output = Result<S, Status>> + Send + 'static,
     S: Stream<Item = Result<A, Status>> + Send + 'static,
 {
-    let mut once = Some(method);
-    let service = tower::service_fn(move |request: Request<Q>| {
-        let work = once.take().map(|method| method(request));
-        async move {
-            match work {
-                Some(work) => work.await.map(Response::new),
-                None => Err(called_twice()),
-            }
-        }
-    });
+    let service = once(method);
     Box::pin(async move {
         let codec = tonic_prost::ProstCodec::<A, Q>::default();
         let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(max_bytes);
         Ok(grpc.server_streaming(service, http).await)
+    })
+}
+
+/// A service of tonic's that is called for one request.
+fn once<Q, T, F, W>(
+    method: F,
+) -> impl tower::Service<Request<Q>, Response = Response<T>, Error = Status, Future: Send> + Send
+where
+    Q: Send + 'static,
+    T: Send + 'static,
+    F: FnOnce(Request<Q>) -> W + Send + 'static,
+    W: Future<Output = Result<T, Status>> + Send + 'static,
+{
+    let mut once = Some(method);
+    tower::service_fn(move |request: Request<Q>| {
+        let work = once.take().map(|method| method(request));
+        async move {
+            match work {
+                Some(work) => work.await.map(Response::new),
+                None => Err(Status::internal("called twice")),
+            }
+        }
     })
 }
 
@@ -76,8 +80,4 @@ pub fn refuse(status: Status) -> Answer {
 #[must_use]
 pub fn unknown(why: &'static str) -> Answer {
     refuse(Status::unimplemented(why))
-}
-
-fn called_twice() -> Status {
-    Status::internal("called twice")
 }

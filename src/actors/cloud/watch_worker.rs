@@ -6,6 +6,7 @@ use ::kube::Client;
 use ::kube::api::{Api, ApiResource, DynamicObject};
 use ::kube::runtime::{WatchStreamExt, watcher};
 use futures_util::{Stream, StreamExt};
+use metrics::Counter;
 use serde_json::Value;
 
 /// Nodes of KubeEdge carry this label (protocol section 6.1); others are not followed.
@@ -49,6 +50,16 @@ pub fn watch_in(
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     events.filter_map(|event| ready(event.map(read).transpose()))
+}
+
+/// The event, if one came. Errors of a watch are counted and logged: it tries again by itself.
+pub fn arrived(plural: &str, event: Result<Event, watcher::Error>, errors: &Counter) -> Option<Event> {
+    event
+        .inspect_err(|err| {
+            errors.increment(1);
+            tracing::warn!(kind = plural, error = %err, "watch failed, trying again");
+        })
+        .ok()
 }
 
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {

@@ -4,14 +4,16 @@
 //! also after it was interrupted.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 
 use super::Refusal;
 use super::places::Places;
+use super::records::shown;
 use crate::config::CloudCoreConfig;
 use crate::identity::{AuthorityStatus, CaSettings, Rotation, RotationError, Step};
+use crate::model::unix_secs;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CaCommand {
@@ -46,7 +48,7 @@ impl From<RotationError> for Refusal {
             RotationError::InUse { until } => Self::new(format!(
                 "certificates of the old root may be in use until {}: wait, or use --force (nodes that still \
                  have one must then join again)",
-                shown_time(until)
+                shown(unix_secs(until))
             )),
             err => Self::new(err.to_string()),
         }
@@ -102,7 +104,7 @@ fn status(rotation: &Rotation, config: &CloudCoreConfig, out: &mut dyn Write) ->
     writeln!(out, "{:<10}{:<18}{:<22}KEY", "", "SHA256", "ENDS")?;
     let mut line = |name: &str, authority: &AuthorityStatus, key: &str| {
         let hash: String = authority.hash.chars().take(16).collect();
-        writeln!(out, "{name:<10}{hash:<18}{:<22}{key}", shown_time(authority.not_after))
+        writeln!(out, "{name:<10}{hash:<18}{:<22}{key}", shown(unix_secs(authority.not_after)))
     };
     let key = |authority: &AuthorityStatus| if authority.has_key { "here" } else { "elsewhere" };
     line("root", &status.root, key(&status.root))?;
@@ -126,19 +128,11 @@ fn status(rotation: &Rotation, config: &CloudCoreConfig, out: &mut dyn Write) ->
         writeln!(
             out,
             "\nActivated {}. The old root can be retired after {}.",
-            shown_time(activated),
-            shown_time(until)
+            shown(unix_secs(activated)),
+            shown(unix_secs(until))
         )?;
     }
     Ok(())
-}
-
-fn shown_time(time: SystemTime) -> String {
-    let secs = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    i64::try_from(secs)
-        .ok()
-        .and_then(|secs| jiff::Timestamp::from_second(secs).ok())
-        .map_or_else(|| secs.to_string(), |time| time.to_string())
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use super::node::{REVOCATIONS, name, state};
 use super::places::Places;
 use super::records::{Records, node_names, shown};
 use super::{Refusal, revocation};
-use crate::bus::identity::{NodeIdentity, Revocation, unix_secs};
+use crate::bus::identity::{NodeIdentity, Revocation};
 use crate::identity::{TrustBundle, cert_facts, sha256_hex};
-use crate::model::NodeName;
 use crate::model::identity::BundleDocument;
+use crate::model::{NodeName, unix_secs};
 
 /// One key a node: [`NodeIdentity`]. IdentityController writes it.
 const IDENTITIES: &str = "node-identities";

@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use super::places::Places;
 use super::records::{Records, node_names, shown};
 use super::{Refusal, revocation};
-use crate::bus::identity::{Revocation, unix_secs};
-use crate::model::NodeName;
+use crate::bus::identity::Revocation;
+use crate::model::{NodeName, unix_secs};
 
 /// Name of the ConfigMap.
 pub(super) const REVOCATIONS: &str = "node-revocations";

@@ -2,7 +2,7 @@
 //! its value the token's expiry in unix seconds (empty when unknown). CloudHub reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::Refusal;
 use crate::config::CloudCoreConfig;
+use crate::model::unix_secs;
 
 /// Namespace of the Secret.
 pub(super) const NAMESPACE: &str = "kubeedge";
@@ -141,7 +142,7 @@ fn patch(
     expires_at: Option<u64>,
     now: SystemTime,
 ) -> Value {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = unix_secs(now);
     let expired = present.iter().filter(|(_, value)| {
         let expiry = std::str::from_utf8(&value.0).ok().and_then(|text| text.parse::<u64>().ok());
         expiry.is_some_and(|expiry| expiry <= now)
@@ -167,6 +168,8 @@ mod tests {
     use http_body_util::BodyExt;
     use kube::client::Body;
     use parking_lot::Mutex;
+
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::config::{CloudCoreConfig, parse_go_duration};
 use crate::identity::{
     JoinTokens, KEY_MODE, MintOptions, cert_der_from_pem, sha256_hex, split_join_token, write_atomic,
 };
-use crate::model::NodeName;
+use crate::model::{NodeName, unix_secs};
 
 #[derive(Debug, Args)]
 pub(super) struct GetTokenArgs {
@@ -203,7 +203,7 @@ impl Record {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(err) => return Err(fail(err.to_string())),
         };
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = unix_secs(now);
         tokens.retain(|minted| minted.expires_at > now);
         Ok(Self { path, tokens })
     }
@@ -217,6 +217,8 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::super::tests::keadm;
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::config::load;
 

@@ -4,11 +4,12 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair a
 use serde_json::json;
 
 use super::*;
-use crate::bus::identity::{Revocation, unix_secs};
+use crate::bus::identity::Revocation;
 use crate::identity::{
     Ca, CaSettings, KeyPair, MintOptions, NodeRequest, PeerIdentity, Validity, cert_ders_from_pem, chain_pem,
     new_node_csr, prove, split_join_token,
 };
+use crate::model::unix_secs;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);

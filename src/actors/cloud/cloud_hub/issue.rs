@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::attest::Wanted;
 use super::join::Denied;
-use crate::bus::identity::{NodeKeyChanged, unix_secs};
+use crate::bus::identity::NodeKeyChanged;
 use crate::identity::{Ca, IdentityError, cert_facts};
-use crate::model::NodeName;
 use crate::model::identity::RenewalReply;
+use crate::model::{NodeName, unix_secs};
 use crate::telemetry::identity::Refused;
 
 /// Signs for nodes.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
-use crate::model::{Envelope, NodeName, operation};
+use crate::model::{Envelope, NodeName, operation, unix_ms};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
 
 /// A decoded frame of the edge. Answered when it is handled, so the pump reads no faster.
@@ -292,6 +292,5 @@ impl Handler<Broken> for SessionWorker {
 crate::handles!(SessionWorker: FromEdge, Down, PipeMoved, Broken);
 
 pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    unix_ms(SystemTime::now())
 }

@@ -11,9 +11,8 @@ use parking_lot::Mutex;
 
 use super::join::Denied;
 use super::token_use::{Claim, Uses, claim, unused};
-use crate::bus::identity::unix_secs;
 use crate::identity::JoinClaims;
-use crate::model::NodeName;
+use crate::model::{NodeName, unix_secs};
 use crate::telemetry::identity::Refused;
 
 const NAMESPACE: &str = "kubeedge";

@@ -7,7 +7,7 @@
 //! `create` on `events`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::kube::runtime::watcher;
 use actix::prelude::*;
@@ -18,13 +18,13 @@ use self::report::{Bad, Said};
 use self::statuses::{Effect, Outcome, Statuses, Waiter};
 use self::stored::Kind;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
-use crate::actors::cloud::watch_worker::{Event, watch};
+use crate::actors::cloud::watch_worker::{Event, arrived, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
 use crate::model::device::{API_VERSION, Member};
-use crate::model::{DeviceId, NodeName, Resource, operation};
+use crate::model::{DeviceId, NodeName, Resource, operation, unix_ms};
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 
 mod calls_worker;
@@ -265,14 +265,7 @@ impl Supervised for DeviceController {
 
 impl StreamHandler<Watched> for DeviceController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
-        let event = match event {
-            Ok(event) => event,
-            Err(err) => {
-                self.metrics.watch_errors.increment(1);
-                tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
-                return;
-            }
-        };
+        let Some(event) = arrived(kind.plural(), event, &self.metrics.watch_errors) else { return };
         if kind == Kind::Status {
             let effects = self.statuses.apply(event);
             self.run(effects, ctx);
@@ -344,6 +337,5 @@ impl Handler<SendDifferences> for DeviceController {
 crate::handles!(DeviceController: FromTwin, ListDesired, SendDifferences);
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    unix_ms(SystemTime::now())
 }

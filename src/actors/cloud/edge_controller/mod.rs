@@ -2,7 +2,7 @@
 //! Kubernetes API for them (protocol section 6).
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use ::kube::runtime::watcher;
 use actix::prelude::*;
@@ -16,12 +16,12 @@ use self::object::Kind;
 use self::plan::{NoPlan, Plan, Subject};
 use self::sealer::Sealer;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
-use crate::actors::cloud::watch_worker::{Event, watch};
+use crate::actors::cloud::watch_worker::{Event, arrived, watch};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, SendDifferences, Upstream};
 use crate::identity::Ca;
-use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation};
+use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 
 mod answer;
@@ -269,14 +269,7 @@ impl Supervised for EdgeController {
 impl StreamHandler<Watched> for EdgeController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
         let was_complete = self.index.is_complete();
-        let event = match event {
-            Ok(event) => event,
-            Err(err) => {
-                self.metrics.watch_errors.increment(1);
-                tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
-                return;
-            }
-        };
+        let Some(event) = arrived(kind.plural(), event, &self.metrics.watch_errors) else { return };
         let changes = self.index.apply(kind, event);
         if !was_complete && self.index.is_complete() {
             tracing::info!("all objects are listed");
@@ -334,6 +327,5 @@ impl Handler<Reseal> for EdgeController {
 crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences, Reseal);
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    unix_ms(SystemTime::now())
 }

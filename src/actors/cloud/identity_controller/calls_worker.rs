@@ -1,7 +1,7 @@
 //! What IdentityController asks others to do: sealing off the arbiter, writing ConfigMaps, events.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use ::kube::Client;
 use actix::Message;
@@ -14,10 +14,9 @@ use super::{NAME, NAMESPACE, config_map_worker, document};
 use crate::actors::cloud::kube_worker::{CallError, Told, tell};
 use crate::bus::Link;
 use crate::bus::cloud_hub::Outgoing;
-use crate::bus::identity::unix_secs;
 use crate::identity::Ca;
-use crate::model::NodeName;
 use crate::model::identity::EDGE_IDENTITY_KIND;
+use crate::model::{NodeName, unix_ms, unix_secs};
 use crate::supervise::{doubled, spread};
 
 /// A link that is not taken for so long is given up: its actor starts anew and compares.
@@ -28,8 +27,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Unix milliseconds.
 pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    unix_ms(SystemTime::now())
 }
 
 /// The document for each of these nodes. Signing may ask a token, so it happens off the arbiter.

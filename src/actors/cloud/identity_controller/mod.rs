@@ -24,7 +24,7 @@ use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
 use crate::actors::cloud::kube_worker::CallError;
-use crate::actors::cloud::watch_worker::{Event, watch, watch_in};
+use crate::actors::cloud::watch_worker::{Event, arrived, watch, watch_in};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
 use crate::bus::edge_controller::{ListDesired, Reseal, SendDifferences};
@@ -291,14 +291,7 @@ impl Supervised for IdentityController {
 
 impl StreamHandler<Watched> for IdentityController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
-        let event = match event {
-            Ok(event) => event,
-            Err(err) => {
-                self.metrics.watch_errors.increment(1);
-                tracing::warn!(kind = kind.plural(), error = %err, "watch failed, trying again");
-                return;
-            }
-        };
+        let Some(event) = arrived(kind.plural(), event, &self.metrics.watch_errors) else { return };
         let (had_maps, was_complete) = (self.sources.has_maps(), self.sources.is_complete());
         let touched = self.sources.apply(kind, event);
         self.touched(touched, ctx);

@@ -9,8 +9,9 @@ use actix::prelude::*;
 use super::ledger::{self, JWT_KEYS, NODE_IDENTITIES, NODE_REVOCATIONS};
 use super::{IdentityController, calls_worker};
 use crate::bus::cloud_hub::{CloseNode, EndReason};
-use crate::bus::identity::{AuditAction, AuditFact, NodeCloned, NodeKeyChanged, Revocation, unix_secs};
+use crate::bus::identity::{AuditAction, AuditFact, NodeCloned, NodeKeyChanged, Revocation};
 use crate::config::ClonedNodes;
+use crate::model::unix_secs;
 use crate::supervise::{doubled, spread};
 
 const RETRY: Duration = Duration::from_millis(250);

@@ -8,9 +8,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
 use crate::bus::cloud_hub::EndReason;
-use crate::bus::identity::unix_secs;
 use crate::identity::{CaSettings, ClientAuth, NodeRequest, Rotation, ServiceAccountKeys, seal};
-use crate::model::{Body, Envelope, Resource};
+use crate::model::{Body, Envelope, Resource, unix_secs};
 use crate::store::MemoryStore;
 use crate::supervise::{MAIN_THREAD, Policy, Running, Tree, TreeHandle, TreeSettings};
 

@@ -2,7 +2,7 @@
 //! 4.6). Edges with our `resync` extension list what they hold; for others the API remembers it.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, EndReason};
 use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
 use crate::bus::sync::{Delivered, Held, IdentityNodes, NodeConnected, NodeGone};
-use crate::model::{Body, Envelope, NodeName, group, source};
+use crate::model::{Body, Envelope, NodeName, group, source, unix_ms};
 use crate::supervise::{doubled, spread};
 use crate::telemetry::cloud_hub::SyncMetrics;
 
@@ -383,9 +383,7 @@ crate::handles!(SyncController: NodeConnected, NodeGone, Held, Delivered, Identi
 
 /// `"OK"` to the last part of a listing.
 fn answer(listing: &Envelope) -> Envelope {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    let mut answer = listing.response(Body::Text("OK".to_owned()), now_ms);
+    let mut answer = listing.response(Body::Text("OK".to_owned()), unix_ms(SystemTime::now()));
     source::EDGE_CONTROLLER.clone_into(&mut answer.route.source);
     group::RESOURCE.clone_into(&mut answer.route.group);
     answer

@@ -42,7 +42,7 @@ use crate::bus::edge_hub::{Class, CloudLinkChanged, SendError, SendUpstream};
 use crate::bus::event_bus::Publish;
 use crate::bus::{Link, LinkError};
 use crate::config::DeviceTwinConfig;
-use crate::model::{DeviceId, Envelope, NodeName};
+use crate::model::{DeviceId, Envelope, NodeName, unix_ms};
 use crate::store::{Batch, Committer, Row, Store, StoreError, Table, scan_all};
 use crate::telemetry::device_twin::{Counts, DeviceTwinMetrics};
 
@@ -401,9 +401,8 @@ fn read_rows(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
 
 /// Follows tokio's clock, so that tests can pause it.
 fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock: Instant = tokio::time::Instant::now().into_std();
-    Now { wall_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX), clock }
+    Now { wall_ms: unix_ms(SystemTime::now()), clock }
 }
 
 impl Actor for DeviceTwin {

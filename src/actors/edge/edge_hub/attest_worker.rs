@@ -13,7 +13,8 @@ use rustls::ClientConfig;
 use super::certificate::{Certificate, Standing};
 use super::credential_files::{self as files, Asked, Identity};
 use super::https_worker::Call;
-use super::join_worker::{JoinError, Joiner, blocking};
+use super::join_error::JoinError;
+use super::join_worker::{Joiner, blocking};
 use crate::identity::{
     IdentityError, KeyPair, NodeCredentials, NodeKeys, NodeRequest, REENTRY_CONTEXT, X509POP_CONTEXT,
     cert_ders_from_pem, cert_pem_from_der, client_tls, client_tls_unverified, new_node_csr, prove,

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::clock::http_date;
-use super::join_worker::JoinError;
+use super::join_error::JoinError;
 
 /// A bundle holds a public key for each node of the trust domain; a certificate is 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;

@@ -1,11 +1,9 @@
 //! How this node gets, keeps and renews what it holds: files on disk, and requests to the join server
 //! (protocol 5.3, 5.4; `POST /identity/node` is ours).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -14,58 +12,16 @@ use super::certificate::Standing;
 use super::clock::{CloudClock, shown};
 use super::credential_files::{self as files, Identity, Places};
 use super::https_worker::{Answer, Call, send};
+use super::join_error::JoinError;
 use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact};
 use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::{
-    IdentityError, NodeCredentials, NodeKeys, TokenError, TrustBundle, cert_ders_from_pem, client_tls,
-    verify_x509_svid,
+    IdentityError, NodeCredentials, NodeKeys, TrustBundle, cert_ders_from_pem, client_tls, verify_x509_svid,
 };
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply};
 use crate::telemetry::identity::IdentityMetrics;
-
-/// Why there is no usable certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    #[error("{} was issued for {found:?}, not for node {node}: remove it and its key to join anew, or correct hostnameOverride", file.display())]
-    OtherNode { file: PathBuf, found: String, node: NodeName },
-    #[error("{why}: put a fresh join token into {} (`keadm gettoken` prints one on the cloud side)", bootstrap_file.display())]
-    NeedsToken { why: String, bootstrap_file: PathBuf },
-    #[error("join token: {0}")]
-    Token(#[from] TokenError),
-    #[error("the CA at {server} is not the one the join token names: wrong server, or somebody in between")]
-    WrongCa { server: String },
-    #[error(
-        "identity.factoryCertFile joins without a token, so nothing vouches for the cloud: copy the cloud's root certificate to {} (modules.edgeHub.tlsCaFile)",
-        file.display()
-    )]
-    NeedsRoots { file: PathBuf },
-    #[error("{url} answered {status}: {text}")]
-    Refused { url: String, status: StatusCode, text: String },
-    /// A KubeEdge cloud, which does not talk about certificates that ran out.
-    #[error("the certificate that ran out was not renewed: {0}")]
-    NotTakenBack(String),
-    #[error("cannot get {url}: {why}")]
-    Http { url: String, why: String },
-    #[error("{url}: the answer is no set of credentials: {why}")]
-    BadAnswer { url: String, why: String },
-    #[error("modules.edgeHub.httpServer: {0}")]
-    BadServer(String),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
-
-impl JoinError {
-    fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 400 | 401 | 403))
-    }
-
-    /// The server does not know `POST /identity/node`: it is Go's.
-    pub(super) fn is_unknown_path(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 404 | 405))
-    }
-}
 
 /// Gets, keeps and publishes the credentials of one node. Clones share everything.
 #[derive(Clone)]

@@ -23,7 +23,7 @@ use super::https_worker::connect;
 use super::{EdgeHub, Received, Written};
 use crate::config::EdgeHubConfig;
 use crate::identity::client_tls;
-use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source};
+use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source, unix_ms};
 use crate::wire::frame;
 
 /// Largest message that is understood, either way. Kubernetes objects end at 1.5 MiB.
@@ -292,10 +292,4 @@ fn keepalive() -> Result<Message, String> {
     );
     let bytes = frame::encode(&beat).map_err(|err| err.to_string())?;
     Utf8Bytes::try_from(Bytes::from(bytes)).map(Message::Text).map_err(|err| err.to_string())
-}
-
-/// Unix milliseconds, the time stamp of messages.
-pub fn unix_ms(now: SystemTime) -> i64 {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ mod certificate;
 mod clock;
 mod credential_files;
 mod https_worker;
+mod join_error;
 mod join_worker;
 mod link_worker;
 mod queues;
@@ -29,21 +30,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::credential_files::Identity;
 pub use self::credential_files::Places;
 use self::join_worker::Joiner;
-use self::link_worker::{
-    Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump, unix_ms,
-};
+use self::link_worker::{Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump};
 use self::queues::{Outgoing, Purpose};
 use self::renewal_worker::Renewing;
 use self::routing::Route;
 use self::session::{Effect, Hub};
 use crate::bus::Link;
 use crate::bus::device_twin::FromCloud;
-use crate::bus::edge_hub::{CertificateRotated, Class, CloudLinkChanged, Request, SendError, SendUpstream};
+use crate::bus::edge_hub::{Class, CloudLinkChanged, Request, SendError, SendUpstream};
 use crate::bus::identity::{AuditFact, RootsChanged};
 use crate::bus::meta::{ApplyDownstream, NotStored};
 use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::NodeCredentials;
-use crate::model::{Body, Envelope, NodeName};
+use crate::model::{Body, Envelope, NodeName, unix_ms};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::wire::frame::{self, WireError};
 
@@ -351,7 +350,7 @@ impl Supervised for EdgeHub {
     }
 }
 
-crate::handles!(EdgeHub: SendUpstream, Request, CertificateRotated, RootsChanged);
+crate::handles!(EdgeHub: SendUpstream, Request, RootsChanged);
 
 impl Handler<SendUpstream> for EdgeHub {
     type Result = Result<(), SendError>;
@@ -376,15 +375,6 @@ impl Handler<Request> for EdgeHub {
         let effects = self.hub.request(message, reply, msg.timeout, now());
         self.run(effects, ctx);
         Box::pin(async { answer.await.unwrap_or(Err(SendError::Disconnected)) })
-    }
-}
-
-impl Handler<CertificateRotated> for EdgeHub {
-    type Result = ();
-
-    fn handle(&mut self, _: CertificateRotated, ctx: &mut Context<Self>) {
-        let effects = self.hub.rotate(now());
-        self.run(effects, ctx);
     }
 }
 

@@ -9,15 +9,15 @@ use tokio::sync::oneshot;
 use super::certificate::{Certificate, next_renewal, retry_pause};
 use super::clock::shown;
 use super::credential_files::Identity;
-use super::join_worker::{JoinError, Joiner};
-use super::link_worker::unix_ms;
+use super::join_error::JoinError;
+use super::join_worker::Joiner;
 use super::queues::Purpose;
 use super::renewal::{self, NotRenewed};
 use super::{EdgeHub, now, outgoing};
 use crate::bus::edge_hub::{Class, SendError};
 use crate::bus::identity::{AuditAction, AuditFact, RootsChanged};
 use crate::identity::NodeRequest;
-use crate::model::Envelope;
+use crate::model::{Envelope, unix_ms};
 
 /// How long the cloud may take to sign. It answers in milliseconds, or not at all.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures_util::SinkExt;
 use parking_lot::Mutex;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::Message as Frame;
 
 use self::authority::{Authority, HOUR};
 use self::cloud::Cloud;
@@ -143,7 +143,7 @@ async fn messages_both_ways_and_a_link_that_breaks() {
     for bad in
         ["{", "[]", "{\"header\":1}", &"[".repeat(5000), &format!("{{\"x\":\"{}\"}}", "y".repeat(5 << 20))]
     {
-        session.socket.send(Message::text(bad)).await.unwrap();
+        session.socket.send(Frame::text(bad)).await.unwrap();
     }
     session.write(&push("default/pod/refused")).await;
     let pod = push("default/pod/a");
@@ -191,6 +191,20 @@ async fn a_half_open_link_is_found_within_two_heartbeats() {
     cloud.session().await;
 }
 
+/// What the hub does once it has renewed its certificate over HTTPS.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Rotate;
+
+impl Handler<Rotate> for EdgeHub {
+    type Result = ();
+
+    fn handle(&mut self, _: Rotate, ctx: &mut Context<Self>) {
+        let effects = self.hub.rotate(now());
+        self.run(effects, ctx);
+    }
+}
+
 #[actix::test]
 async fn a_renewed_certificate_is_used_without_losing_a_request() {
     let mut cloud = Cloud::start().await.with_token();
@@ -204,7 +218,7 @@ async fn a_renewed_certificate_is_used_without_losing_a_request() {
     Joiner::new(node, cloud.config.clone(), cloud.identity.clone(), sender, audit).renew().await.unwrap();
     let under_way = ask(&edge, query());
     let request = session.read().await;
-    edge.hub.send(CertificateRotated).await.unwrap();
+    edge.hub.send(Rotate).await.unwrap();
     let queued = ask(&edge, query());
     session.write(&answer(&request, Body::Null)).await;
     under_way.await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use super::access::{Rights, Who};
 use super::local_actor::{Parcel, Source};
 use super::store_actor::Done;
 use super::wire::{Conn, Newcomer, Wire};
-use super::{EventBus, LOCAL_FILTERS, system, unix_ms};
+use super::{EventBus, LOCAL_FILTERS, now_unix_ms, system};
 use crate::bus::event_bus::Publication;
 use crate::config::EventBusConfig;
 use crate::mqtt::codec::{CodecError, PublishHeader, SharedPublish, encode};
@@ -131,7 +131,7 @@ impl EventBus {
         let mut broker = Broker::new(limits(&self.config), &LOCAL_FILTERS);
         match self.broker_rows() {
             Ok(rows) => {
-                let loaded = broker.load(rows, unix_ms());
+                let loaded = broker.load(rows, now_unix_ms());
                 if !loaded.unreadable.is_empty() {
                     let rows = loaded.unreadable.len();
                     tracing::warn!(rows, "rows of MQTT sessions that cannot be read are left alone");
@@ -152,7 +152,7 @@ impl EventBus {
 
     pub(super) fn input(&mut self, input: Input) {
         let Some(broker) = &mut self.broker else { return };
-        broker.handle(unix_ms(), input, &mut self.effects);
+        broker.handle(now_unix_ms(), input, &mut self.effects);
         self.run_effects();
     }
 
@@ -160,7 +160,7 @@ impl EventBus {
     /// got something written once.
     pub(super) fn flush_broker(&mut self) {
         if let Some(broker) = &mut self.broker {
-            broker.flush(unix_ms(), &mut self.effects);
+            broker.flush(now_unix_ms(), &mut self.effects);
             self.run_effects();
         }
         for conn in std::mem::take(&mut self.touched) {

@@ -10,7 +10,7 @@ use super::lanes::{Attempt, Lanes, Send};
 use super::store_actor::Done;
 use super::uploads::{self, Upload};
 use super::wire::{Conn, Event};
-use super::{EventBus, unix_ms};
+use super::{EventBus, now_unix_ms};
 use crate::bus::device_twin::DeviceMessage;
 use crate::mqtt::{Input, PacketId};
 use crate::store::{Batch, Outbox, StoreError, Table, scan_all};
@@ -75,7 +75,7 @@ impl EventBus {
             return self.send_parcels(sends);
         }
         let Parcel { source, topic, payload, receipt } = parcel;
-        match serde_json::to_vec(&Upload::new(&topic, &payload, unix_ms())) {
+        match serde_json::to_vec(&Upload::new(&topic, &payload, now_unix_ms())) {
             Ok(row) => {
                 let (mut batch, dropped) = self.local.uploads.push(row);
                 self.metrics.dropped("upload_outbox_full").increment(dropped);

@@ -56,7 +56,7 @@ use crate::bus::edge_hub::{Request, SendUpstream};
 use crate::bus::event_bus::{NotPublished, Publish};
 use crate::bus::identity::{AuditFact, Credentials, Policies};
 use crate::config::EventBusConfig;
-use crate::model::NodeName;
+use crate::model::{NodeName, unix_ms};
 use crate::mqtt::{Broker, Effect, Input};
 use crate::store::{Committer, Store};
 use crate::telemetry::event_bus::EventBusMetrics;
@@ -317,7 +317,8 @@ impl ActorFuture<EventBus> for Turns {
         let next = bus.broker.as_ref().and_then(Broker::next_deadline);
         if self.timer.as_ref().map(|(at, _)| *at) != next {
             self.timer = next.map(|at| {
-                let wait = u64::try_from(at.saturating_sub(unix_ms())).unwrap_or_default().max(MIN_WAIT_MS);
+                let wait =
+                    u64::try_from(at.saturating_sub(now_unix_ms())).unwrap_or_default().max(MIN_WAIT_MS);
                 (at, Box::pin(sleep_until(Instant::now() + Duration::from_millis(wait))))
             });
             if let Some((_, timer)) = &mut self.timer
@@ -357,9 +358,8 @@ impl Handler<MembersChanged> for EventBus {
 }
 
 /// Unix milliseconds.
-fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+fn now_unix_ms() -> i64 {
+    unix_ms(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Cloud {
             operation::QUERY,
             lease.into(),
             Body::Null,
-            super::unix_ms(),
+            super::now_unix_ms(),
         );
         let request = Request { envelope: question, class: Class::Device, timeout: BARRIER_TIMEOUT };
         match self.request.ask(request, BARRIER_TIMEOUT + SEND_DEADLINE).await {

@@ -10,7 +10,7 @@ use super::node::{
 use crate::bus::Link;
 use crate::bus::edge_hub::{Class, Request, SendError, SendUpstream};
 use crate::bus::meta::MetaError;
-use crate::model::{Body, Envelope, ObjectKey, Reason, Resource, group, operation, source};
+use crate::model::{Body, Envelope, ObjectKey, Reason, Resource, group, operation, source, unix_ms};
 
 /// More than the hub's own deadline, for the way to it and back.
 const ON_TOP: Duration = Duration::from_secs(2);
@@ -160,6 +160,5 @@ pub fn listing_frame(content: Value) -> Envelope {
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    unix_ms(SystemTime::now())
 }

@@ -1,10 +1,12 @@
 //! Service-account tokens: which one is kept under which key, and when a new one is fetched.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::objects::text;
+
+use crate::model::unix_secs;
 
 /// Key prefix of stored tokens.
 pub const PREFIX: &str = "token/";
@@ -89,12 +91,10 @@ pub fn is_token(answer: &Value) -> bool {
     !text(answer, "/status/token").is_empty()
 }
 
-fn unix_secs(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn request() -> Value {

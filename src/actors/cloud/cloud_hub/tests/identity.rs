@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::harness::*;
-use crate::bus::identity::{AuditAction, unix_secs};
+use crate::bus::identity::AuditAction;
 use crate::identity::{
     KeyPair, MintOptions, NodeKeys, NodeRequest, PeerIdentity, REENTRY_CONTEXT, TrustBundle,
     cert_ders_from_pem, new_node_csr, prove, split_join_token,
 };
 use crate::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
-use crate::model::{Body, Envelope, Resource};
+use crate::model::{Body, Envelope, Resource, unix_secs};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::authority::{Authority, HOUR};
 use super::cloud::Cloud;
 use super::*;
-use crate::actors::edge::edge_hub::join_worker::JoinError;
+use crate::actors::edge::edge_hub::join_error::JoinError;
 use crate::bus::identity::AuditAction;
 use crate::model::identity::RenewalRequest;
 
