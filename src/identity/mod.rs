@@ -64,7 +64,7 @@ pub use key::{
 };
 pub use node::NodeCredentials;
 pub use node_peer::{CertFacts, NodePeer, cert_facts};
-pub use node_request::{NodeKeys, NodeRequest};
+pub use node_request::{JWT_KEY_LIFE, NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, split_certificates, validity};
 pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
 pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};

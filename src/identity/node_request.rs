@@ -15,8 +15,8 @@ use super::{
     IdentityError, KeyPair, NodeCredentials, SpiffeId, SvidIssuer, TrustBundle, WorkloadIssuer, new_node_csr,
     verify_x509_svid,
 };
-use crate::model::NodeName;
 use crate::model::identity::{RenewalReply, RenewalRequest};
+use crate::model::{NodeName, unix_secs};
 
 /// The private keys of a request, PEM (SEC1). `Debug` hides them.
 #[derive(Clone)]
@@ -32,6 +32,21 @@ impl fmt::Debug for NodeKeys {
     }
 }
 
+/// So long a node signs its JWT-SVIDs with one key.
+pub const JWT_KEY_LIFE: Duration = Duration::from_secs(86_400);
+/// Stands before the PEM text of that key, with the unix time at which it was made (RFC 7468 lets text
+/// stand there).
+const CREATED: &str = "Created: ";
+
+/// Was this key made less than [`JWT_KEY_LIFE`] ago?
+fn is_young(pem: &str, now: SystemTime) -> bool {
+    let created = pem.lines().next().and_then(|line| line.strip_prefix(CREATED)?.parse::<u64>().ok());
+    created.is_some_and(|at| {
+        let now = unix_secs(now);
+        at <= now && now - at < JWT_KEY_LIFE.as_secs()
+    })
+}
+
 /// Makes requests.
 pub struct NodeRequest;
 
@@ -42,15 +57,37 @@ impl NodeRequest {
     /// [`IdentityError::Csr`] if the system has no randomness.
     #[allow(clippy::new_ret_no_self)] // The request goes out, the keys stay: there is no third thing.
     pub fn new(node: &NodeName) -> Result<(RenewalRequest, NodeKeys), IdentityError> {
+        Self::renewing(node, None, SystemTime::now())
+    }
+
+    /// The same for a node whose key for JWT-SVIDs is this one: it is kept for [`JWT_KEY_LIFE`], since
+    /// every new one has to reach every node.
+    ///
+    /// # Errors
+    /// [`IdentityError::Csr`] if the system has no randomness.
+    pub fn renewing(
+        node: &NodeName,
+        held_jwt_key: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(RenewalRequest, NodeKeys), IdentityError> {
         let (csr, svid_key_pem) = new_node_csr(node)?;
         let ca_key = EcKey::generate().map_err(IdentityError::Csr)?;
-        let jwt_key = EcKey::generate().map_err(IdentityError::Csr)?;
+        let held = held_jwt_key.filter(|pem| is_young(pem, now));
+        let held = held.and_then(|pem| Some((EcKey::from_pem(pem.as_bytes()).ok()?, pem.to_owned())));
+        let (jwt_key, jwt_key_pem) = match held {
+            Some(held) => held,
+            None => {
+                let key = EcKey::generate().map_err(IdentityError::Csr)?;
+                let pem = format!("{CREATED}{}\n{}", unix_secs(now), key.to_pem());
+                (key, pem)
+            }
+        };
         let request = RenewalRequest {
             csr: STANDARD.encode(csr),
             ca_csr: STANDARD.encode(node_ca_csr(node, &ca_key)?),
             jwt_key: jwk(&jwt_key),
         };
-        let keys = NodeKeys { svid_key_pem, ca_key_pem: ca_key.to_pem(), jwt_key_pem: jwt_key.to_pem() };
+        let keys = NodeKeys { svid_key_pem, ca_key_pem: ca_key.to_pem(), jwt_key_pem };
         Ok((request, keys))
     }
 }
@@ -160,6 +197,24 @@ mod tests {
         assert_eq!(got.roots_pem.matches("BEGIN CERTIFICATE").count(), 1);
         assert!(got.node_ca.is_some() && got.jwt_key_pem.is_some());
         crate::identity::client_tls(&got.roots_pem, Some(&got.svid)).expect("TLS takes it");
+    }
+
+    #[test]
+    fn a_key_for_tokens_lives_a_day_and_the_others_are_new_each_time() {
+        let now = SystemTime::now();
+        let (first, keys) = NodeRequest::renewing(&node(), None, now).expect("request");
+        for (case, held, at, kept) in [
+            ("young", keys.jwt_key_pem.clone(), now + Duration::from_secs(60), true),
+            ("old", keys.jwt_key_pem.clone(), now + JWT_KEY_LIFE, false),
+            ("from the future", keys.jwt_key_pem.clone(), now - Duration::from_secs(60), false),
+            ("of unknown age", keys.jwt_key_pem.lines().skip(1).collect::<Vec<_>>().join("\n"), now, false),
+            ("damaged", keys.jwt_key_pem.lines().take(2).collect::<Vec<_>>().join("\n"), now, false),
+        ] {
+            let (next, next_keys) = NodeRequest::renewing(&node(), Some(&held), at).expect("request");
+            assert_eq!(next.jwt_key == first.jwt_key, kept, "{case}");
+            assert_eq!(next_keys.jwt_key_pem == held, kept, "{case}");
+            assert!(next.csr != first.csr && next_keys.ca_key_pem != keys.ca_key_pem, "{case}");
+        }
     }
 
     #[test]

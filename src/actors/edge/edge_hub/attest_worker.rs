@@ -84,7 +84,7 @@ impl Joiner {
         let is_good = old.certificate.standing(&self.0.node, self.cloud_now()) == Standing::Usable;
         // A server refuses the handshake for an expired one; the proof is in the body anyway.
         let tls = client_tls(&roots, is_good.then_some(&pair))?;
-        let (request, keys) = NodeRequest::new(&self.0.node)?;
+        let (request, keys) = self.request()?;
         let proof = prove(
             REENTRY_CONTEXT,
             &self.0.node,

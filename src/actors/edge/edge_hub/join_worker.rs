@@ -17,10 +17,11 @@ use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact};
 use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::{
-    IdentityError, NodeCredentials, NodeKeys, TrustBundle, cert_ders_from_pem, client_tls, verify_x509_svid,
+    IdentityError, NodeCredentials, NodeKeys, NodeRequest, TrustBundle, cert_ders_from_pem, client_tls,
+    verify_x509_svid,
 };
 use crate::model::NodeName;
-use crate::model::identity::{BundleDocument, RenewalReply};
+use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
 use crate::telemetry::identity::IdentityMetrics;
 
 /// Gets, keeps and publishes the credentials of one node. Clones share everything.
@@ -295,6 +296,13 @@ impl Joiner {
         self.0.refused.lock().clear();
         tracing::info!(node = %self.0.node, server = %self.0.config.http_server, by, "joined");
         self.tell(AuditFact::new(AuditAction::Join, self.0.node.to_string(), true, by), identity);
+    }
+
+    /// Asks anew for what is held.
+    pub(super) fn request(&self) -> Result<(RenewalRequest, NodeKeys), IdentityError> {
+        let held = self.0.published.borrow().clone();
+        let jwt_key = held.as_ref().and_then(|held| held.jwt_key_pem.as_deref());
+        NodeRequest::renewing(&self.0.node, jwt_key, self.cloud_now())
     }
 
     /// A record about new credentials.

@@ -16,7 +16,6 @@ use super::renewal::{self, NotRenewed};
 use super::{EdgeHub, now, outgoing};
 use crate::bus::edge_hub::{Class, SendError};
 use crate::bus::identity::{AuditAction, AuditFact, RootsChanged};
-use crate::identity::NodeRequest;
 use crate::model::{Envelope, unix_ms};
 
 /// How long the cloud may take to sign. It answers in milliseconds, or not at all.
@@ -88,13 +87,12 @@ impl EdgeHub {
 
     fn renew_over_session(&mut self, session: u64, ctx: &mut Context<Self>) {
         let (sender, answer) = oneshot::channel();
-        let asked =
-            NodeRequest::new(&self.node).map_err(|err| err.to_string()).and_then(|(request, keys)| {
-                let question = renewal::question(&request, unix_ms(self.joiner.cloud_now()))?;
-                let question =
-                    outgoing(&question, Class::Control, Purpose::Request).map_err(|err| err.to_string())?;
-                Ok((question, keys))
-            });
+        let asked = self.joiner.request().map_err(|err| err.to_string()).and_then(|(request, keys)| {
+            let question = renewal::question(&request, unix_ms(self.joiner.cloud_now()))?;
+            let question =
+                outgoing(&question, Class::Control, Purpose::Request).map_err(|err| err.to_string())?;
+            Ok((question, keys))
+        });
         let (question, keys) = match asked {
             Ok(asked) => asked,
             Err(why) => return self.renewed(session, Err(Trouble::Session(why)), ctx),
