@@ -123,6 +123,7 @@ fn serve(
         socket: Some(socket.clone()),
         x509_ttl: HOUR,
         jwt_ttl: Duration::from_secs(300),
+        newest_file: None,
     };
     let arbiter = Arbiter::new();
     arbiter.spawn_fn(move || {

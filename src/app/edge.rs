@@ -12,7 +12,7 @@ use super::edge_links::{Links, Slots};
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{DeviceTwin, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiSettings};
-use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState};
+use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState, Places};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
 use crate::actors::edge::identity::{self, Identity, IdentitySettings, NodeAttestor};
@@ -114,6 +114,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         socket: workload_api(&config.identity),
         x509_ttl: Duration::from_secs(config.identity.workload_svid_ttl_secs),
         jwt_ttl: Duration::from_secs(config.identity.jwt_svid_ttl_secs),
+        newest_file: Some(Places::new(&modules.edge_hub).newest_document),
     };
     let trust = edged::Trust { credentials: credentials.clone(), policies, audit: record.clone() };
     let seals = (config.identity.pod_seals != PodSeals::Off)

@@ -23,6 +23,11 @@ use super::{sha256_hex, unix_secs};
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Records are some hundred bytes; a reader gives up on longer lines.
 const MAX_LINE: usize = 64 * 1024;
+/// Longest text in a record, bytes as written. What callers without an identity sent stands in some
+/// of them, and a line that is too long would end every verification at it.
+const MAX_TEXT: usize = 2 * 1024;
+/// Room for what is ours in a line.
+const OURS: usize = 512;
 /// `,"hash":"` + 64 digits + `"}`.
 const TAIL: usize = 9 + 64 + 2;
 
@@ -84,16 +89,17 @@ impl AuditChain {
         &self.head
     }
 
-    /// The line of the next record, with its newline. Members of `fact` named like ours are left out.
+    /// The line of the next record, with its newline. Members of `fact` named like ours are left out,
+    /// long texts are cut, and of a record that is too long only the first members stay.
     pub fn append(&mut self, fact: &Map<String, Value>, at: SystemTime) -> String {
         let seq = self.head.seq.saturating_add(1);
         let mut body = format!("{{\"seq\":{seq},\"at\":\"{}\"", rfc3339(at));
         let ours = ["seq", "at", "prev", "hash"];
         for (name, value) in fact.iter().filter(|(name, _)| !ours.contains(&name.as_str())) {
-            body.push(',');
-            body.push_str(&Value::from(name.as_str()).to_string());
-            body.push(':');
-            body.push_str(&value.to_string());
+            let member = format!(",{}:{}", Value::from(cut(name)), short(value));
+            if body.len() + member.len() + OURS <= MAX_LINE {
+                body.push_str(&member);
+            }
         }
         body.push_str(&format!(",\"prev\":\"{}\"", self.head.hash));
         let hash = sha256_hex(body.as_bytes());
@@ -101,6 +107,32 @@ impl AuditChain {
         self.head = Head { seq, hash };
         line
     }
+}
+
+/// The value with its long texts cut.
+fn short(value: &Value) -> Value {
+    match value {
+        Value::String(text) => cut(text).into(),
+        Value::Array(all) => all.iter().map(short).collect(),
+        Value::Object(members) => members.iter().map(|(name, value)| (cut(name), short(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The head of a text that is written in more than [`MAX_TEXT`] bytes, with a mark.
+fn cut(text: &str) -> String {
+    // Escapes have six bytes for one.
+    if text.len() <= MAX_TEXT / 6 || Value::from(text).to_string().len() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    let mut left = MAX_TEXT;
+    let is_within = |c: &char| {
+        left = left.saturating_sub(if c.is_control() { 6 } else { c.len_utf8().max(2) });
+        left > 0
+    };
+    let mut head: String = text.chars().take_while(is_within).collect();
+    head.push('\u{2026}');
+    head
 }
 
 fn rfc3339(at: SystemTime) -> String {

@@ -66,7 +66,7 @@ pub use node::NodeCredentials;
 pub use node_peer::{CertFacts, NodePeer, cert_facts};
 pub use node_request::{JWT_KEY_LIFE, NodeKeys, NodeRequest};
 pub use peer::{PeerIdentity, Validity, split_certificates, validity};
-pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, verify_proof};
+pub use proof::{REENTRY_CONTEXT, X509POP_CONTEXT, prove, proven, verify_proof};
 pub use rotation::{AuthorityStatus, Rotation, RotationError, RotationStatus, Step};
 pub use seal::{SealError, SealInfo};
 pub use service_account::{ServiceAccountClaims, ServiceAccountKeys};

@@ -5,12 +5,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::SigningKey as _;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use serde_json::json;
 
 use super::key::EcKey;
 use super::peer::parse;
+use super::seal::canonical;
 use super::{IdentityError, TokenError};
 use crate::model::NodeName;
-use crate::model::identity::Proof;
+use crate::model::identity::{Proof, RenewalRequest};
 
 /// Context of a proof with a factory certificate.
 pub const X509POP_CONTEXT: &str = "kubeedge x509pop v1";
@@ -21,14 +23,22 @@ const MAX_CHAIN: usize = 6;
 /// Base64 of the largest certificate looked at.
 const MAX_CERT_TEXT: usize = 24 * 1024;
 
-/// Signs `csr_der` for `node` with the key of the chain's leaf.
+/// The bytes of a request that a proof is over: all of it, because every key in it is given something.
+/// (Whoever got hold of a proof over the SVID's CSR alone could have a CA signed with it.)
+#[must_use]
+pub fn proven(request: &RenewalRequest) -> Vec<u8> {
+    let RenewalRequest { csr, ca_csr, jwt_key } = request;
+    canonical(&json!({"csr": csr, "caCsr": ca_csr, "jwtKey": jwt_key}))
+}
+
+/// Signs `asked` ([`proven`]) for `node` with the key of the chain's leaf.
 ///
 /// # Errors
 /// [`IdentityError::Certificate`] when the key is not the leaf's.
 pub fn prove(
     context: &str,
     node: &NodeName,
-    csr_der: &[u8],
+    asked: &[u8],
     chain: Vec<Vec<u8>>,
     key_pem: &str,
 ) -> Result<Proof, IdentityError> {
@@ -38,7 +48,7 @@ pub fn prove(
     if parse(leaf)?.public_key().raw != key.spki() {
         return Err(fail("the key is not the certificate's".into()));
     }
-    let signature = key.for_rcgen().map_err(fail)?.sign(&message(context, node, csr_der));
+    let signature = key.for_rcgen().map_err(fail)?.sign(&message(context, node, asked));
     let signature = signature.map_err(|_| fail("the proof could not be signed".into()))?;
     Ok(Proof {
         chain: chain.iter().map(|der| STANDARD.encode(der)).collect(),
@@ -55,7 +65,7 @@ pub fn prove(
 pub fn verify_proof(
     context: &str,
     node: &NodeName,
-    csr_der: &[u8],
+    asked: &[u8],
     proof: &Proof,
 ) -> Result<Vec<Vec<u8>>, TokenError> {
     let malformed = TokenError::Malformed;
@@ -74,22 +84,22 @@ pub fn verify_proof(
     let leaf = parse(leaf).map_err(|_| malformed("proof.chain holds no X.509 certificate"))?;
     let point = leaf.public_key().subject_public_key.data.as_ref();
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
-        .verify(&message(context, node, csr_der), &signature)
+        .verify(&message(context, node, asked), &signature)
         .map_err(|_| TokenError::Forged)?;
     Ok(chain)
 }
 
 /// What is signed ([`Proof`]).
-fn message(context: &str, node: &NodeName, csr_der: &[u8]) -> Vec<u8> {
-    [format!("{context}\n{node}\n").as_bytes(), csr_der].concat()
+fn message(context: &str, node: &NodeName, asked: &[u8]) -> Vec<u8> {
+    [format!("{context}\n{node}\n").as_bytes(), asked].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::new_node_csr;
     use super::super::test_authority::Authority;
+    use super::super::{NodeRequest, new_node_csr};
     use super::*;
 
     fn name(text: &str) -> NodeName {
@@ -128,6 +138,23 @@ mod tests {
 
         let err = prove(REENTRY_CONTEXT, &name("edge-1"), &csr, chain, &other_key).expect_err("other key");
         assert!(err.to_string().contains("the key is not the certificate's"), "{err}");
+    }
+
+    #[test]
+    fn a_proof_is_over_every_key_of_a_request() {
+        let (request, _) = NodeRequest::new(&name("edge-1")).expect("request");
+        let (other, _) = NodeRequest::new(&name("edge-1")).expect("request");
+        let (csr, ca_csr, jwt_key) = (other.csr, other.ca_csr, other.jwt_key);
+        for (case, changed) in [
+            ("csr", RenewalRequest { csr, ..request.clone() }),
+            ("caCsr", RenewalRequest { ca_csr, ..request.clone() }),
+            ("jwtKey", RenewalRequest { jwt_key, ..request.clone() }),
+        ] {
+            assert_ne!(proven(&changed), proven(&request), "{case}");
+        }
+        let text = serde_json::to_string(&request).expect("JSON");
+        let read: RenewalRequest = serde_json::from_str(&text).expect("request");
+        assert_eq!(proven(&read), proven(&request), "the same on both sides");
     }
 
     proptest! {

@@ -55,8 +55,9 @@ pub enum Evidence {
     Svid { proof: Proof },
 }
 
-/// A certificate chain and a signature by its leaf's key over `{context}\n{node}\n` and the bytes
-/// of the CSR. It is good for the key inside that CSR only, so nobody gains by sending it again.
+/// A certificate chain and a signature by its leaf's key over `{context}\n{node}\n` and the
+/// [`RenewalRequest`] beside it (JSON without blanks, members sorted). It is good for the keys inside
+/// that request only, so nobody gains by sending it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Proof {
@@ -197,4 +198,25 @@ pub struct TopicPolicy {
     /// Topic filters.
     pub publish: Vec<String>,
     pub subscribe: Vec<String>,
+}
+
+impl TopicPolicy {
+    /// Does a filter reach topics of devices of other namespaces (`$hw/events/device/{namespace}/..`)?
+    /// No policy may give them: other topics belong to nobody, these command devices.
+    #[must_use]
+    pub fn is_foreign(filter: &str, namespace: &str) -> bool {
+        let mut levels = filter.split('/');
+        // No wildcard in front matches a topic that begins with '$'.
+        if levels.next() != Some("$hw") {
+            return false;
+        }
+        for want in ["events", "device"] {
+            match levels.next() {
+                Some("#") => return true,
+                Some(level) if level == "+" || level == want => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_some_and(|owner| owner != namespace)
+    }
 }

@@ -10,9 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kubeedge::identity::{
     KeyPair, NodeRequest, PeerIdentity, TrustBundle, X509POP_CONTEXT, cert_pem_from_der, new_node_csr, prove,
-    validity,
+    proven, validity,
 };
-use kubeedge::model::identity::Evidence;
+use kubeedge::model::identity::{Evidence, RenewalRequest};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair as RcgenPair, SanType};
 use serde_json::Value;
 
@@ -255,17 +255,17 @@ fn a_factory_certificate_joins_its_node_and_no_other() {
     fs::write(&file, root).unwrap();
     let setting = format!("identity.factoryCaFile={}", file.display());
     let cloud = Cloud::start(dir.path(), &[&setting]);
-    let evidence = |certified: &str, asked: &str, csr: &str, maker: &Issuer<'_, RcgenPair>| {
+    let evidence = |certified: &str, asked: &str, request: &RenewalRequest, maker: &Issuer<'_, RcgenPair>| {
         let key = RcgenPair::generate().unwrap();
         let leaf = named(certified).signed_by(&key, maker).unwrap();
-        let csr = STANDARD.decode(csr).unwrap();
         let chain = vec![leaf.der().to_vec()];
         Evidence::X509pop {
-            proof: prove(X509POP_CONTEXT, &node(asked), &csr, chain, &key.serialize_pem()).unwrap(),
+            proof: prove(X509POP_CONTEXT, &node(asked), &proven(request), chain, &key.serialize_pem())
+                .unwrap(),
         }
     };
     let (request, keys) = NodeRequest::new(&node("edge-1")).unwrap();
-    let good = evidence("edge-1", "edge-1", &request.csr, &ours);
+    let good = evidence("edge-1", "edge-1", &request, &ours);
     let reply = attest(&cloud, "edge-1", good.clone(), &request, None).unwrap();
     let credentials = keys.credentials(&node("edge-1"), &reply).unwrap();
     Session::open(&cloud, "edge-1", &credentials.svid).unwrap();
@@ -273,14 +273,8 @@ fn a_factory_certificate_joins_its_node_and_no_other() {
 
     let (other, _) = NodeRequest::new(&node("edge-1")).unwrap();
     for (case, evidence, request, code, word) in [
-        ("another factory", evidence("edge-1", "edge-1", &request.csr, &theirs), &request, 401, "factory"),
-        (
-            "another node",
-            evidence("edge-2", "edge-1", &request.csr, &ours),
-            &request,
-            403,
-            "edge-2 cannot ask",
-        ),
+        ("another factory", evidence("edge-1", "edge-1", &request, &theirs), &request, 401, "factory"),
+        ("another node", evidence("edge-2", "edge-1", &request, &ours), &request, 403, "edge-2 cannot ask"),
         ("sent again with another key", good, &other, 401, "signature"),
     ] {
         refused(attest(&cloud, "edge-1", evidence, request, None), code, word, case);

@@ -223,6 +223,7 @@ mod tests {
             "node-ca.key",
             "jwt.key",
             "credentials.next",
+            "edge-identity.newest",
             "edge/CURRENT",
         ] {
             fs::write(dir.path().join(name), "x").expect("write");

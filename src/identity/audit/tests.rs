@@ -252,6 +252,30 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(err.to_string().contains("file/audit.log"), "{err}");
 }
 
+/// What a caller without an identity sends may be in a record; it must not make lines that nobody reads.
+#[test]
+fn no_text_breaks_the_log() {
+    let log = Log::with(1);
+    let (mut file, _) = log.open();
+    let controls = "\u{1}".repeat(60_000);
+    let letters = "\u{fc}\n".repeat(60_000);
+    let many: Map<String, Value> = (0..200).map(|n| (format!("{n}{controls}"), json!(letters))).collect();
+    for (n, value) in
+        [json!(controls), json!(letters), json!([letters, [controls]]), json!(many)].iter().enumerate()
+    {
+        let mut long = fact("edge-1");
+        long.insert("reason".to_owned(), value.clone());
+        file.append(&[(at(n as u64), long)]).expect("append");
+    }
+    file.append(&[(at(9), many)]).expect("append");
+    drop(file);
+    assert_eq!(verify_log(&log.path()).expect("holds").records, 6);
+    assert!(log.text().lines().all(|line| line.len() < MAX_LINE));
+    assert_eq!(log.open().1, Opened::Good);
+    let first = "a".repeat(MAX_TEXT / 6);
+    assert_eq!((cut(&first), cut("x\n")), (first.clone(), "x\n".to_owned()), "short ones stay");
+}
+
 proptest! {
     #[test]
     fn any_bytes_never_panic(raw in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Errors, entries, list, present, text};
 use crate::kube::names;
+use crate::model::identity::TopicPolicy;
 
 /// Longest path: with `spiffe://` and the longest trust domain (255 bytes) before it, the ID stays
 /// within the 2048 bytes of the standard (protocol section 18).
@@ -92,8 +93,12 @@ pub fn topic_policy(errors: &mut Errors, object: &Value) {
     for field in ["publish", "subscribe"] {
         for (index, filter) in list(spec, field).iter().enumerate() {
             let Some(filter) = filter.as_str() else { continue };
+            let at = format!("spec.{field}[{index}]");
             if let Err(why) = check_filter(filter) {
-                errors.invalid(format!("spec.{field}[{index}]"), &Value::from(filter), why);
+                errors.invalid(at, &Value::from(filter), why);
+            } else if TopicPolicy::is_foreign(filter, namespace(object)) {
+                let why = "must not reach devices of other namespaces";
+                errors.invalid(at, &Value::from(filter), why);
             }
         }
     }

@@ -6,11 +6,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use kubeedge::identity::{
     KeyPair, NodeCredentials, NodeKeys, NodeRequest, REENTRY_CONTEXT, cert_ders_from_pem, client_tls, prove,
-    split_join_token,
+    proven, split_join_token,
 };
 use kubeedge::model::NodeName;
 use kubeedge::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
@@ -107,9 +105,8 @@ pub fn join(cloud: &Cloud, name: &str, evidence: Evidence) -> Result<NodeCredent
 /// Comes back with proof of the key of `last`.
 pub fn reenter(cloud: &Cloud, name: &str, last: &KeyPair) -> Result<NodeCredentials, (u16, String)> {
     let (request, keys) = NodeRequest::new(&node(name)).unwrap();
-    let csr = STANDARD.decode(&request.csr).unwrap();
     let chain = cert_ders_from_pem(&last.cert_pem);
-    let proof = prove(REENTRY_CONTEXT, &node(name), &csr, chain, &last.key_pem).unwrap();
+    let proof = prove(REENTRY_CONTEXT, &node(name), &proven(&request), chain, &last.key_pem).unwrap();
     let reply = attest(cloud, name, Evidence::Svid { proof }, &request, None)?;
     Ok(keys.credentials(&node(name), &reply).unwrap())
 }

@@ -11,7 +11,7 @@ use super::join::{Denied, certified};
 use super::revoked::{self, Revoked};
 use crate::identity::{
     FactoryRoots, JoinClaims, JoinTokens, NodePeer, REENTRY_CONTEXT, SvidIssuer, TokenError, TrustBundle,
-    X509POP_CONTEXT, check_jwt_key, validity, verify_proof, verify_x509_svid,
+    X509POP_CONTEXT, check_jwt_key, proven, validity, verify_proof, verify_x509_svid,
 };
 use crate::model::NodeName;
 use crate::model::identity::{AttestationRequest, Evidence, Proof, RenewalRequest};
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub csr: Vec<u8>,
     pub ca_csr: Vec<u8>,
     pub jwt_key: Value,
+    /// The request as a proof signs it.
+    pub proven: Vec<u8>,
 }
 
 impl Wanted {
@@ -38,6 +40,7 @@ impl Wanted {
             csr: der("csr", &request.csr)?,
             ca_csr: der("caCsr", &request.ca_csr)?,
             jwt_key: request.jwt_key.clone(),
+            proven: proven(request),
         })
     }
 }
@@ -99,7 +102,7 @@ pub struct Shown {
     pub not_before_min: Option<SystemTime>,
 }
 
-/// Is the caller `node`? Its TLS client certificate, where there is one, decides alone.
+/// Is the caller `node`? `asked` is what its proof must be over ([`Wanted::proven`]). Its TLS client certificate, where there is one, decides alone.
 ///
 /// # Errors
 /// [`Denied`] with 400, 401 or 403.
@@ -108,7 +111,7 @@ pub fn judge(
     peer: Option<&NodePeer>,
     node: &NodeName,
     evidence: &Evidence,
-    csr: &[u8],
+    asked: &[u8],
 ) -> Result<Shown, Denied> {
     if let Some(peer) = peer {
         certified(peer, node, world.now)?;
@@ -126,7 +129,7 @@ pub fn judge(
                 let why = "factory certificates are not accepted here (identity.factoryCaFile is not set)";
                 return Err(Denied::new(401, Refused::Disabled, why));
             };
-            let chain = proven(X509POP_CONTEXT, node, csr, proof)?;
+            let chain = chain_of(X509POP_CONTEXT, node, asked, proof)?;
             let certified = factory
                 .node_of(&chain, world.now)
                 .map_err(|err| Denied::new(401, Refused::Chain, err.to_string()))?;
@@ -137,13 +140,13 @@ pub fn judge(
             let not_before_min = revoked::check(world.revoked, node, None)?;
             Ok(Shown { way: Way::Factory, not_before_min })
         }
-        Evidence::Svid { proof } => reentry(world, node, csr, proof),
+        Evidence::Svid { proof } => reentry(world, node, asked, proof),
     }
 }
 
 /// The node's last SVID, which may have ended within the grace.
-fn reentry(world: &World<'_>, node: &NodeName, csr: &[u8], proof: &Proof) -> Result<Shown, Denied> {
-    let chain = proven(REENTRY_CONTEXT, node, csr, proof)?;
+fn reentry(world: &World<'_>, node: &NodeName, asked: &[u8], proof: &Proof) -> Result<Shown, Denied> {
+    let chain = chain_of(REENTRY_CONTEXT, node, asked, proof)?;
     let bad = |why: String| Denied::new(401, Refused::Chain, why);
     let leaf = chain.first().ok_or_else(|| bad("the proof has no certificate".to_owned()))?;
     let ends = validity(leaf).map_err(|err| bad(err.to_string()))?.not_after;
@@ -178,8 +181,8 @@ fn reentry(world: &World<'_>, node: &NodeName, csr: &[u8], proof: &Proof) -> Res
     Ok(Shown { way: Way::Reentry(svid.serial_hex), not_before_min })
 }
 
-fn proven(context: &str, node: &NodeName, csr: &[u8], proof: &Proof) -> Result<Vec<Vec<u8>>, Denied> {
-    verify_proof(context, node, csr, proof).map_err(|err| Denied::new(401, Refused::Proof, err.to_string()))
+fn chain_of(context: &str, node: &NodeName, asked: &[u8], proof: &Proof) -> Result<Vec<Vec<u8>>, Denied> {
+    verify_proof(context, node, asked, proof).map_err(|err| Denied::new(401, Refused::Proof, err.to_string()))
 }
 
 /// Does a route take reusable tokens?

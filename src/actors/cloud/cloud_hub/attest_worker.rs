@@ -8,6 +8,7 @@ use super::attest::{Wanted, Way, World, judge, read};
 use super::join::Denied;
 use super::join_worker::{JoinServer, address, body, peer};
 use crate::bus::identity::{AuditAction, AuditFact};
+use crate::identity::sha256_hex;
 use crate::model::NodeName;
 use crate::model::identity::{Evidence, RenewalReply};
 use crate::telemetry::identity::Issued;
@@ -50,10 +51,12 @@ impl JoinServer {
             revoked: &revoked,
             now: SystemTime::now(),
         };
-        let shown = judge(&world, peer(request)?, node, evidence, &wanted.csr)?;
+        let shown = judge(&world, peer(request)?, node, evidence, &wanted.proven)?;
         if let Way::Token(token) = &shown.way {
             self.uses.check_revoked(token).await?;
         }
+        // A token's second use is the same request, not only the same SVID key: each key gets something.
+        let request_hash = sha256_hex(&wanted.proven);
         // Signed first and given out last: a request that is not signed costs nobody a token.
         let issued = issuer.node(node, wanted, shown.not_before_min).await?;
         let action = match shown.way {
@@ -67,7 +70,7 @@ impl JoinServer {
         match &shown.way {
             Way::Token(token) => {
                 fact = fact.with("token", token.id.as_str());
-                if self.uses.take(token, node, &issued.svid.key_hash).await? {
+                if self.uses.take(token, node, &request_hash).await? {
                     kind = Issued::Repeated;
                 }
             }

@@ -2,18 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::attest::Wanted;
 use super::issue::{Issued, Signer, Svid};
-use super::join::Denied;
+use super::join::{Denied, RateLimit};
 use super::revoked::{self, Revoked};
 use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact, NodeKeyChanged, PublishedBundle, Revocations, audit};
 use crate::identity::{FactoryRoots, NodePeer};
 use crate::model::NodeName;
 use crate::model::identity::BundleDocument;
-use crate::telemetry::identity::{self, IdentityCounters};
+use crate::telemetry::identity::{self, IdentityCounters, Refused};
 
 /// How nodes are let in, and whom CloudHub tells.
 #[derive(Clone)]
@@ -38,12 +40,21 @@ pub struct Issuer {
     pub signer: Signer,
     pub with: NodeIdentities,
     counters: IdentityCounters,
+    limit: Mutex<RateLimit<NodeName>>,
 }
+
+/// Certificates of one node at once, and a second in the long run: each is a record of the audit log
+/// and a new key in every node's bundle, so a node that asks without end would push out the others'.
+const BURST: u32 = 20;
+const PER_SEC: u32 = 1;
+/// Nodes remembered: those that asked within the last seconds.
+const MAX_NODES: usize = 65_536;
 
 impl Issuer {
     #[must_use]
     pub fn new(signer: Signer, with: NodeIdentities) -> Self {
-        Self { signer, with, counters: IdentityCounters::new() }
+        let limit = Mutex::new(RateLimit::new(BURST, PER_SEC, MAX_NODES));
+        Self { signer, with, counters: IdentityCounters::new(), limit }
     }
 
     /// The revocations as of now.
@@ -77,6 +88,7 @@ impl Issuer {
         wanted: Wanted,
         not_before_min: Option<SystemTime>,
     ) -> Result<Issued, Denied> {
+        self.check_limit(node)?;
         let (issuer, node) = (Arc::clone(self), node.clone());
         blocking(move || issuer.signer.node(&node, &wanted, not_before_min, SystemTime::now())).await
     }
@@ -91,8 +103,17 @@ impl Issuer {
         csr: Vec<u8>,
         not_before_min: Option<SystemTime>,
     ) -> Result<Svid, Denied> {
+        self.check_limit(node)?;
         let (issuer, node) = (Arc::clone(self), node.clone());
         blocking(move || issuer.signer.svid(&node, &csr, not_before_min, SystemTime::now())).await
+    }
+
+    fn check_limit(&self, node: &NodeName) -> Result<(), Denied> {
+        if self.limit.lock().admit(node.clone(), Instant::now()) {
+            return Ok(());
+        }
+        let why = format!("node {node} asks for certificates too often, try again later");
+        Err(Denied::new(429, Refused::Limit, why))
     }
 
     /// Counts, tells IdentityController and writes the record of what a node got.
@@ -109,9 +130,13 @@ impl Issuer {
         self.record(fact);
     }
 
-    /// Counts and writes the record of a refusal.
+    /// Counts and writes the record of a refusal. Who asks too often is only counted: the limit
+    /// is there for the audit log too.
     pub fn refused(&self, subject: &str, denied: &Denied, address: Option<SocketAddr>) {
         self.counters.refused(denied.reason);
+        if denied.code == 429 {
+            return;
+        }
         let address = address.map(|it| it.ip().to_string()).unwrap_or_default();
         let subject = if subject.is_empty() { &address } else { subject };
         let fact = AuditFact::new(AuditAction::Refuse, subject, false, denied.why.as_str());

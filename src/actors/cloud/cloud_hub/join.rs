@@ -1,7 +1,8 @@
 //! The join server's decisions: routes, who may have a certificate, how often. No I/O.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::identity::NodePeer;
@@ -64,10 +65,18 @@ pub struct Denied {
     pub why: String,
 }
 
+/// Longest reason, in characters: some repeat what the caller sent.
+const MAX_WHY: usize = 600;
+
 impl Denied {
     #[must_use]
     pub fn new(code: u16, reason: Refused, why: impl Into<String>) -> Self {
-        Self { code, reason, why: why.into() }
+        let mut why: String = why.into();
+        if let Some((end, _)) = why.char_indices().nth(MAX_WHY) {
+            why.truncate(end);
+            why.push('\u{2026}');
+        }
+        Self { code, reason, why }
     }
 }
 
@@ -118,14 +127,23 @@ pub fn credential(
     }
 }
 
-/// Token buckets by peer address, checked before anything else is done for a peer.
+/// What of an address counts for limits: all of an IPv6 /64 are one peer, every machine has so many.
+#[must_use]
+pub fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+/// Token buckets, by peer address ([`peer_of`]) or by node, checked before anything else is done.
 #[derive(Debug)]
-pub struct RateLimit {
+pub struct RateLimit<K = IpAddr> {
     /// Requests at once.
     burst: f64,
     /// Requests a second, in the long run.
     per_sec: f64,
-    buckets: HashMap<IpAddr, Bucket>,
+    buckets: HashMap<K, Bucket>,
     max_peers: usize,
 }
 
@@ -135,15 +153,15 @@ struct Bucket {
     at: Instant,
 }
 
-impl RateLimit {
-    /// At most `max_peers` addresses are remembered; when all of them are busy, new ones wait.
+impl<K: Eq + Hash> RateLimit<K> {
+    /// At most `max_peers` are remembered; when all of them are busy, new ones wait.
     #[must_use]
     pub fn new(burst: u32, per_sec: u32, max_peers: usize) -> Self {
         Self { burst: burst.into(), per_sec: per_sec.into(), buckets: HashMap::new(), max_peers }
     }
 
     /// May `peer` make one more request now?
-    pub fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+    pub fn admit(&mut self, peer: K, now: Instant) -> bool {
         if !self.buckets.contains_key(&peer) && self.buckets.len() >= self.max_peers {
             let refill = Duration::from_secs_f64(self.burst / self.per_sec.max(0.001));
             self.buckets.retain(|_, bucket| bucket.at + refill > now);
@@ -206,6 +224,24 @@ mod tests {
         let node = NodeName::parse("edge-1").unwrap();
         let want = Credential::Token { node, jwt: "a.b.c".into() };
         assert_eq!(credential(None, Some("edge-1"), Some("Bearer a.b.c"), now), Ok(want));
+    }
+
+    #[test]
+    fn one_machine_with_many_addresses() {
+        let now = Instant::now();
+        let mut limit = RateLimit::new(2, 1, 2);
+        let mut admit = |address: &str| limit.admit(peer_of(address.parse().unwrap()), now);
+        assert!(admit("2001:db8::1") && admit("2001:db8::2"));
+        assert!(!admit("2001:db8::3") && !admit("2001:db8::ffff:1:2"), "the same /64");
+        assert!(admit("2001:db8:0:1::1"), "another one still finds a place");
+        assert!(!admit("192.0.2.1") && !admit("::ffff:192.0.2.1"), "no room for a third");
+    }
+
+    #[test]
+    fn a_reason_does_not_repeat_whole_bodies() {
+        let denied = Denied::new(400, Refused::Malformed, "\u{1}".repeat(60_000));
+        assert_eq!(denied.why.chars().count(), MAX_WHY + 1);
+        assert_eq!(Denied::new(400, Refused::Malformed, "short").why, "short");
     }
 
     #[test]

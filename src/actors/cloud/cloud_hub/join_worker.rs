@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::attest::{Reusable, token};
 use super::connection_worker::Connection;
 use super::issuer_worker::Issuer;
-use super::join::{Credential, Denied, MAX_BODY_BYTES, RateLimit, Route, credential, route};
+use super::join::{Credential, Denied, MAX_BODY_BYTES, RateLimit, Route, credential, peer_of, route};
 use super::revoked;
 use super::token_use_worker::TokenUses;
 use crate::bus::identity::{AuditAction, AuditFact};
@@ -175,7 +175,7 @@ pub async fn serve(
     server: web::Data<JoinServer>,
 ) -> HttpResponse {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    if !server.limit.lock().admit(peer, Instant::now()) {
+    if !server.limit.lock().admit(peer_of(peer), Instant::now()) {
         return refuse(&Denied::new(429, Refused::Limit, "too many requests from this address"));
     }
     match route(request.method().as_str(), request.path()) {

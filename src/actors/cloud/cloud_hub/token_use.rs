@@ -18,7 +18,8 @@ const KEEP_SECS: u64 = 3_600;
 #[serde(rename_all = "camelCase")]
 pub struct Use {
     pub node: NodeName,
-    /// Of the public key that was signed: lower-case hex of its SHA-256.
+    /// Lower-case hex of a SHA-256: of the whole request of a node of ours, of the public key of a Go
+    /// edge.
     pub key_hash: String,
     /// Of the token, unix seconds.
     pub expires_at: u64,

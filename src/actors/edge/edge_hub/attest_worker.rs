@@ -4,8 +4,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Method;
 use rustls::ClientConfig;
@@ -17,7 +15,7 @@ use super::join_error::JoinError;
 use super::join_worker::{Joiner, blocking};
 use crate::identity::{
     IdentityError, KeyPair, NodeCredentials, NodeKeys, NodeRequest, REENTRY_CONTEXT, X509POP_CONTEXT,
-    cert_ders_from_pem, cert_pem_from_der, client_tls, client_tls_unverified, new_node_csr, prove,
+    cert_ders_from_pem, cert_pem_from_der, client_tls, client_tls_unverified, new_node_csr, prove, proven,
     sha256_hex, split_join_token,
 };
 use crate::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
@@ -88,7 +86,7 @@ impl Joiner {
         let proof = prove(
             REENTRY_CONTEXT,
             &self.0.node,
-            &der_of(&request.csr)?,
+            &proven(&request),
             cert_ders_from_pem(&pair.cert_pem),
             &pair.key_pem,
         )?;
@@ -120,7 +118,7 @@ impl Joiner {
         .await?;
         let (request, keys) = NodeRequest::new(&self.0.node)?;
         let chain = cert_ders_from_pem(&cert_pem);
-        let proof = prove(X509POP_CONTEXT, &self.0.node, &der_of(&request.csr)?, chain, &key_pem)?;
+        let proof = prove(X509POP_CONTEXT, &self.0.node, &proven(&request), chain, &key_pem)?;
         self.attest(client_tls(&roots, None)?, Evidence::X509pop { proof }, request, keys).await
     }
 
@@ -224,8 +222,4 @@ impl Joiner {
         })
         .await
     }
-}
-
-fn der_of(base64: &str) -> Result<Vec<u8>, IdentityError> {
-    STANDARD.decode(base64).map_err(|err| IdentityError::Csr(err.to_string()))
 }

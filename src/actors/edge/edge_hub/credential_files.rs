@@ -34,6 +34,9 @@ pub struct Places {
     staged: PathBuf,
     /// What this node asked for with a token, until the answer is on disk.
     asked: PathBuf,
+    /// When the newest document of registrations and policies was sealed. Identity's, and here because
+    /// it must not stand in the store.
+    pub newest_document: PathBuf,
 }
 
 impl Places {
@@ -49,13 +52,21 @@ impl Places {
             jwt_key: beside("jwt.key"),
             staged: beside("credentials.next"),
             asked: beside("join.asked"),
+            newest_document: beside("edge-identity.newest"),
         }
     }
 
     /// Every file that joining and renewing may leave, for whoever removes them.
     #[must_use]
     pub fn all(&self) -> Vec<PathBuf> {
-        let own = [&self.node_ca, &self.node_ca_key, &self.jwt_key, &self.staged, &self.asked];
+        let own = [
+            &self.node_ca,
+            &self.node_ca_key,
+            &self.jwt_key,
+            &self.staged,
+            &self.asked,
+            &self.newest_document,
+        ];
         [&self.roots, &self.svid, &self.svid_key].into_iter().chain(own).cloned().collect()
     }
 }

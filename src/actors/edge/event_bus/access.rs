@@ -223,7 +223,9 @@ impl Rules {
 /// The policy without what no policy may say. The cloud refuses that too, so it is rare; a policy
 /// that came another way must not widen what its namespace may grant.
 fn plausible(policy: &TopicPolicy) -> TopicPolicy {
-    let filters = |all: &[String]| all.iter().filter(|filter| is_filter(filter)).cloned().collect();
+    let is_own = |filter: &str| !TopicPolicy::is_foreign(filter, &policy.namespace);
+    let filters =
+        |all: &[String]| all.iter().filter(|filter| is_filter(filter) && is_own(filter)).cloned().collect();
     let subjects = policy.subjects.iter().filter(|subject| is_of_namespace(subject, &policy.namespace));
     TopicPolicy {
         subjects: subjects.cloned().collect(),

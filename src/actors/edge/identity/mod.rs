@@ -13,6 +13,7 @@ mod attest;
 mod attest_worker;
 mod document;
 mod ledger;
+mod newest_worker;
 mod origins;
 mod peer_worker;
 mod refusal;
@@ -70,6 +71,8 @@ pub struct IdentitySettings {
     /// Lives of what is issued, where no registration says otherwise.
     pub x509_ttl: Duration,
     pub jwt_ttl: Duration,
+    /// Remembers when the newest document was sealed; `None`: nothing is remembered over restarts.
+    pub newest_file: Option<PathBuf>,
 }
 
 /// Whom [`Identity`] talks to.
@@ -262,7 +265,10 @@ impl Identity {
         let mut roots = view::merged(Some((*self.view.borrow().bundle).clone()), own);
         roots.jwt_keys.clear();
         let (node, newest, checked) = (self.settings.node.clone(), self.sealed_at, Arc::clone(&document));
-        let work = tokio::task::spawn_blocking(move || document::verify(&checked, &node, &roots, newest));
+        let file = self.settings.newest_file.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            newest_worker::verify(file.as_deref(), &checked, &node, &roots, newest)
+        });
         ctx.spawn(work.into_actor(self).map(move |outcome, identity, ctx| {
             identity.is_verifying = false;
             match outcome {

@@ -1,19 +1,19 @@
-//! How many connections come from one place, so that one container cannot take all there are. Pure
-//! but for a lock.
+//! How many connections and streams come from one place, so that one container cannot take all there
+//! are. Pure but for a lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Counts connections by where they come from.
+/// Counts connections, or streams, by where they come from.
 #[derive(Debug, Clone)]
 pub struct Origins {
     most: usize,
     counts: Arc<Mutex<HashMap<u64, usize>>>,
 }
 
-/// One connection; counted until dropped.
+/// One of them; counted until dropped.
 #[derive(Debug)]
 pub struct Visit {
     origin: u64,

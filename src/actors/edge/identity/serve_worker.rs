@@ -42,6 +42,8 @@ const CALLS_PER_CONNECTION: usize = 16;
 const STREAMS_PER_CONNECTION: u32 = 128;
 /// Streams of all connections.
 const STREAMS: usize = 2_048;
+/// Of one container, or of one process outside of any.
+const STREAMS_PER_ORIGIN: usize = 512;
 /// Callers looked at at once.
 const ATTESTING: usize = 16;
 /// How long a caller waits to be known.
@@ -161,12 +163,18 @@ fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<
 pub struct Service {
     door: Door,
     streams: Arc<Semaphore>,
+    streams_by_origin: Origins,
     attesting: Semaphore,
 }
 
 impl Service {
     fn new(door: Door) -> Self {
-        Self { door, streams: Arc::new(Semaphore::new(STREAMS)), attesting: Semaphore::new(ATTESTING) }
+        Self {
+            door,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            streams_by_origin: Origins::new(STREAMS_PER_ORIGIN),
+            attesting: Semaphore::new(ATTESTING),
+        }
     }
 
     pub(super) fn door(&self) -> &Door {
@@ -288,8 +296,9 @@ impl Api {
         let (service, peer) = (&self.0, peer(request));
         let opened = async {
             let view = service.view()?;
+            let visit = service.streams_by_origin.enter(peer.origin).ok_or(Refusal::TooMany)?;
             let place = Arc::clone(&service.streams).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
-            stream_worker::open(Arc::clone(service), Arc::clone(&peer), &view, place).await
+            stream_worker::open(Arc::clone(service), Arc::clone(&peer), &view, (place, visit)).await
         };
         opened.await.map_err(|refusal| service.refused(&peer, T::CALL, &refusal))
     }

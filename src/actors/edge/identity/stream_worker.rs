@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use super::IssueX509;
+use super::origins::Visit;
 use super::peer_worker::Peer;
 use super::refusal::Refusal;
 use super::serve_worker::{ISSUE_DEADLINE, Service, answered};
@@ -101,7 +102,7 @@ pub async fn open<T: Content>(
     service: Arc<Service>,
     peer: Arc<Peer>,
     view: &Arc<View>,
-    place: OwnedSemaphorePermit,
+    place: (OwnedSemaphorePermit, Visit),
 ) -> Result<Answers<T>, Refusal> {
     // What changes meanwhile is seen: this receiver has seen nothing but `view` and what was before.
     let mut views = service.door().view.clone();
@@ -135,7 +136,8 @@ struct Flow<T> {
     told: T,
     renew_at: Option<SystemTime>,
     retry: bool,
-    _place: OwnedSemaphorePermit,
+    /// Among all streams, and among those of its origin.
+    _place: (OwnedSemaphorePermit, Visit),
     _counted: Counted,
 }
 

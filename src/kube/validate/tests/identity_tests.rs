@@ -123,7 +123,7 @@ fn image_rules_say_something() {
 
 #[test]
 fn topic_policies_are_of_their_namespace() {
-    let spec = |subject: &str| json!({"subjects": [subject], "publish": ["a/+"], "subscribe": ["#"]});
+    let spec = |subject: &str| json!({"subjects": [subject], "publish": ["a/+", "$hw/events/device/plant/#"], "subscribe": ["#"]});
     let td = "spiffe://kubeedge.local";
     for fine in ["/ns/plant/*", "/ns/plant/sa/x", "/device/plant/d", "/ns/plant/press/*"] {
         assert_eq!(said("TopicPolicy", &spec(&format!("{td}{fine}"))), Vec::<String>::new(), "{fine}");
@@ -155,6 +155,8 @@ fn topic_policies_are_of_their_namespace() {
         ("a\0", "must not contain NUL"),
         ("$share/g/a", "must name topics"),
         ("", "must not be empty"),
+        ("$hw/events/device/other/d/#", "must not reach devices of other namespaces"),
+        ("$hw/#", "must not reach devices of other namespaces"),
     ] {
         for field in ["publish", "subscribe"] {
             let spec = json!({"subjects": [fine], field: ["ok", filter]});

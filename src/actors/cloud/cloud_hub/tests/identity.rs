@@ -8,7 +8,7 @@ use super::harness::*;
 use crate::bus::identity::AuditAction;
 use crate::identity::{
     KeyPair, MintOptions, NodeKeys, NodeRequest, PeerIdentity, REENTRY_CONTEXT, TrustBundle,
-    cert_ders_from_pem, new_node_csr, prove, split_join_token,
+    cert_ders_from_pem, new_node_csr, prove, proven, split_join_token,
 };
 use crate::model::identity::{AttestationRequest, Evidence, RenewalReply, RenewalRequest};
 use crate::model::{Body, Envelope, Resource, unix_secs};
@@ -54,12 +54,18 @@ async fn a_node_of_ours_joins_comes_back_and_renews() {
     assert!(credentials.node_ca.is_some());
 
     // A lost answer is given again, to the same key only.
+    let first = request.clone();
     let again = attest(&world, "edge-1", evidence.clone(), request, None).await.unwrap();
     assert_eq!(again.svid.len(), reply.svid.len());
     let (other, _) = NodeRequest::new(&node("edge-1")).unwrap();
+    let token_again = evidence.clone();
     let (code, why) = attest(&world, "edge-1", evidence, other, None).await.unwrap_err();
     assert_eq!(code, 401, "{why}");
     assert!(why.contains("used by node edge-1"), "{why}");
+    let (thief, _) = NodeRequest::new(&node("edge-1")).unwrap();
+    let mixed = RenewalRequest { csr: first.csr, ..thief };
+    let (code, why) = attest(&world, "edge-1", token_again, mixed, None).await.unwrap_err();
+    assert_eq!(code, 401, "the SVID's key was seen, the others are a thief's: {why}");
 
     // With its certificate on the connection; the evidence is not looked at.
     let nothing = || Evidence::JoinToken { token: String::new() };
@@ -72,9 +78,19 @@ async fn a_node_of_ours_joins_comes_back_and_renews() {
 
     // By proof of its key.
     let (request, _) = NodeRequest::new(&node("edge-1")).unwrap();
-    let csr = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &request.csr).unwrap();
     let chain = cert_ders_from_pem(&newer.svid.cert_pem);
-    let proof = prove(REENTRY_CONTEXT, &node("edge-1"), &csr, chain, &newer.svid.key_pem).unwrap();
+    let proof =
+        prove(REENTRY_CONTEXT, &node("edge-1"), &proven(&request), chain, &newer.svid.key_pem).unwrap();
+    // Somebody who saw it gets nothing for keys of his own.
+    let (thief, _) = NodeRequest::new(&node("edge-1")).unwrap();
+    for changed in [
+        RenewalRequest { ca_csr: thief.ca_csr, ..request.clone() },
+        RenewalRequest { jwt_key: thief.jwt_key, ..request.clone() },
+    ] {
+        let evidence = Evidence::Svid { proof: proof.clone() };
+        let (code, why) = attest(&world, "edge-1", evidence, changed, None).await.unwrap_err();
+        assert_eq!(code, 401, "{why}");
+    }
     attest(&world, "edge-1", Evidence::Svid { proof }, request, None).await.unwrap();
 
     let facts = world.facts.lock().clone();
@@ -87,6 +103,8 @@ async fn a_node_of_ours_joins_comes_back_and_renews() {
         (AuditAction::Join, true, "joinToken"),
         (AuditAction::Refuse, false, ""),
         (AuditAction::Renew, true, "certificate"),
+        (AuditAction::Refuse, false, ""),
+        (AuditAction::Refuse, false, ""),
         (AuditAction::Refuse, false, ""),
         (AuditAction::Join, true, "svid"),
     ];
@@ -285,4 +303,27 @@ async fn two_machines_with_one_certificate_are_told() {
     while let Ok(told) = world.told.try_recv() {
         assert!(!matches!(told, Told::Cloned(_)), "{told:?}");
     }
+}
+
+/// A node may renew early, but not without end: each time is a record and a key for all.
+#[actix::test]
+async fn a_node_that_renews_without_end_is_slowed_down() {
+    let world = World::start(|_| {});
+    let (_, _, pair) = join(&world, "edge-1").await;
+    let (_, _, other) = join(&world, "edge-2").await;
+    let nothing = || Evidence::JoinToken { token: String::new() };
+    let mut given = 0;
+    let (code, why) = loop {
+        let (request, _) = NodeRequest::new(&node("edge-1")).unwrap();
+        match attest(&world, "edge-1", nothing(), request, Some(&pair)).await {
+            Ok(_) => given += 1,
+            Err(refused) => break refused,
+        }
+        assert!(given < 90, "the address's own limit is 100");
+    };
+    assert_eq!(code, 429, "{why}");
+    assert!(why.contains("node edge-1 asks for certificates too often"), "{why}");
+    let (request, _) = NodeRequest::new(&node("edge-2")).unwrap();
+    attest(&world, "edge-2", nothing(), request, Some(&other)).await.unwrap();
+    assert!(world.facts.lock().iter().all(|fact| fact.allowed), "who is over a limit writes no records");
 }

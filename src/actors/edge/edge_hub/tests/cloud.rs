@@ -17,7 +17,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::authority::{Authority, HOUR};
 use super::*;
 use crate::identity::{
-    ClientAuth, JoinTokens, MintOptions, PeerIdentity, REENTRY_CONTEXT, X509POP_CONTEXT, server_tls,
+    ClientAuth, JoinTokens, MintOptions, PeerIdentity, REENTRY_CONTEXT, X509POP_CONTEXT, proven, server_tls,
     validity, verify_proof,
 };
 use crate::model::identity::{AttestationRequest, Evidence};
@@ -264,10 +264,7 @@ impl Join {
     fn attest(&self, peer: Option<Vec<u8>>, body: &[u8]) -> Result<Vec<u8>, String> {
         let AttestationRequest { node: name, evidence, request } = serde_json::from_slice(body).unwrap();
         let node = NodeName::parse(&name).unwrap();
-        let csr = {
-            use base64::Engine as _;
-            base64::engine::general_purpose::STANDARD.decode(&request.csr).unwrap()
-        };
+        let asked = proven(&request);
         let now = SystemTime::now();
         let mut manners = self.manners.lock();
         let node_of = |der: &[u8]| PeerIdentity::from_der(der).unwrap().node();
@@ -282,14 +279,14 @@ impl Join {
             }
             Evidence::X509pop { proof } => {
                 let chain =
-                    verify_proof(X509POP_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
+                    verify_proof(X509POP_CONTEXT, &node, &asked, &proof).map_err(|err| err.to_string())?;
                 if !manners.factory.contains(&chain[0]) {
                     return Err("another factory".to_owned());
                 }
             }
             Evidence::Svid { proof } => {
                 let chain =
-                    verify_proof(REENTRY_CONTEXT, &node, &csr, &proof).map_err(|err| err.to_string())?;
+                    verify_proof(REENTRY_CONTEXT, &node, &asked, &proof).map_err(|err| err.to_string())?;
                 assert_eq!(node_of(&chain[0]), Some(node));
                 let end = validity(&chain[0]).unwrap().not_after;
                 if now.duration_since(end).is_ok_and(|late| late > manners.grace) {

@@ -216,6 +216,35 @@ fn policies_do_not_reach_beyond_their_namespace_nor_hold_broken_filters() {
 }
 
 #[test]
+fn policies_give_no_devices_of_other_namespaces() {
+    let id = "spiffe://td/ns/shop/sa/web";
+    let foreign = [
+        "$hw/#",
+        "$hw/+/#",
+        "$hw/events/#",
+        "$hw/events/+/#",
+        "$hw/+/device/bank/#",
+        "$hw/events/device/#",
+        "$hw/events/device/+/door/twin/update",
+        "$hw/events/device/bank/door/twin/update",
+    ];
+    let own = ["$hw/events/device/shop/#", "$hw/events/node/+/membership/updated", "#", "orders/+"];
+    let all = [foreign.as_slice(), own.as_slice()].concat();
+    let mut rules = Rules::default();
+    rules.set_policies(Some(&spec(&[policy("shop", &[id], &all, &all)])));
+    let rights = rules.rights(&certificate("", Some(id)), "c");
+    let door = "$hw/events/device/bank/door/twin/update";
+    assert!(!rights.publish(door) && !rights.subscribe(door));
+    for filter in foreign {
+        assert!(!rights.subscribe(filter), "{filter}");
+    }
+    for filter in own {
+        assert!(rights.subscribe(filter), "{filter}");
+    }
+    assert!(rights.publish("$hw/events/device/shop/till/twin/update"));
+}
+
+#[test]
 fn two_names_of_a_device_must_agree() {
     for (common_name, path, want) in [
         ("device:a:b", "device/a/b", Some(DeviceId::new("a", "b"))),

@@ -13,8 +13,8 @@ use tonic::{Code, Request, Status};
 use super::world::{World, soon};
 use crate::actors::edge::identity::Refusal;
 use crate::wire::workload::{
-    Everything, JwtSvidRequest, JwtSvidResponse, MAX_REQUEST_BYTES, ValidateJwtSvidRequest,
-    ValidateJwtSvidResponse,
+    Everything, JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, MAX_REQUEST_BYTES,
+    ValidateJwtSvidRequest, ValidateJwtSvidResponse,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -44,6 +44,30 @@ async fn call<Q: Message + 'static, A: Message + Default + 'static>(
     let path = PathAndQuery::try_from(format!("/SpiffeWorkloadAPI/{name}")).unwrap();
     let codec = tonic_prost::ProstCodec::<Q, A>::default();
     soon(name, grpc.unary(request, path, codec)).await.map(tonic::Response::into_inner)
+}
+
+/// One container opens all the streams it may; a connection takes 128.
+#[actix::test]
+async fn one_container_cannot_take_all_streams() {
+    let world = World::start(HOUR).await;
+    let path = PathAndQuery::from_static("/SpiffeWorkloadAPI/FetchJWTBundles");
+    let mut open = Vec::new();
+    let refused = 'all: loop {
+        let channel = channel(&world).await;
+        for _ in 0..100 {
+            let mut grpc = tonic::client::Grpc::new(channel.clone());
+            grpc.ready().await.unwrap();
+            let mut request = Request::new(Everything {});
+            request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+            let codec = tonic_prost::ProstCodec::<Everything, JwtBundlesResponse>::default();
+            match soon("a stream", grpc.server_streaming(request, path.clone(), codec)).await {
+                Ok(stream) => open.push(stream),
+                Err(refused) => break 'all refused,
+            }
+            assert!(open.len() < 2_048, "one container has them all");
+        }
+    };
+    assert_eq!((refused.code(), open.len()), (Code::ResourceExhausted, 512), "{refused:?}");
 }
 
 #[actix::test]

@@ -105,6 +105,7 @@ impl World {
             socket: Some(socket.clone()),
             x509_ttl,
             jwt_ttl: Duration::from_secs(300),
+            newest_file: None,
         };
         let publish = watch::Sender::new(None);
         let policies = publish.subscribe();
