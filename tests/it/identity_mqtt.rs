@@ -10,7 +10,7 @@ use kubeedge::model::NodeName;
 
 use super::harness::cluster::{Cloud, Edge};
 use super::harness::mosquitto::Mqtt;
-use super::harness::process::{PATIENCE, Process, eventually, free_port, until};
+use super::harness::process::{PATIENCE, Process, eventually, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const LAMP: &str = "spiffe://kubeedge.local/device/default/lamp-1";
@@ -32,11 +32,18 @@ struct Svid {
 }
 
 impl Node {
+    /// The listener takes a port that is free when it binds, and tells which.
     fn start(cloud: &Cloud, dir: &Path, name: &str) -> Self {
-        let tls = free_port();
-        let set = format!("modules.eventBus.internal.tlsAddress=127.0.0.1:{tls}");
-        let edge = Edge::start(cloud, dir, name, &dir.join("none.sock"), &cloud.token(), &[&set]);
-        let node = Self { edge, name: name.to_owned(), tls: Mqtt(tls), dir: dir.to_owned() };
+        let set = "modules.eventBus.internal.tlsAddress=127.0.0.1:0";
+        let edge = Edge::start(cloud, dir, name, &dir.join("none.sock"), &cloud.token(), &[set]);
+        let port = until("the door is open", PATIENCE, || {
+            let log = edge.process.log();
+            let line = log.lines().find(|line| line.contains("MQTT clients are served over=\"tls\""));
+            let port =
+                line.and_then(|line| line.rsplit_once(':')).and_then(|(_, port)| port.trim().parse().ok());
+            port.ok_or(log)
+        });
+        let node = Self { edge, name: name.to_owned(), tls: Mqtt(port), dir: dir.to_owned() };
         until("the node has joined and its door shows a certificate", PATIENCE, || {
             if node.dir.join("certs/node-ca.crt").exists() {
                 node.shown_serial()
