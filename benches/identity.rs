@@ -14,8 +14,12 @@
     dead_code
 )]
 
+#[path = "../tests/it/harness/mod.rs"]
+mod harness;
 #[path = "world/machine.rs"]
 mod machine;
+#[path = "identity/nodes.rs"]
+mod nodes;
 #[path = "world/report.rs"]
 mod report;
 
@@ -57,7 +61,10 @@ const CLIENT: &str = "KUBEEDGE_BENCH_CLIENT";
 fn main() {
     match std::env::var(CLIENT) {
         Ok(task) => client(&task),
-        Err(_) => System::new().block_on(run()),
+        Err(_) => {
+            System::new().block_on(run());
+            nodes::run();
+        }
     }
 }
 

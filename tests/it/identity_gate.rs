@@ -96,7 +96,10 @@ fn a_store_that_was_tampered_with_starts_nothing_and_says_why() {
     world.cloud.restart(&[]);
     kubectl.wait_node("edge-1", "True");
     // The cloud sends what it holds, sealed anew: the pod is itself again, and the planted one gone.
-    kubectl.wait_running("changed");
+    until("it runs again", PATIENCE, || match world.runtime.running_containers("changed") {
+        1 => Ok(()),
+        running => Err(format!("{running} containers")),
+    });
     let command = world.runtime.exec("changed", "main", &["/bin/cat", "/proc/1/cmdline"]);
     assert!(command.contains("echo started"), "{command:?}");
     described(&kubectl, "changed", &["SealInvalid", "differs from what was sealed"]);

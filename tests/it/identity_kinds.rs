@@ -102,11 +102,12 @@ fn identity_kinds_from_apply_to_delete() {
         let wide = kubectl.run(&["get", "wid", "-o", "wide"]);
         assert!(wide.contains("controller") && wide.contains("press.plant"), "{wide}");
         for (what, words) in [
-            ("wid/press", ["Kind:         WorkloadIdentity", "/ns/default/press", "Ttl Secs:  60"]),
-            ("imgpol/factory", ["Kind:         ImagePolicy", "enforce", "registry.example.com/other"]),
-            ("tpol/press", ["Kind:         TopicPolicy", "alerts", "press/+/state"]),
+            ("wid/press", ["Kind: WorkloadIdentity", "/ns/default/press", "Ttl Secs: 60"]),
+            ("imgpol/factory", ["Kind: ImagePolicy", "enforce", "registry.example.com/other"]),
+            ("tpol/press", ["Kind: TopicPolicy", "alerts", "press/+/state"]),
         ] {
             let said = kubectl.run(&["describe", what]);
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
             for word in words {
                 assert!(said.contains(word), "no {word:?} in\n{said}");
             }
@@ -230,6 +231,7 @@ fn cloudcore_publishes_trust_and_what_nodes_hold() {
     kubectl.apply(IMAGES);
     eventually("nodes are to hold the policy", || holds("registry.example.com/factory"));
     let before = read("edge-identity");
+    cloud.process.kill9();
     cloud.restart(&[]);
     kubectl.apply(TOPICS);
     eventually("a restarted cloudcore goes on", || holds("press/+/state"));

@@ -47,9 +47,18 @@ fn the_main_job_outlives_a_panic_of_every_actor() {
             seen.insert(name);
         }
     }
-    for expected in
-        ["ApiServer", "CloudHub", "EdgeController", "SyncController", "EdgeHub", "MetaManager", "Edged"]
-    {
+    for expected in [
+        "ApiServer",
+        "CloudHub",
+        "EdgeController",
+        "SyncController",
+        "IdentityController",
+        "EdgeHub",
+        "MetaManager",
+        "Edged",
+        "Identity",
+        "Audit",
+    ] {
         assert!(seen.contains(expected), "{expected} is in no tree: {seen:?}");
     }
     assert!(world.cloud.process.is_running() && world.edge.process.is_running());
