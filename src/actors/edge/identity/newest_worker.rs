@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::document::{self, BadDocument, Verified};
-use crate::bus::identity::unix_secs;
 use crate::identity::{KEY_MODE, TrustBundle, write_atomic};
 use crate::model::NodeName;
+use crate::model::unix_secs;
 
 /// Longest file that is read: unix seconds in digits.
 const MAX_DIGITS: usize = 20;
