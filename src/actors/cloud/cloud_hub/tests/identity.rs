@@ -102,6 +102,7 @@ async fn a_node_of_ours_joins_comes_back_and_renews() {
         (AuditAction::Join, true, "joinToken"),
         (AuditAction::Join, true, "joinToken"),
         (AuditAction::Refuse, false, ""),
+        (AuditAction::Refuse, false, ""),
         (AuditAction::Renew, true, "certificate"),
         (AuditAction::Refuse, false, ""),
         (AuditAction::Refuse, false, ""),
