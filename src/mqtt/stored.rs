@@ -160,7 +160,9 @@ impl Broker {
                 }
                 self.release_body(body, effects);
             }
-            RowKey::Inbound { .. } if change.put || !nobody_waited => {}
+            RowKey::Inbound { .. } if change.put => {}
+            // Whoever waited asks again, and with that the row; but not for a session that has ended.
+            RowKey::Inbound { session, .. } if !nobody_waited && self.session_of(*session).is_some() => {}
             RowKey::Local(row) if change.put => self.local_stored(*row, false),
             _ => self.writes.again(key, change, now),
         }

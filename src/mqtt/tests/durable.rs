@@ -256,6 +256,29 @@ fn deletes_are_tried_again() {
     assert_eq!(bench.keys("mqtt/q/o/"), 0);
 }
 
+/// The id is being released when its session ends, and the disk fails: nobody will ask again.
+#[test]
+fn an_id_whose_session_ended_is_not_left_behind() {
+    let mut bench = Bench::new();
+    bench.connect(1, kept("pub", 1000));
+    bench.publish(1, message("t", "m", Q2, 1));
+    assert_eq!(bench.keys("mqtt/q/i/"), 1);
+    bench.auto_store = false;
+    bench.packet(1, pubrel(1));
+    bench.input(Input::Gone { conn: 1 });
+    bench.input(Input::Connect {
+        conn: 2,
+        connect: Box::new(Connect { clean_start: true, ..connect(Version::V5, "pub") }),
+        access: Arc::new(All),
+    });
+    bench.disk_answers(false);
+    bench.auto_store = true;
+    bench.disk_answers(true);
+    bench.now = bench.broker.next_deadline().expect("a retry");
+    bench.input(Input::Tick);
+    assert_eq!(bench.keys("mqtt/q/i/"), 0);
+}
+
 #[test]
 fn a_subscription_that_is_not_stored_is_refused() {
     for version in [Version::V5, Version::V3] {
