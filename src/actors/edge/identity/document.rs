@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::identity::{TrustBundle, seal};
+use crate::identity::{TrustBundle, seal, sha256_hex};
 use crate::model::NodeName;
 use crate::model::identity::{EDGE_IDENTITY_KIND, EdgeIdentitySpec};
 
@@ -12,7 +12,18 @@ use crate::model::identity::{EDGE_IDENTITY_KIND, EdgeIdentitySpec};
 #[derive(Debug, Clone)]
 pub struct Verified {
     pub spec: EdgeIdentitySpec,
+    /// What the next one is compared with.
+    pub newest: Newest,
+}
+
+/// Tells a document that is older than the one in force from the same one, sealed at another time:
+/// the cloud seals it anew at each start, and the store may hold either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newest {
+    /// The latest seal of it that was seen.
     pub sealed_at: SystemTime,
+    /// Lower-case hex SHA-256 of its canonical spec.
+    pub spec_hash: String,
 }
 
 /// Why a document is not taken. The one before it stays in force.
@@ -33,8 +44,8 @@ pub enum BadDocument {
     Older,
 }
 
-/// Verifies and reads a document. `roots` are those the node trusts; `newest` is when the one in
-/// force was sealed.
+/// Verifies and reads a document. `roots` are those the node trusts; `newest` is the one in
+/// force.
 ///
 /// # Errors
 /// [`BadDocument`].
@@ -42,7 +53,7 @@ pub fn verify(
     document: &Value,
     node: &NodeName,
     roots: &TrustBundle,
-    newest: Option<SystemTime>,
+    newest: Option<&Newest>,
 ) -> Result<Verified, BadDocument> {
     let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     if name != node.as_str() {
@@ -50,10 +61,15 @@ pub fn verify(
     }
     let seal = document.get("seal").and_then(Value::as_str).ok_or(BadDocument::Missing("seal"))?;
     let spec = document.get("spec").ok_or(BadDocument::Missing("spec"))?;
-    let info = seal::verify(seal, EDGE_IDENTITY_KIND, node, &seal::canonical(spec), roots)
+    let canonical = seal::canonical(spec);
+    let info = seal::verify(seal, EDGE_IDENTITY_KIND, node, &canonical, roots)
         .map_err(|err| BadDocument::Seal(err.to_string()))?;
-    if newest.is_some_and(|newest| info.sealed_at < newest) {
-        return Err(BadDocument::Older);
+    let mut this = Newest { sealed_at: info.sealed_at, spec_hash: sha256_hex(&canonical) };
+    if let Some(newest) = newest.filter(|newest| this.sealed_at < newest.sealed_at) {
+        if newest.spec_hash != this.spec_hash {
+            return Err(BadDocument::Older);
+        }
+        this.sealed_at = newest.sealed_at;
     }
     let spec: EdgeIdentitySpec = serde::Deserialize::deserialize(spec)
         .map_err(|err: serde_json::Error| BadDocument::Spec(err.to_string()))?;
@@ -61,5 +77,5 @@ pub fn verify(
         return Err(BadDocument::Bundle(format!("it is of trust domain {:?}", spec.bundle.trust_domain)));
     }
     TrustBundle::from_document(&spec.bundle).map_err(|err| BadDocument::Bundle(err.to_string()))?;
-    Ok(Verified { spec, sealed_at: info.sealed_at })
+    Ok(Verified { spec, newest: this })
 }

@@ -31,7 +31,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::attest_worker::{Attestor, NodeAttestor, Seals};
-use self::document::{BadDocument, Verified};
+use self::document::{BadDocument, Newest, Verified};
 use self::ledger::{Issued, Key, Ledger};
 pub use self::peer_worker::Peer;
 pub use self::refusal::Refusal;
@@ -71,7 +71,7 @@ pub struct IdentitySettings {
     /// Lives of what is issued, where no registration says otherwise.
     pub x509_ttl: Duration,
     pub jwt_ttl: Duration,
-    /// Remembers when the newest document was sealed; `None`: nothing is remembered over restarts.
+    /// Remembers which document is the newest; `None`: nothing is remembered over restarts.
     pub newest_file: Option<PathBuf>,
 }
 
@@ -116,8 +116,8 @@ pub struct Identity {
     pending: Option<Arc<Value>>,
     is_verifying: bool,
     verify_again: bool,
-    /// When the document in force was sealed.
-    sealed_at: Option<SystemTime>,
+    /// The document in force.
+    newest: Option<Newest>,
     roots_untold: Option<Arc<BundleDocument>>,
 }
 
@@ -149,7 +149,7 @@ impl Identity {
             pending: None,
             is_verifying: false,
             verify_again: false,
-            sealed_at: None,
+            newest: None,
             roots_untold: None,
         }
     }
@@ -264,7 +264,8 @@ impl Identity {
         self.is_verifying = true;
         let mut roots = view::merged(Some((*self.view.borrow().bundle).clone()), own);
         roots.jwt_keys.clear();
-        let (node, newest, checked) = (self.settings.node.clone(), self.sealed_at, Arc::clone(&document));
+        let (node, newest, checked) =
+            (self.settings.node.clone(), self.newest.clone(), Arc::clone(&document));
         let file = self.settings.newest_file.clone();
         let work = tokio::task::spawn_blocking(move || {
             newest_worker::verify(file.as_deref(), &checked, &node, &roots, newest)
@@ -282,7 +283,7 @@ impl Identity {
         }));
     }
 
-    fn adopt(&mut self, document: &Arc<Value>, Verified { spec, sealed_at }: Verified) {
+    fn adopt(&mut self, document: &Arc<Value>, Verified { spec, newest }: Verified) {
         if self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, document)) {
             self.pending = None;
         }
@@ -293,7 +294,7 @@ impl Identity {
             "registrations and policies are in force"
         );
         self.complain_of(&spec.registrations);
-        self.sealed_at = Some(sealed_at);
+        self.newest = Some(newest);
         self.roots_untold = Some(Arc::new(spec.bundle.clone()));
         self.policies.send_replace(Some(Arc::new(spec)));
         let closed = self.view.borrow().closed.clone();
