@@ -172,14 +172,30 @@ pub const DOORS: [Door; 10] = [
     EDGE_MONITOR,
 ];
 
-/// Doors of KubeEdge that are not built. Whoever builds one adds its rule above: the test that lists
-/// listening sockets fails until then.
-pub const ABSENT: [(&str, &str, &str); 5] = [
-    (EDGECORE, "ServiceBus", "HTTP on 127.0.0.1:9060; KubeEdge asks nobody who it is"),
-    (EDGECORE, "MetaServer", "HTTP on 127.0.0.1:10550"),
-    (CLOUDCORE, "CloudStream", "tunnel on 10004, stream on 10003"),
-    (CLOUDCORE, "CloudHub over QUIC", "UDP 10001"),
-    (CLOUDCORE, "CloudHub on a unix socket", "`modules.cloudHub.unixsocket`"),
+/// Doors of KubeEdge that are not built: program, name, where KubeEdge has it, and the rule it has to
+/// keep to here. Whoever builds one adds it above: the test that lists listening sockets fails until
+/// then.
+pub const ABSENT: [(&str, &str, &str, &str); 5] = [
+    (
+        EDGECORE,
+        "ServiceBus",
+        "HTTP on 127.0.0.1:9060; KubeEdge asks nobody who it is",
+        "mTLS: SVID of this node; on loopback the user by peer credentials of a socket",
+    ),
+    (
+        EDGECORE,
+        "MetaServer",
+        "HTTP on 127.0.0.1:10550",
+        "TLS: service account token, or SVID of this node; loopback read-only without either",
+    ),
+    (
+        CLOUDCORE,
+        "CloudStream",
+        "tunnel on 10004, stream on 10003",
+        "mTLS: node SVID; stream: user of the API",
+    ),
+    (CLOUDCORE, "CloudHub over QUIC", "UDP 10001", "mTLS: node SVID"),
+    (CLOUDCORE, "CloudHub on a unix socket", "`modules.cloudHub.unixsocket`", "peer credentials: user"),
 ];
 
 /// Where a door is.
@@ -244,8 +260,9 @@ pub fn table() -> String {
         writeln!(text, "| {program} | {name} | {usual} (`{key}`) | {rule} | {who} | {others} | {bounds} |")
             .ok();
     }
-    for (program, name, what) in ABSENT {
-        writeln!(text, "| {program} | {name} | not built: {what} | none yet | nobody | - | - |").ok();
+    for (program, name, what, rule) in ABSENT {
+        writeln!(text, "| {program} | {name} | not built: {what} | when built: {rule} | nobody | - | - |")
+            .ok();
     }
     text
 }
