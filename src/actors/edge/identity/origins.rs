@@ -3,8 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+/// Between two lines about what was turned away.
+const SURPLUS_EVERY: Duration = Duration::from_secs(60);
 
 /// Counts connections, or streams, by where they come from.
 #[derive(Debug, Clone)]
@@ -52,6 +56,25 @@ impl Drop for Visit {
     }
 }
 
+/// What was turned away and not yet told: one line in a while, whoever knocks how often.
+#[derive(Debug, Default)]
+pub struct Surplus {
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl Surplus {
+    /// One more was turned away: how many there were since the last line, if one is due.
+    pub fn say(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told_at.is_some_and(|at| now.saturating_duration_since(at) < SURPLUS_EVERY) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +89,16 @@ mod tests {
         drop(first);
         assert!(origins.enter(1).is_some());
         assert_eq!(origins.counts.lock().len(), 1, "what left is not remembered");
+    }
+
+    #[test]
+    fn what_is_turned_away_is_told_once_in_a_while() {
+        let (mut surplus, start) = (Surplus::default(), Instant::now());
+        assert_eq!(surplus.say(start), Some(1));
+        for _ in 0..5 {
+            assert_eq!(surplus.say(start + SURPLUS_EVERY / 2), None);
+        }
+        assert_eq!(surplus.say(start + SURPLUS_EVERY), Some(6));
+        assert_eq!(surplus.say(start), None, "a clock that went back");
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use super::attest_worker::Attestor;
-use super::origins::{Origins, Visit};
+use super::origins::{Origins, Surplus, Visit};
 use super::peer_worker::Peer;
 use super::refusal::Refusal;
 use super::stream_worker::{self, Content};
@@ -142,8 +143,9 @@ pub struct Guest {
 /// Connections with what the kernel says of their clients; those of an origin that has too many
 /// are closed.
 fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<Accepted<Guest>>> + Send {
+    let surplus = Arc::new(Mutex::new(Surplus::default()));
     socket.connections().filter_map(move |accepted| {
-        let origins = origins.clone();
+        let (origins, surplus) = (origins.clone(), Arc::clone(&surplus));
         async move {
             let accepted = match accepted {
                 Ok(accepted) => accepted,
@@ -151,7 +153,10 @@ fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<
             };
             let peer = Peer::of(accepted.stream()).await;
             let Some(visit) = origins.enter(peer.origin) else {
-                tracing::warn!(pid = ?peer.pid, "a connection to the Workload API was closed: too many from one container");
+                let closed = surplus.lock().say(Instant::now());
+                if let Some(closed) = closed {
+                    tracing::warn!(pid = ?peer.pid, closed, "connections to the Workload API were closed: too many from one container");
+                }
                 return None;
             };
             Some(Ok(accepted.knowing(Guest { peer, _visit: Arc::new(visit) })))
