@@ -4,7 +4,7 @@
 //!
 //! - L0 [`model`]: ids, resource keys, envelopes. Data and serde only.
 //! - L1 [`wire`], [`config`], [`telemetry`], [`kube`]: frames, files, metrics, Kubernetes semantics.
-//! - L2 [`store`], [`identity`], [`cri`], [`mqtt`], [`bus`], [`supervise`], [`mapper`], [`apiserver`]: what acts on the world.
+//! - L2 [`store`], [`identity`], [`cri`], [`mqtt`], [`bus`], [`supervise`], [`mapper`], [`console`], [`apiserver`]: what acts on the world.
 //! - L3 [`actors`]: one folder per KubeEdge module.
 //! - L4 [`app`]: the two programs, wired.
 
@@ -17,6 +17,7 @@ pub mod wire;
 
 pub mod apiserver;
 pub mod bus;
+pub mod console;
 pub mod cri;
 pub mod identity;
 pub mod mapper;

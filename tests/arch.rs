@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "bus",
     "supervise",
     "mapper",
+    "console",
     "apiserver",
     "actors",
     "app",

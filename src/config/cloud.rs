@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::{Check, at_least_one, enabled, file, folder, ip, require, url};
-use super::{CloudIdentityConfig, CommonConfig, ConfigFile, Host, Invalid, Listener, foreign_keys};
+use super::{
+    CloudIdentityConfig, CommonConfig, ConfigFile, ConsoleConfig, Host, Invalid, Listener, foreign_keys,
+};
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +74,12 @@ impl CloudCoreConfig {
         if configured.is_empty() { "127.0.0.1:9091" } else { configured }
     }
 
+    /// `host:port` of the console; 127.0.0.1:9443 unless configured.
+    #[must_use]
+    pub fn console_address(&self) -> &str {
+        self.modules.console.address("127.0.0.1:9443")
+    }
+
     /// Life of a node certificate: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
     #[must_use]
     pub fn node_certificate_ttl(&self) -> Duration {
@@ -106,7 +114,8 @@ impl ConfigFile for CloudCoreConfig {
         self.modules.cloud_hub.validate()?;
         enabled("modules.edgeController", self.modules.edge_controller.enable)?;
         enabled("modules.syncController", self.modules.sync_controller.enable)?;
-        self.modules.node_monitor.validate()
+        self.modules.node_monitor.validate()?;
+        self.modules.console.validate()
     }
 
     fn minimal(host: &Host) -> String {
@@ -151,6 +160,7 @@ pub struct CloudModules {
     pub sync_controller: SyncControllerConfig,
     pub node_monitor: NodeMonitorConfig,
     pub scheduler: SchedulerConfig,
+    pub console: ConsoleConfig,
 }
 
 /// The embedded Kubernetes API. Off by itself when `kubeAPIConfig` names a real one.
@@ -201,6 +211,8 @@ pub struct CloudHubConfig {
     pub keepalive_interval: u64,
     /// Most nodes connected at once.
     pub node_limit: u32,
+    /// Most series of one node that `/federate/edges` shows; what is over is counted and left out.
+    pub max_series_per_node: u32,
     /// Seconds one frame may take to be written.
     pub write_timeout: u64,
     #[serde(rename = "tlsCAFile")]
@@ -259,6 +271,7 @@ impl Default for CloudHubConfig {
             enable: true,
             keepalive_interval: 30,
             node_limit: 500,
+            max_series_per_node: 4_000,
             write_timeout: 30,
             tls_ca_file: "/etc/kubeedge/ca/rootCA.crt".into(),
             tls_ca_key_file: "/etc/kubeedge/ca/rootCA.key".into(),

@@ -9,8 +9,8 @@ use super::invalid::{
     Check, at_least_one, duration, enabled, file, folder, host_port, ip, not_empty, require, url,
 };
 use super::{
-    CommonConfig, ConfigFile, DeviceTwinConfig, EdgeIdentityConfig, EventBusConfig, Host, Invalid,
-    foreign_keys,
+    CommonConfig, ConfigFile, ConsoleConfig, DeviceTwinConfig, EdgeIdentityConfig, EventBusConfig, Host,
+    Invalid, foreign_keys,
 };
 use crate::model::NodeName;
 
@@ -47,6 +47,12 @@ impl EdgeCoreConfig {
         let configured = self.common_config.monitor_server.bind_address.as_str();
         if configured.is_empty() { "127.0.0.1:9092" } else { configured }
     }
+
+    /// `host:port` of the console; 127.0.0.1:9444 unless configured.
+    #[must_use]
+    pub fn console_address(&self) -> &str {
+        self.modules.console.address("127.0.0.1:9444")
+    }
 }
 
 impl EdgeCoreConfig {
@@ -80,7 +86,8 @@ impl ConfigFile for EdgeCoreConfig {
         self.modules.device_twin.validate()?;
         self.modules.meta_manager.validate()?;
         self.modules.event_bus.validate()?;
-        self.modules.edged.validate()
+        self.modules.edged.validate()?;
+        self.modules.console.validate()
     }
 
     fn minimal(host: &Host) -> String {
@@ -110,6 +117,7 @@ pub struct EdgeModules {
     pub meta_manager: MetaManagerConfig,
     pub event_bus: EventBusConfig,
     pub edged: EdgedConfig,
+    pub console: ConsoleConfig,
 }
 
 /// The link to the cloud.
@@ -119,6 +127,8 @@ pub struct EdgeHubConfig {
     pub enable: bool,
     /// Seconds between keepalives; a link is given up after two without any traffic from the cloud.
     pub heartbeat: u64,
+    /// Seconds between reports of metrics and actors to the cloud; 0: none.
+    pub report_interval_secs: u64,
     /// Messages a second and burst of events, and of device data to a cloud without our extensions:
     /// ours takes what it can, and confirmations bound what is under way. Leases, statuses and queries
     /// are never limited.
@@ -195,6 +205,7 @@ impl Default for EdgeHubConfig {
         Self {
             enable: true,
             heartbeat: 15,
+            report_interval_secs: 15,
             message_qps: 30,
             message_burst: 60,
             project_id: "e632aba927ea4ac2b575ec1603d56f10".into(),

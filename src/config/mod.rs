@@ -3,6 +3,7 @@
 
 mod cli;
 mod cloud;
+mod console;
 mod device_twin;
 mod difference;
 mod duration;
@@ -16,6 +17,7 @@ mod place;
 mod spelling;
 
 pub use cli::{CoreArgs, RunMode, host, run_mode};
+pub use console::{ConsoleConfig, ConsoleTls};
 pub use device_twin::DeviceTwinConfig;
 pub use difference::differing_keys;
 pub use duration::parse_go_duration;
