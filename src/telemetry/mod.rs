@@ -13,6 +13,7 @@ pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
 pub mod exporter;
+pub mod federation;
 pub mod identity;
 pub mod identity_controller;
 pub mod logging;
