@@ -20,6 +20,7 @@ use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::federation::Federation;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
@@ -36,10 +37,18 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
     let Loaded { config, warnings } = loaded;
     let common = config.common_config.clone();
     let monitor = config.monitor_address().to_owned();
-    program::run("cloudcore", &common, &monitor, &warnings, async move |stage| declare(stage, &config).await)
+    let federation = Federation::new(config.modules.cloud_hub.max_series_per_node as usize);
+    let shown = Some(federation.clone());
+    program::run("cloudcore", &common, &monitor, &warnings, shown, async move |stage| {
+        declare(stage, &config, federation).await
+    })
 }
 
-async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
+async fn declare(
+    stage: &mut Stage,
+    config: &CloudCoreConfig,
+    federation: Federation,
+) -> Result<KeepAlive, Fatal> {
     let hub_config = &config.modules.cloud_hub;
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
@@ -73,6 +82,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         cloudcore: names.first().cloned().unwrap_or_default(),
         ca: Arc::clone(&ca),
+        federation: federation.clone(),
     };
     let sync_client = client.clone();
     let close = hub.link();
@@ -153,6 +163,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         node_gone: sync.link(),
         held: sync.link(),
         delivered: sync.link(),
+        federation,
     };
     let (websocket, https) = hub_parts.listeners.addresses()?;
     tracing::info!(%websocket, %https, "cloudhub listens");

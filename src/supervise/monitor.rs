@@ -5,7 +5,7 @@
 //! Whoever reaches the address may read: it is loopback unless the config says otherwise.
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
@@ -15,11 +15,13 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use super::handle::TreeHandle;
 use super::monitor_page::page;
 use crate::telemetry::exporter::Exporter;
+use crate::telemetry::federation::Federation;
 use crate::telemetry::readiness::Readiness;
 
 const UPKEEP: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
+const FEDERATE: &str = "federate/edges";
 
 /// The monitor cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +69,14 @@ pub struct MonitorSources {
     pub tree: TreeHandle,
     pub readiness: Readiness,
     pub exporter: Exporter,
+    /// What edges report; `None` on an edge.
+    pub federation: Option<Federation>,
     /// `monitorServer.enableFaultInjection`.
     pub fault_injection: bool,
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`, in the cloud
+/// `/federate/edges` too.
 pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
@@ -91,6 +96,7 @@ impl Monitor {
                 .app_data(web::Data::new(sources.clone()))
                 .route("/", web::get().to(index))
                 .route("/metrics", web::get().to(metrics))
+                .route("/federate/edges", web::get().to(federate))
                 .route("/healthz", web::get().to(healthz))
                 .route("/readyz", web::get().to(readyz))
                 .route("/actors", web::get().to(actors))
@@ -150,22 +156,39 @@ impl Supervised for Monitor {
 crate::handles!(Monitor);
 
 /// What there is to see.
-async fn index() -> HttpResponse {
-    const PAGES: [(&str, &str); 4] = [
+async fn index(sources: web::Data<MonitorSources>) -> HttpResponse {
+    const PAGES: [(&str, &str); 5] = [
         ("actors", "the actors, their restarts and mailboxes (JSON, or HTML for a browser)"),
         ("metrics", "figures in Prometheus' text format"),
+        (FEDERATE, "the figures of all edges, each with the label node"),
         ("readyz", "can the program do its work?"),
         ("healthz", "does the program live?"),
     ];
+    let here = |page: &str| page != FEDERATE || sources.federation.is_some();
+    let pages = PAGES.iter().filter(|(page, _)| here(page));
     let rows: String =
-        PAGES.iter().map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
+        pages.map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
     let body = format!("<!doctype html><meta charset=\"utf-8\"><title>monitor</title><ul>\n{rows}</ul>\n");
     HttpResponse::Ok().insert_header(header::ContentType::html()).body(body)
 }
 
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
-    let text = sources.exporter.render();
+    prometheus(sources.exporter.render())
+}
+
+/// The page of many edges takes a while to write: not on the thread that answers whether it lives.
+async fn federate(sources: web::Data<MonitorSources>) -> HttpResponse {
+    let Some(federation) = sources.federation.clone() else {
+        return HttpResponse::NotFound().body("only a cloudcore knows edges\n");
+    };
+    match web::block(move || federation.render(Instant::now())).await {
+        Ok(text) => prometheus(text),
+        Err(err) => HttpResponse::ServiceUnavailable().body(format!("{err}\n")),
+    }
+}
+
+fn prometheus(text: String) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
         .body(text)
@@ -249,8 +272,13 @@ mod tests {
         });
         let socket = MonitorSocket::bind("127.0.0.1:0").unwrap();
         let (address, readiness) = (socket.address(), Readiness::default());
-        let sources =
-            MonitorSources { tree: tree.handle(), readiness: readiness.clone(), exporter, fault_injection };
+        let sources = MonitorSources {
+            tree: tree.handle(),
+            readiness: readiness.clone(),
+            exporter,
+            federation: fault_injection.then(|| Federation::new(10)),
+            fault_injection,
+        };
         let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, "monitor", policy, move || Monitor::new(socket, sources));
         (tree.start().unwrap(), address, readiness)
@@ -284,6 +312,8 @@ mod tests {
         for page in ["/actors", "/metrics", "/readyz", "/healthz"] {
             assert!(body.contains(&format!("href=\"{page}\"")), "{body}");
         }
+        assert!(!body.contains("federate"), "no edges are known here: {body}");
+        assert_eq!(request(address, "GET /federate/edges HTTP/1.1").await.0, 404);
         running.handle().shut_down();
         assert_eq!(running.wait_for_end().await.code(), 0);
     }
@@ -306,6 +336,8 @@ mod tests {
             }
         }
         assert_eq!(answer, Some((200, "ok\n".to_owned())), "on the same port");
+        let (code, body) = request(address, "GET /federate/edges HTTP/1.1").await;
+        assert!(code == 200 && body.contains("\nkubeedge_federate_series 0\n"), "{code} {body}");
     }
 
     #[test]

@@ -296,6 +296,22 @@ impl Federation {
         Ok(())
     }
 
+    /// Something came of `node` in `session` that is no report.
+    ///
+    /// # Errors
+    /// Always [`Refused::BadReport`]; it is counted already.
+    pub fn unreadable(&self, node: &NodeName, session: u64) -> Result<(), Refused> {
+        let row = self.shared.nodes.lock().rows.get(node).cloned();
+        if let Some(row) = row {
+            let mut row = row.lock();
+            if row.session == Some(session) {
+                row.series.lose();
+            }
+        }
+        self.shared.refused.add(Refused::BadReport, 1);
+        Err(Refused::BadReport)
+    }
+
     /// The actors of `node` as it last told, and when that was (Unix milliseconds).
     #[must_use]
     pub fn actors(&self, node: &NodeName) -> Option<(i64, Arc<Value>)> {

@@ -16,8 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use serde::Deserialize;
 
-use crate::model::NodeReport;
+use crate::model::{Body, NodeReport};
 
 /// Longest packed text that is looked at, bytes of base64.
 pub const MAX_PACKED_BYTES: usize = 512 << 10;
@@ -121,6 +122,15 @@ pub fn unpack(packed: &str, most: usize) -> Result<String, BadReport> {
     Ok(text)
 }
 
+/// The report in the body of a `node/report`.
+#[must_use]
+pub fn report_of(body: &Body) -> Option<NodeReport> {
+    match body {
+        Body::Object(object) => NodeReport::deserialize(object).ok(),
+        _ => None,
+    }
+}
+
 /// `text` as it travels.
 #[must_use]
 pub fn pack(text: &str) -> String {
@@ -217,7 +227,10 @@ impl Encoder {
     /// none of that format are left out, and of a sample that is there twice the second.
     #[must_use]
     pub fn report(&mut self, rendered: &str, interval_secs: u32) -> NodeReport {
-        if self.last.is_some_and(|last| last >= FULL_EVERY) || self.gone > MAX_GONE || self.next > MAX_NAMED / 2 {
+        if self.last.is_some_and(|last| last >= FULL_EVERY)
+            || self.gone > MAX_GONE
+            || self.next > MAX_NAMED / 2
+        {
             self.forget();
         }
         let sequence = self.last.map_or(0, |last| last + 1);
@@ -225,7 +238,9 @@ impl Encoder {
         let (mut text, mut changes) = (String::new(), Vec::new());
         for line in rendered.lines() {
             match new_line(line) {
-                Some(Line::Sample { series, value }) => self.sample(line, series, value, &mut text, &mut changes),
+                Some(Line::Sample { series, value }) => {
+                    self.sample(line, series, value, &mut text, &mut changes)
+                }
                 Some(Line::Help { family, .. }) => self.family("HELP", family, line, &mut text),
                 Some(Line::Type { family, .. }) => self.family("TYPE", family, line, &mut text),
                 _ => {}
@@ -247,11 +262,8 @@ impl Encoder {
         for (number, change) in changes {
             let distance = before.map_or(number + 1, |before| number - before);
             before = Some(number);
-            let told = if distance == 1 {
-                writeln!(text, "{change}")
-            } else {
-                writeln!(text, "{distance}{change}")
-            };
+            let told =
+                if distance == 1 { writeln!(text, "{change}") } else { writeln!(text, "{distance}{change}") };
             // Writing to a String cannot fail.
             told.ok();
         }

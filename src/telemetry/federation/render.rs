@@ -18,7 +18,12 @@ pub const OWN: [(&str, &str, &str, &[&str]); 4] = [
         "1 while the node has a session and, if it reports, a report that is not older than three intervals.",
         &["node"],
     ),
-    ("kubeedge_federate_report_age_seconds", "gauge", "Since the newest report of a connected node.", &["node"]),
+    (
+        "kubeedge_federate_report_age_seconds",
+        "gauge",
+        "Since the newest report of a connected node.",
+        &["node"],
+    ),
     ("kubeedge_federate_series", "gauge", "Series of all edges on this page.", &[]),
     (
         "kubeedge_federate_refused_total",
@@ -58,7 +63,8 @@ impl Families {
     fn write(self, page: &mut String) -> u64 {
         let mut left_out = 0;
         for (name, kinds) in self.0 {
-            let winner = kinds.iter().max_by_key(|(kind, it)| (it.nodes, Reverse(**kind))).map(|(kind, _)| *kind);
+            let winner =
+                kinds.iter().max_by_key(|(kind, it)| (it.nodes, Reverse(**kind))).map(|(kind, _)| *kind);
             for (kind, samples) in kinds {
                 if Some(kind) == winner {
                     head(page, &name, kind.word(), &samples.help);

@@ -59,6 +59,10 @@ fn edge(cloud: &Cloud) -> Edge {
         config: cloud.config.clone(),
         identity: cloud.identity.clone(),
         credentials: sender,
+        report: ReportSource::new(|| Rendered {
+            metrics: "# TYPE kubeedge_edgehub_connected gauge\nkubeedge_edgehub_connected 1\n".to_owned(),
+            actors: serde_json::json!({"name": "edgecore", "actors": []}),
+        }),
     };
     let publish = move |state| {
         let states: &Arc<Mutex<Vec<LinkState>>> = &for_states;
@@ -118,7 +122,7 @@ async fn joins_with_a_token_and_opens_a_session() {
         ("node_id", "edge-1"),
         ("project_id", "e632aba927ea4ac2b575ec1603d56f10"),
         ("connectionuse", "msg"),
-        ("kubeedge-extensions", "ack-window,resync,identity"),
+        ("kubeedge-extensions", "ack-window,resync,identity,report"),
     ] {
         assert_eq!(session.header(name), Some(want), "{name}");
     }

@@ -145,6 +145,7 @@ impl World {
                 })
             },
             delivered: told!(Delivered),
+            federation: federation.clone(),
         };
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, crate::supervise::MAIN_THREAD, quick, move || CloudHub::new(parts));
