@@ -15,6 +15,7 @@ use crate::model::{Resource, operation, source};
 pub mod authority;
 mod cloud;
 mod identity;
+mod reports;
 
 /// The hub, what it had stored, what it told.
 struct Edge {
@@ -27,6 +28,14 @@ struct Edge {
 }
 
 fn edge(cloud: &Cloud) -> Edge {
+    let source = ReportSource::new(|| Rendered {
+        metrics: "# TYPE kubeedge_edgehub_connected gauge\nkubeedge_edgehub_connected 1\n".to_owned(),
+        actors: serde_json::json!({"name": "edgecore", "actors": []}),
+    });
+    edge_with(cloud, source)
+}
+
+fn edge_with(cloud: &Cloud, report: ReportSource) -> Edge {
     let (stored, news, states) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default(), Arc::default());
     let for_twin = Arc::clone(&stored);
     let facts = Arc::<Mutex<Vec<AuditFact>>>::default();
@@ -59,10 +68,7 @@ fn edge(cloud: &Cloud) -> Edge {
         config: cloud.config.clone(),
         identity: cloud.identity.clone(),
         credentials: sender,
-        report: ReportSource::new(|| Rendered {
-            metrics: "# TYPE kubeedge_edgehub_connected gauge\nkubeedge_edgehub_connected 1\n".to_owned(),
-            actors: serde_json::json!({"name": "edgecore", "actors": []}),
-        }),
+        report,
     };
     let publish = move |state| {
         let states: &Arc<Mutex<Vec<LinkState>>> = &for_states;
