@@ -89,10 +89,7 @@ impl Shared {
         let mut workers = self.workers.lock();
         workers.next_id += 1;
         let id = workers.next_id;
-        let kind = workers
-            .kinds
-            .entry(kind)
-            .or_insert_with(|| Kind::new(kind));
+        let kind = workers.kinds.entry(kind).or_insert_with(|| Kind::new(kind));
         let entry = Arc::new(build(id, kind.metrics.clone()));
         workers.live.insert(id, Arc::clone(&entry));
         entry

@@ -49,7 +49,9 @@ impl DiskMetrics {
                 self.free.set(room.blocks_available().saturating_mul(unit) as f64);
                 self.size.set(room.blocks().saturating_mul(unit) as f64);
             }
-            Err(err) => tracing::debug!(folder = %folder.display(), error = %err, "the disk cannot be looked at"),
+            Err(err) => {
+                tracing::debug!(folder = %folder.display(), error = %err, "the disk cannot be looked at")
+            }
         }
     }
 }

@@ -140,7 +140,9 @@ mod tests {
             });
         });
         let text = exporter.render();
-        for line in [r#"kubeedge_log_events_total{level="error"} 1"#, r#"kubeedge_log_events_total{level="warn"} 0"#] {
+        for line in
+            [r#"kubeedge_log_events_total{level="error"} 1"#, r#"kubeedge_log_events_total{level="warn"} 0"#]
+        {
             assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
         }
     }

@@ -32,7 +32,7 @@ impl Total {
     }
 
     /// Counts what the total does not know of.
-    pub fn add(&self, more: u64) {
+    pub fn increment(&self, more: u64) {
         self.counter.increment(more);
     }
 }
@@ -53,7 +53,7 @@ mod tests {
             total.follow(3);
             total.begin_anew();
             total.follow(4);
-            total.add(2);
+            total.increment(2);
         });
         let text = exporter.render();
         assert!(text.lines().any(|line| line == "x_total 16"), "7 + 3 + 4 + 2 in\n{text}");
