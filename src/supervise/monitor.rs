@@ -302,7 +302,7 @@ mod tests {
         let (code, body) = request(address, "GET /metrics HTTP/1.1").await;
         assert_eq!(code, 200);
         assert!(body.contains(r#"kubeedge_actor_mailbox_depth{actor="Monitor"} 0"#), "{body}");
-        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor."), "{body}");
+        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor"), "{body}");
         let (code, body) = request(address, "GET /actors HTTP/1.1").await;
         let tree: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((code, &tree["actors"][0]["state"]), (200, &Value::from("running")));
