@@ -8,3 +8,5 @@ mod edge_links;
 pub mod keadm;
 pub mod mapper;
 mod program;
+#[cfg(test)]
+mod reference;

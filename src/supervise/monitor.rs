@@ -16,9 +16,12 @@ use super::handle::TreeHandle;
 use super::monitor_page::page;
 use crate::telemetry::exporter::Exporter;
 use crate::telemetry::federation::Federation;
+use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
 
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Between two looks at files and disks.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
 const FEDERATE: &str = "federate/edges";
@@ -71,6 +74,8 @@ pub struct MonitorSources {
     pub exporter: Exporter,
     /// What edges report; `None` on an edge.
     pub federation: Option<Federation>,
+    /// Figures that are looked for, not told.
+    pub probes: Probes,
     /// `monitorServer.enableFaultInjection`.
     pub fault_injection: bool,
 }
@@ -81,12 +86,14 @@ pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
     server: Option<ServerHandle>,
+    /// A look at files and disks is under way.
+    is_probing: bool,
 }
 
 impl Monitor {
     #[must_use]
     pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
-        Self { socket, sources, server: None }
+        Self { socket, sources, server: None, is_probing: false }
     }
 
     fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
@@ -111,6 +118,21 @@ impl Monitor {
             .disable_signals()
             .listen(self.socket.listener.try_clone()?)?;
         Ok(server.run())
+    }
+
+    /// Looks for figures on a thread that may block; one look at a time, however long it takes.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.is_probing, true) {
+            return;
+        }
+        let probes = self.sources.probes.clone();
+        let look = tokio::task::spawn_blocking(move || probes.look());
+        ctx.spawn(look.into_actor(self).map(|ended, me, _| {
+            me.is_probing = false;
+            if let Err(err) = ended {
+                tracing::warn!(%err, "a look at files and disks failed");
+            }
+        }));
     }
 
     fn stop_server(&mut self) {
@@ -140,6 +162,8 @@ impl Actor for Monitor {
             ctx.stop();
         }));
         ctx.run_interval(UPKEEP, |me, _| me.sources.exporter.upkeep());
+        self.probe(ctx);
+        ctx.run_interval(PROBE_EVERY, Self::probe);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -149,6 +173,7 @@ impl Actor for Monitor {
 
 impl Supervised for Monitor {
     fn restarting(&mut self, _: &mut Self::Context) {
+        self.is_probing = false;
         self.stop_server();
     }
 }
@@ -174,6 +199,7 @@ async fn index(sources: web::Data<MonitorSources>) -> HttpResponse {
 
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
+    sources.readiness.publish();
     prometheus(sources.exporter.render())
 }
 
@@ -277,6 +303,7 @@ mod tests {
             readiness: readiness.clone(),
             exporter,
             federation: fault_injection.then(|| Federation::new(10)),
+            probes: Probes::default(),
             fault_injection,
         };
         let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
@@ -299,7 +326,7 @@ mod tests {
         let (code, body) = request(address, "GET /metrics HTTP/1.1").await;
         assert_eq!(code, 200);
         assert!(body.contains(r#"kubeedge_actor_mailbox_depth{actor="Monitor"} 0"#), "{body}");
-        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor."), "{body}");
+        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor"), "{body}");
         let (code, body) = request(address, "GET /actors HTTP/1.1").await;
         let tree: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((code, &tree["actors"][0]["state"]), (200, &Value::from("running")));

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+pub use self::render::OWN;
 use self::series::Series;
 use crate::model::{MAX_ACTORS_BYTES, Moment, NodeName, NodeReport};
 use crate::wire::node_report::{BadReport, unpack};
@@ -64,7 +65,8 @@ pub enum Refused {
 }
 
 impl Refused {
-    const ALL: [Self; 11] = [
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
         Self::NoSession,
         Self::Rate,
         Self::TooLong,
