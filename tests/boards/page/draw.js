@@ -34,10 +34,11 @@ const colors = (panel, series) =>
     return color?.mode === "fixed" ? hex(color.fixedColor) : PALETTE[at % PALETTE.length];
   });
 
-function ticks(low, high, count) {
+function ticks(low, high, count, unit) {
   const rough = (high - low) / count || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const size = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  const isBinary = unit === "bytes";
+  const power = isBinary ? 2 ** Math.floor(Math.log2(rough)) : 10 ** Math.floor(Math.log10(rough));
+  const size = (isBinary ? [1, 2] : [1, 2, 5, 10]).map((n) => n * power).find((n) => n >= rough);
   const found = [];
   for (let at = Math.ceil(low / size) * size; at <= high + size * 1e-6; at += size) found.push(Number(at.toPrecision(12)));
   return found;
@@ -51,6 +52,12 @@ function timeTicks(query, count) {
   return found;
 }
 
+function powers(low, high) {
+  const found = [];
+  for (let at = 10 ** Math.ceil(Math.log10(low)); at <= high; at *= 10) found.push(at);
+  return found.length > 1 ? found : [low, high];
+}
+
 /** Svg with time along the bottom; gives its parts and the x of a time. */
 function frame(width, height, left, right, query) {
   const x = (t) => left + ((t - query.from) / (query.to - query.from)) * (width - left - right);
@@ -62,7 +69,7 @@ function frame(width, height, left, right, query) {
   return { x, parts };
 }
 const marks = (annotations, x, height) =>
-  annotations.map(({ at, color }) => `<line x1="${x(at)}" x2="${x(at)}" y1="2" y2="${height - 16}" stroke="${hex(color)}" stroke-dasharray="3 3" opacity=".65"/>`);
+  annotations.map(({ at, color }) => `<line x1="${x(at)}" x2="${x(at)}" y1="2" y2="${height - 16}" stroke="${hex(color)}" stroke-dasharray="3 3" opacity=".45"/>`);
 const svg = (width, height, parts) => `<svg width="${width}" height="${height}" xmlns="http://www.w3.org/2000/svg">${parts.join("")}</svg>`;
 
 const CALCS = {
@@ -102,19 +109,21 @@ function stack(series, step) {
 function timeseries(panel, { series, step }, query, width, height, annotations) {
   const { custom, unit, decimals, min, max } = panel.fieldConfig.defaults;
   const isStacked = custom.stacking !== undefined;
-  const drawn = isStacked ? stack(series, step) : series.map((one) => ({ ...one, stacked: one.points.map(([t, v]) => [t, v, min ?? 0]) }));
+  const drawn = isStacked ? stack(series, step) : series.map((one) => ({ ...one, stacked: one.points.map(([t, v]) => [t, v, undefined]) }));
   const lower = drawn.filter((one) => field(panel, one.name).custom?.axisPlacement !== "right");
   const values = lower.flatMap((one) => one.stacked.map((p) => p[1]));
-  const low = min ?? Math.min(...values);
+  const isLog = custom.scaleDistribution?.type === "log";
+  const low = isLog ? Math.max(Math.min(...values), 1e-3) / 2 : (min ?? Math.min(...values));
   let high = max ?? Math.max(...values);
   if (!(high > low)) high = low + 1;
   if (max === undefined) high += (high - low) * 0.05;
   const whole = decimals === 0 && high - low < 5;
-  const lines = ticks(low, high, whole ? Math.ceil(high - low) : Math.max(2, height / 34)).filter((v) => !whole || Number.isInteger(v));
+  const lines = (isLog ? powers(low, high) : ticks(low, high, whole ? Math.ceil(high - low) : Math.max(2, height / 34), unit)).filter((v) => !whole || Number.isInteger(v));
   const labels = lines.map((v) => format(v, unit, decimals));
   const left = 10 + Math.max(...labels.map((label) => label.length)) * 6.2;
   const { x, parts } = frame(width, height, left, 6, query);
-  const scale = (from, to) => (v) => height - 18 - ((v - from) / (to - from)) * (height - 26);
+  const place = isLog ? (v) => Math.log10(Math.max(v, low)) : (v) => v;
+  const scale = (from, to) => (v) => height - 18 - ((place(v) - place(from)) / (place(to) - place(from))) * (height - 26);
   const y = scale(low, high);
   lines.forEach((v, at) => {
     parts.push(`<line x1="${left}" x2="${width - 6}" y1="${y(v)}" y2="${y(v)}" stroke="#24272e"/>`);
@@ -131,7 +140,7 @@ function timeseries(panel, { series, step }, query, width, height, annotations) 
     if (custom.drawStyle === "bars") {
       const wide = Math.max(1.5, (x(query.from + step) - left) * 0.75);
       for (const [t, v, base] of one.stacked) {
-        if (v > base) parts.push(`<rect x="${x(t) - wide / 2}" y="${own(v)}" width="${wide}" height="${own(base) - own(v)}" fill="${color[at]}" opacity=".9"/>`);
+        if (v > (base ?? 0)) parts.push(`<rect x="${x(t) - wide / 2}" y="${own(v)}" width="${wide}" height="${own(base ?? 0) - own(v)}" fill="${color[at]}" opacity=".9"/>`);
       }
       return;
     }
@@ -143,8 +152,8 @@ function timeseries(panel, { series, step }, query, width, height, annotations) 
     }
     for (const run of runs) {
       const over = run.map(([t, v]) => `${x(t).toFixed(1)},${own(v).toFixed(1)}`);
-      const under = run.map(([t, , base]) => `${x(t).toFixed(1)},${own(base).toFixed(1)}`).reverse();
-      parts.push(`<polygon points="${over.join(" ")} ${under.join(" ")}" fill="${color[at]}" opacity="${custom.fillOpacity / 100}"/>`);
+      const under = run.map(([t, , base]) => `${x(t).toFixed(1)},${own(base ?? low).toFixed(1)}`).reverse();
+      parts.push(`<polygon points="${over.join(" ")} ${under.join(" ")}" fill="${color[at]}" opacity="${(custom.fillOpacity ?? 0) / 100}"/>`);
       if (run.length === 1) parts.push(`<circle cx="${x(run[0][0])}" cy="${own(run[0][1])}" r="1.6" fill="${color[at]}"/>`);
       else parts.push(`<polyline points="${over.join(" ")}" fill="none" stroke="${color[at]}" stroke-width="1.3"/>`);
     }
@@ -236,13 +245,13 @@ function bargauge(panel, { series }, width, height) {
 
 /** Merge and organize, as the two transformations of the boards' tables do. */
 function rows(panel, series) {
-  const { renameByName, indexByName } = panel.transformations.find((one) => one.id === "organize").options;
+  const { renameByName, indexByName, excludeByName } = panel.transformations.find((one) => one.id === "organize").options;
   const lines = new Map();
   for (const one of series) {
-    const key = JSON.stringify(Object.entries(one.labels).sort());
+    const key = JSON.stringify([one.labels.node, one.labels.actor]);
     const line = lines.get(key) ?? lines.set(key, {}).get(key);
     for (const [label, value] of Object.entries(one.labels)) line[renameByName[label] ?? label] = value;
-    line[renameByName[`Value #${one.refId}`]] = last(one);
+    if (!excludeByName[`Value #${one.refId}`]) line[renameByName[`Value #${one.refId}`]] = last(one);
   }
   const columns = Object.keys(indexByName).sort((a, b) => indexByName[a] - indexByName[b]).map((name) => renameByName[name]);
   const found = [...lines.values()];
@@ -279,7 +288,10 @@ export function draw(panel, data, query, body, annotations) {
   if (panel.type === "stat") {
     const { html, background } = stat(panel, data, query, width, height);
     body.innerHTML = html;
-    if (background) body.parentElement.style.background = background;
+    if (background) {
+      body.parentElement.style.background = background;
+      body.closest("section").classList.add("filled");
+    }
   } else if (!data.series.length) body.innerHTML = '<div class="none">No data</div>';
   else if (panel.type === "table") body.innerHTML = table(panel, data);
   else if (panel.type === "bargauge") body.innerHTML = bargauge(panel, data, width, height);
