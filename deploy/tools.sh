@@ -3,6 +3,7 @@
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
 #   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages
+#   deploy/tools.sh pictures     what test needs, Chromium and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
@@ -50,6 +51,11 @@ for_test() {
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
+}
+for_pictures() {
+  for_test
+  want chromium command -v chromium
+  want pngquant command -v pngquant
 }
 # Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
 python_venv() {
@@ -111,8 +117,9 @@ case ${1:-} in
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
   test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
+  pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
   npm) echo "$cache/npm" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python|npm" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|kubectl|python|npm" >&2; exit 64 ;;
 esac
