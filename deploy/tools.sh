@@ -4,6 +4,7 @@
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
 #   deploy/tools.sh test         all of it, and openssl, SoftHSM, promtool, curl, Mosquitto and its clients, Python packages
 #   deploy/tools.sh bench        Mosquitto and its clients
+#   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
@@ -40,6 +41,20 @@ for_run() {
 for_bench() { # The broker to compare with. Debian starts it when it is installed; we start our own.
   want mosquitto test -x /usr/sbin/mosquitto
   want mosquitto-clients command -v mosquitto_rr
+}
+for_release() {
+  want dpkg-dev command -v dpkg-shlibdeps
+  want binutils command -v objdump
+}
+cargo_tools() { # Each in the version that was tried.
+  local tool missing=()
+  for tool in cargo-deb@3.8.0 cargo-cyclonedx@0.5.9; do
+    grep -q "\"${tool/@/ } " "$cache/.crates.toml" 2>/dev/null || missing+=("$tool")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  echo "compiling: ${missing[*]}" >&2
+  # Their own build, whatever the project's is told.
+  env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$cache" "${missing[@]}"
 }
 for_test() {
   for_bench
@@ -98,8 +113,9 @@ case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
+  release) for_build; for_release; install_packages; cargo_tools ;;
   test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|release|kubectl|python" >&2; exit 64 ;;
 esac
