@@ -12,7 +12,7 @@ export LC_ALL=C
 umask 022
 
 fail() { echo "release: $*" >&2; exit 1; }
-programs=(cloudcore edgecore keadm mapper-modbus mapper-sim)
+mapfile -t programs < <(sed -n '/^\[\[bin\]\]/,/^path/s/^name = "\(.*\)"/\1/p' Cargo.toml)
 for program in "${programs[@]}"; do [ -x "$bin/$program" ] || fail "$bin/$program is missing: run make build"; done
 [ -x "$cache/bin/cargo-cyclonedx" ] || fail "cargo-cyclonedx is missing: run deploy/tools.sh release"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
@@ -41,16 +41,16 @@ put_tree systemd deploy/systemd
 put_tree kubernetes deploy/kubernetes
 
 # What was linked in. Its serial number and paths would differ on each machine.
-"$cache/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe crate --override-filename kubeedge-rs.sbom
+"$cache/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --override-filename kubeedge-rs.sbom
 sed -e "s#path+file://$PWD#pkg:cargo/kubeedge-rs#g" -e "s#file://$PWD#.#g" -e "s#$PWD#.#g" kubeedge-rs.sbom.json > "$dir/sbom.cdx.json"
 ! grep -q "$PWD" "$dir/sbom.cdx.json" || fail "the bill of materials names this machine's folders"
 
-# What has to be there where it runs.
+# What has to be there where it runs (Debian 12 and anything newer has it).
 needs() { objdump -p "$1" | awk '$1 == "NEEDED" { print $2 }' | sort; }
 glibc() { objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1; }
 {
   echo "kubeedge-rs $version, commit $(git rev-parse HEAD), $(rustc -V)"
-  echo "Linked in: everything but the C library and the C compiler's own (RocksDB, LZ4, TLS are inside)."
+  echo "Linked in: everything but the C library and the C++ runtime (RocksDB, LZ4 and TLS are inside)."
   for program in "${programs[@]}"; do
     echo "$program: $(needs "$bin/$program" | paste -sd' '); oldest C library: $(glibc "$bin/$program")"
   done
