@@ -2,12 +2,13 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
-#   deploy/tools.sh test         all of it, and openssl, SoftHSM, promtool, curl, Mosquitto and its clients, Python packages
+#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages
 #   deploy/tools.sh bench        Mosquitto and its clients
 #   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
+# The npm packages of tests/boards/ go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
@@ -61,6 +62,8 @@ for_test() {
   want openssl command -v openssl
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
+  want nodejs command -v node
+  want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
 }
 # Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
@@ -72,6 +75,15 @@ python_venv() {
   python3 -m venv "$cache/venv"
   "$cache/venv/bin/pip" install -q -r "$wanted"
   cp "$wanted" "$have"
+}
+# Grafana's types of a board and TypeScript, to check ours (tests/it/boards.rs).
+npm_packages() {
+  local wanted=$(dirname "$0")/../tests/boards have=$cache/npm
+  cmp -s "$wanted/package-lock.json" "$have/package-lock.json" && [ -d "$have/node_modules" ] && return
+  echo "fetching the npm packages of $wanted/package.json" >&2
+  rm -rf "$have"; mkdir -p "$have"
+  cp "$wanted"/package{,-lock}.json "$have"
+  (cd "$have" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$have"; exit 1; }
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -114,8 +126,9 @@ case ${1:-} in
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
   release) for_build; for_release; install_packages; cargo_tools ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|release|kubectl|python" >&2; exit 64 ;;
+  npm) echo "$cache/npm" ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|release|kubectl|python|npm" >&2; exit 64 ;;
 esac

@@ -13,6 +13,8 @@
 mod api_socket;
 mod attack;
 mod bad_input;
+mod boards;
+mod boards_queries;
 mod cri;
 mod demo;
 mod device_controller;
