@@ -22,6 +22,7 @@ use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
+use crate::telemetry::store::StoreMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
@@ -40,12 +41,16 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
 }
 
 async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
+    stage.watch_disk(&config.data_dir);
     let hub_config = &config.modules.cloud_hub;
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
     let mut served = Vec::new();
     let (ca, client, cluster_ca) = if is_embedded(config) {
-        let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
+        let metrics = StoreMetrics::new("api");
+        let store = RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?;
+        let store = Arc::new(store.measured(metrics.clone()));
+        stage.watch_store(&store, metrics);
         let ca = authorities(config, enrolled_nodes(&*store)?)?;
         let (core, tls) = embedded_api(stage, config, store, &ca, &names)?;
         served.push(tls);

@@ -31,6 +31,7 @@ use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::store::StoreMetrics;
 use crate::telemetry::workload::WorkloadMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
@@ -58,7 +59,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
-    let plain = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let store_metrics = StoreMetrics::new("edge");
+    let plain = RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?;
+    let plain = Arc::new(plain.measured(store_metrics.clone()));
+    stage.watch_store(&plain, store_metrics);
+    stage.watch_disk(&config.data_dir);
     let secrets =
         SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };
     let store: Arc<dyn Store> = Arc::new(SealedStore::open(plain, &secrets)?.0);

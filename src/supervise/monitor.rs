@@ -15,9 +15,12 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use super::handle::TreeHandle;
 use super::monitor_page::page;
 use crate::telemetry::exporter::Exporter;
+use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
 
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Between two looks at files and disks.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
 
@@ -67,6 +70,8 @@ pub struct MonitorSources {
     pub tree: TreeHandle,
     pub readiness: Readiness,
     pub exporter: Exporter,
+    /// Figures that are looked for, not told.
+    pub probes: Probes,
     /// `monitorServer.enableFaultInjection`.
     pub fault_injection: bool,
 }
@@ -76,12 +81,14 @@ pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
     server: Option<ServerHandle>,
+    /// A look at files and disks is under way.
+    is_probing: bool,
 }
 
 impl Monitor {
     #[must_use]
     pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
-        Self { socket, sources, server: None }
+        Self { socket, sources, server: None, is_probing: false }
     }
 
     fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
@@ -105,6 +112,21 @@ impl Monitor {
             .disable_signals()
             .listen(self.socket.listener.try_clone()?)?;
         Ok(server.run())
+    }
+
+    /// Looks for figures on a thread that may block; one look at a time, however long it takes.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.is_probing, true) {
+            return;
+        }
+        let probes = self.sources.probes.clone();
+        let look = tokio::task::spawn_blocking(move || probes.look());
+        ctx.spawn(look.into_actor(self).map(|ended, me, _| {
+            me.is_probing = false;
+            if let Err(err) = ended {
+                tracing::warn!(%err, "a look at files and disks failed");
+            }
+        }));
     }
 
     fn stop_server(&mut self) {
@@ -134,6 +156,8 @@ impl Actor for Monitor {
             ctx.stop();
         }));
         ctx.run_interval(UPKEEP, |me, _| me.sources.exporter.upkeep());
+        self.probe(ctx);
+        ctx.run_interval(PROBE_EVERY, Self::probe);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -143,6 +167,7 @@ impl Actor for Monitor {
 
 impl Supervised for Monitor {
     fn restarting(&mut self, _: &mut Self::Context) {
+        self.is_probing = false;
         self.stop_server();
     }
 }
@@ -165,6 +190,7 @@ async fn index() -> HttpResponse {
 
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
+    sources.readiness.publish();
     let text = sources.exporter.render();
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
@@ -249,8 +275,13 @@ mod tests {
         });
         let socket = MonitorSocket::bind("127.0.0.1:0").unwrap();
         let (address, readiness) = (socket.address(), Readiness::default());
-        let sources =
-            MonitorSources { tree: tree.handle(), readiness: readiness.clone(), exporter, fault_injection };
+        let sources = MonitorSources {
+            tree: tree.handle(),
+            readiness: readiness.clone(),
+            exporter,
+            probes: Probes::default(),
+            fault_injection,
+        };
         let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, "monitor", policy, move || Monitor::new(socket, sources));
         (tree.start().unwrap(), address, readiness)

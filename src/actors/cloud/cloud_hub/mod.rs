@@ -69,6 +69,8 @@ const OWN_MAILBOX: usize = 4_096;
 const SHARED: &str = "two machines share this node's certificate and end each other's sessions";
 /// What may wait for all nodes together, in bytes of frames.
 const ALL_QUEUES: usize = 256 << 20;
+/// What waits is shown this often.
+const SHOW_EVERY: Duration = Duration::from_secs(5);
 
 /// Why CloudHub cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -269,6 +271,13 @@ impl CloudHub {
         }
     }
 
+    /// Shows what waits for nodes, and the bounds.
+    fn show_queued(&mut self, _: &mut Context<Self>) {
+        self.metrics.queued_bytes.set(self.queued.bytes() as f64);
+        self.metrics.queued_limit.set(ALL_QUEUES as f64);
+        self.metrics.node_limit.set(f64::from(self.parts.config.node_limit));
+    }
+
     fn show_connected(&self) {
         let nodes = self.live.len() as f64;
         self.metrics.connected_nodes.set(nodes);
@@ -346,6 +355,8 @@ impl Actor for CloudHub {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.show_queued(ctx);
+        ctx.run_interval(SHOW_EVERY, Self::show_queued);
         if let Err(err) = self.listen(ctx) {
             // The sockets are bound, so this is a lack of threads or files: supervision tries again.
             tracing::error!(error = %err, "cannot serve");

@@ -160,6 +160,14 @@ impl Index {
         bound.map(update).collect()
     }
 
+    /// Namespace and phase of every pod; the phase is empty before somebody reported one.
+    pub fn phases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pods.iter().map(|((namespace, _), pod)| {
+            let phase = pod.stored.object.pointer("/status/phase").and_then(Value::as_str);
+            (namespace.as_str(), phase.unwrap_or_default())
+        })
+    }
+
     /// Does a pod of `node` name this object?
     #[must_use]
     pub fn follows(&self, node: &NodeName, reference: &Reference) -> bool {

@@ -22,6 +22,7 @@ use crate::identity::{
 };
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
+use crate::telemetry::edge_hub::show_clock;
 use crate::telemetry::identity::IdentityMetrics;
 
 /// Gets, keeps and publishes the credentials of one node. Clones share everything.
@@ -254,7 +255,9 @@ impl Joiner {
 
     /// The cloud said that it is `date`.
     pub fn learn(&self, date: SystemTime) {
-        if let Some(line) = self.0.clock.lock().learn(date, SystemTime::now(), Instant::now()) {
+        let now = SystemTime::now();
+        show_clock(date, now);
+        if let Some(line) = self.0.clock.lock().learn(date, now, Instant::now()) {
             tracing::warn!("{line}");
         }
     }
