@@ -43,5 +43,6 @@ mod mqtt_outside;
 mod network;
 mod panics;
 mod pods;
+mod rbac;
 mod readme_devices;
 mod readme_security;
