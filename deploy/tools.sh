@@ -62,6 +62,7 @@ for_test() {
   want openssl command -v openssl
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
+  want systemd command -v systemd-analyze
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
