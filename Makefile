@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices bench-identity pictures clean
+.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -20,6 +20,14 @@ demo-down: ## stops the demo and removes what it made
 build: ## release binaries in target/release
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo build --release --locked --bins
+
+release: build ## dist/*.tar.gz: programs, configuration, units, boards, rules, checksums, bill of materials
+	@deploy/tools.sh release
+	@deploy/release.sh
+
+deb: build ## dist/*.deb: the Debian package
+	@deploy/tools.sh release
+	@deploy/deb.sh
 
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test

@@ -5,6 +5,7 @@
 #   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages
 #   deploy/tools.sh pictures     what test needs, Chromium and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
+#   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
@@ -43,11 +44,26 @@ for_bench() { # The broker to compare with. Debian starts it when it is installe
   want mosquitto test -x /usr/sbin/mosquitto
   want mosquitto-clients command -v mosquitto_rr
 }
+for_release() {
+  want dpkg-dev command -v dpkg-shlibdeps
+  want binutils command -v objdump
+}
+cargo_tools() { # Each in the version that was tried.
+  local tool missing=()
+  for tool in cargo-deb@3.8.0 cargo-cyclonedx@0.5.9; do
+    grep -q "\"${tool/@/ } " "$cache/.crates.toml" 2>/dev/null || missing+=("$tool")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  echo "compiling: ${missing[*]}" >&2
+  # Their own build, whatever the project's is told.
+  env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$cache" "${missing[@]}"
+}
 for_test() {
   for_bench
   want openssl command -v openssl
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
+  want systemd command -v systemd-analyze
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
@@ -116,10 +132,11 @@ case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
+  release) for_build; for_release; install_packages; cargo_tools ;;
   test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
   pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
   npm) echo "$cache/npm" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|kubectl|python|npm" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|kubectl|python|npm" >&2; exit 64 ;;
 esac

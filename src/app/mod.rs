@@ -7,6 +7,7 @@ pub mod edge;
 mod edge_links;
 pub mod keadm;
 pub mod mapper;
+pub mod plc;
 mod program;
 #[cfg(test)]
 mod reference;

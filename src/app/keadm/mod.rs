@@ -4,6 +4,7 @@
 mod audit;
 mod ca;
 mod cloud_https;
+mod health;
 mod identity;
 mod init;
 mod join;
@@ -61,6 +62,8 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Asks this node's Workload API for the identities of the process that runs it
     Svid(svid::SvidArgs),
+    /// Asks a program's monitor whether it is well
+    Health(health::HealthArgs),
     /// Prints the version
     Version,
 }
@@ -127,6 +130,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Reset(args) => reset::reset(&args, out).await,
         Command::Audit(command) => audit::audit(command, out),
         Command::Svid(args) => svid::svid(&args, now, out).await,
+        Command::Health(args) => health::health(&args, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }
