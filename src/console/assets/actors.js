@@ -86,5 +86,5 @@ function line(ctx, row, { worker = false, fold = null, open = false, workers = 0
     h("td", { role: "cell", class: "num", "data-label": "Messages/s" }, figure(row.rate)),
     h("td", { role: "cell", class: "num", "data-label": "Messages" }, actor.messages_total.toLocaleString("en")),
     h("td", { role: "cell", class: "dim", "data-label": "Thread" }, actor.thread),
-    h("td", { role: "cell", class: "wide text", "data-label": "Last failure" }, last ? [when(last.at_ms, now), " ago: ", last.text] : h("span", { class: "dim" }, "–")));
+    h("td", { role: "cell", class: `wide text${last ? "" : " none"}`, "data-label": "Last failure" }, last ? [when(last.at_ms, now), " ago: ", last.text] : h("span", { class: "dim" }, "–")));
 }

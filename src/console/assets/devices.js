@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { clock, matches, wordsOf } from "./format.js";
 import { deviceState, differs, link, staleness } from "./health.js";
-import { a, bar, eventTable, eventsAbout, facts, more, nodeLink, nothing, panel, shape, spark, status, title, troubles, when } from "./parts.js";
+import { a, bar, eventTable, eventsAbout, facts, more, nodeLink, nothing, panel, shape, sheet, spark, status, title, troubles, when } from "./parts.js";
 import { missing } from "./objects.js";
 
 const COLUMNS = [["Property", ""], ["Reported", "value"], ["Trend", "trend"], ["Desired", "value"], ["In force", "value"], ["Taken", "num"]];
@@ -58,7 +58,7 @@ export function devices(ctx) {
     title(ctx, "Devices"),
     troubles(ctx, ["device"]),
     bar(ctx, { label: "Filter devices", hint: "Filter by name, node, model, property", choices: [["", "All"], ["problems", "Not online"], ["differs", "Desired differs"]], shown: shown.length, total: all.length, unit: "device" }),
-    shown.length ? panel("Device list", null, deviceGroups(ctx, shown, "devices")) : nothing(ctx, "device", all.length > 0, "No devices. kubectl apply -f device.yaml makes one."),
+    shown.length ? sheet(deviceGroups(ctx, shown, "devices")) : nothing(ctx, "device", all.length > 0, "No devices. kubectl apply -f device.yaml makes one."),
   ];
 }
 
@@ -90,7 +90,7 @@ function card(ctx, device, twin) {
   const value = (text) => (text === "" ? "–" : [text, twin.unit ? h("span", { class: "unit" }, ` ${twin.unit}`) : null]);
   return h("article", { class: `twin${stale ? " is-old" : ""}`, key: twin.property, "aria-label": twin.property, max: 4000 },
     h("h3", {}, twin.property, h("span", { class: "dim" }, twin.dataType)),
-    h("div", { class: "big" }, h("span", { class: "v" }, value(twin.reported)), spark(series)),
+    h("div", { class: "big" }, h("span", { class: `v${twin.reported.length > 16 ? " long" : ""}` }, value(twin.reported)), spark(series)),
     facts([
       ["Desired", off ? [shape("warn"), " ", value(twin.desired), " (differs)"] : value(twin.desired)],
       ["In force at the edge", value(twin.observedDesired)],

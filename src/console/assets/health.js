@@ -101,7 +101,7 @@ export function survey(model) {
     if (!row) nodes.set(name, (row = { pods: 0, running: 0, devices: 0, online: 0, restarts: 0 }));
     return row;
   };
-  const totals = { nodes: 0, ready: 0, pods: 0, running: 0, done: 0, devices: 0, online: 0, restarts: 0, warnings: 0 };
+  const totals = { nodes: 0, ready: 0, pods: 0, running: 0, done: 0, devices: 0, online: 0, restarts: 0, recent: 0, warnings: 0 };
   const add = (tone, href, what, why, atMs) => found.push({ tone, href, what, why, atMs });
 
   for (const node of model.objects.node.values()) {
@@ -115,11 +115,14 @@ export function survey(model) {
   for (const pod of model.objects.pod.values()) {
     const state = podState(model, pod);
     const row = of(pod.node);
+    if (state.tone === "done") {
+      totals.done += 1;
+      continue;
+    }
     totals.pods += 1;
     row.pods += 1;
-    if (state.tone === "done") totals.done += 1;
     // A pod of a silent node is not counted as running: nobody knows.
-    if (state.tone === "ok" || state.tone === "done") {
+    if (state.tone === "ok") {
       totals.running += 1;
       row.running += 1;
     }
@@ -149,6 +152,7 @@ export function survey(model) {
       const tone = actorTone(actor.state);
       const last = actor.last_failure;
       const recent = last && now - last.at_ms < RECENT_MS;
+      if (recent) totals.recent += 1;
       if (tone !== "bad" && !recent) continue;
       const what = tone === "bad" ? `is ${actor.state}` : "was restarted";
       add(tone === "bad" ? "bad" : "warn", link("actors", tree.source), `Actor ${path} of ${tree.source} ${what}`, last?.text || "", last?.at_ms || 0);

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { bytes, count, matches, wordsOf } from "./format.js";
 import { isSilent, link, nodeState, podState } from "./health.js";
-import { a, bar, eventTable, eventsAbout, facts, nodeLink, nothing, panel, shape, status, table, title, troubles, when } from "./parts.js";
+import { a, bar, eventTable, eventsAbout, facts, nodeLink, nothing, panel, shape, sheet, status, table, title, troubles, when } from "./parts.js";
 import { deviceGroups } from "./devices.js";
 import { tree } from "./actors.js";
 
@@ -26,11 +26,10 @@ export function node(ctx) {
     panel("Facts", null, facts([
       ["Address", node.address], ["Roles", node.roles.join(", ")], ["Version", node.version], ["Runtime", node.runtime],
       ["System", node.osImage], ["Kernel", [node.kernel, node.architecture].filter(Boolean).join(", ")],
-      ["CPU", node.cpu && count(Number(node.cpu) || 0, "core")], ["Memory", bytes(node.memory)], ["Most pods", node.maxPods],
+      ["CPU", node.cpu && count(Number(node.cpu) || 0, "core")], ["Memory", bytes(node.memory)], ["Most pods", node.maxPods], ["Pressure", node.ready === "True" ? (pressures.length ? `${pressures.length} (below)` : "none") : "not known"],
       ["Last heartbeat", when(node.heartbeatMs, now)], [`${state.word} since`, when(node.sinceMs, now)], ["Joined", when(node.createdMs, now)],
     ])),
-    panel("Conditions", null, pressures.length ? h("ul", { class: "conditions" }, pressures)
-      : h("p", { class: "empty" }, node.ready === "True" ? "Ready, and under no pressure." : node.why || "Nothing is known.")),
+    pressures.length ? panel("Under pressure", null, h("ul", { class: "conditions" }, pressures)) : null,
     panel("Pods", count(pods.length, "pod"), pods.length ? podTable(ctx, pods, "node-pods", false) : nothing(ctx, "pod", false, "No pods on this node.")),
     panel("Devices", count(devices.length, "device"), devices.length ? deviceGroups(ctx, devices, "node-devices") : nothing(ctx, "device", false, "No devices on this node.")),
     panel("Actors", null, tree(ctx, name, "node-actors")),
@@ -72,7 +71,7 @@ export function pods(ctx) {
     title(ctx, "Pods"),
     troubles(ctx, ["pod"]),
     bar(ctx, { label: "Filter pods", hint: "Filter by name, node, status, image", choices: [["", "All"], ["problems", "Problems"]], shown: shown.length, total: all.length, unit: "pod" }),
-    shown.length ? panel("Pod list", null, podTable(ctx, shown, "pods", true)) : nothing(ctx, "pod", all.length > 0, "No pods. kubectl apply -f pod.yaml makes one."),
+    shown.length ? sheet(podTable(ctx, shown, "pods", true)) : nothing(ctx, "pod", all.length > 0, "No pods. kubectl apply -f pod.yaml makes one."),
   ];
 }
 
@@ -147,6 +146,6 @@ export function events(ctx) {
     title(ctx, "Events"),
     troubles(ctx, ["event"]),
     bar(ctx, { label: "Filter events", hint: "Filter by object, reason, message", choices: [["", "Newest first"], ["first", "Warnings first"], ["warnings", "Only warnings"]], shown: shown.length, total: all.length, unit: "event" }),
-    shown.length ? panel("Event list", null, eventTable(ctx, "events", shown)) : nothing(ctx, "event", all.length > 0, "No events yet."),
+    shown.length ? sheet(eventTable(ctx, "events", shown)) : nothing(ctx, "event", all.length > 0, "No events yet."),
   ];
 }

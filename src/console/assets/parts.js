@@ -38,6 +38,11 @@ export function panel(title, aside, ...inside) {
     h("header", {}, h("h2", {}, title), aside ? h("div", { class: "aside" }, aside) : null), ...inside);
 }
 
+/** A panel that is the page's only one. */
+export function sheet(...inside) {
+  return h("section", { class: "panel", key: "sheet", "aria-label": "List" }, ...inside);
+}
+
 /** Name and value pairs. */
 export function facts(pairs) {
   return h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value]) =>

@@ -18,7 +18,7 @@ const nameOf = (ctx, page, name) => (page === "fleet" && ctx.edge ? "Overview" :
 export function header(ctx) {
   const { model } = ctx;
   const hello = model.hello;
-  return h("header", { class: "top", key: "header" },
+  return h("header", { class: "head", key: "header" },
     h("a", { class: "skip", href: "#main", onclick: ctx.once("skip", (e) => {
       e.preventDefault();
       document.getElementById("top")?.focus();
