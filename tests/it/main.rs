@@ -15,6 +15,7 @@ mod attack;
 mod bad_input;
 mod boards;
 mod boards_queries;
+mod console;
 mod cri;
 mod demo;
 mod device_controller;

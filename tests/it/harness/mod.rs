@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
 pub mod machine;
