@@ -23,6 +23,7 @@ mod device_faults;
 mod device_kinds;
 mod devices;
 mod dmi;
+mod doctor;
 mod harness;
 mod hostile;
 mod identity_at_rest;
