@@ -9,3 +9,5 @@ pub mod keadm;
 pub mod mapper;
 pub mod plc;
 mod program;
+#[cfg(test)]
+mod reference;

@@ -10,5 +10,6 @@ pub mod mosquitto;
 pub mod mqtt;
 pub mod peer;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod sockets;

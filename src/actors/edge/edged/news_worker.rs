@@ -20,6 +20,8 @@ pub enum News {
     Owns(String),
     Note(Note),
     Phase(String),
+    /// Reasons of all containers that wait, one each.
+    Waiting(Vec<String>),
     /// The containers are dead and released: host ports and such are free again.
     Ended,
     /// Nothing is left; the worker may go.
