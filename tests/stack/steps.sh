@@ -33,7 +33,7 @@ everything_comes_up() {
   begin=$(now_ms)
   compose up --wait --wait-timeout 300 > "$dir/up.log" 2>&1 || { tail -n 40 "$dir/up.log" >&2; fail "not everything became healthy"; }
   row "\`up\` to all healthy, images there" "$(seconds_since "$begin")"
-  compose logs setup | grep -q 'Where to look' || fail "setup does not say where to look"
+  compose logs setup | grep 'Where to look' >/dev/null || fail "setup does not say where to look"
   [ "$(stat -c %a "$run/admin.conf")" = 600 ] || fail "the kubeconfig can be read by others"
   local service
   for service in cloudcore plc mosquitto lamp prometheus; do
@@ -52,7 +52,7 @@ nodes_and_pods() {
   [ "$(kubectl get pods -o name | wc -l)" -ge 3 ] || fail "fewer than three pods"
   local ip
   ip=$(kubectl get pod hello-2 -o 'jsonpath={.status.podIP}')
-  in_edge2 bash -c "exec 3<>/dev/tcp/$ip/8080; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3" | grep -q 'hello from pod hello-2 on node edge-2' \
+  in_edge2 bash -c "exec 3<>/dev/tcp/$ip/8080; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3" | grep 'hello from pod hello-2 on node edge-2' >/dev/null \
     || fail "the pod of edge-2 does not answer"
 }
 
@@ -115,8 +115,8 @@ console_lets_in() {
 }
 
 actors_are_shown() {
-  compose exec -T cloudcore keadm health http://127.0.0.1:9091/actors | grep -q CloudHub || fail "cloudcore shows no actors"
-  in_edge2 keadm health http://127.0.0.1:9092/actors | grep -q Edged || fail "edge-2 shows no actors"
+  compose exec -T cloudcore keadm health http://127.0.0.1:9091/actors | grep CloudHub >/dev/null || fail "cloudcore shows no actors"
+  in_edge2 keadm health http://127.0.0.1:9092/actors | grep Edged >/dev/null || fail "edge-2 shows no actors"
 }
 
 tasks_of_edge2() { in_edge2 ctr -n k8s.io tasks ls -q | sort; }
@@ -212,7 +212,7 @@ signals_end_in_order() {
     code=$(docker inspect -f '{{.State.ExitCode}}' "$(id_of "$service")")
     [ "$code" = 0 ] || fail "$service ended with code $code"
   done
-  compose logs --tail 40 edge-1 | grep -q 'edgecore ends' || fail "edgecore of edge-1 was not let end"
+  compose logs --tail 40 edge-1 | grep 'edgecore ends' >/dev/null || fail "edgecore of edge-1 was not let end"
 }
 
 sizes() {
