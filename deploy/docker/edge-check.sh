@@ -11,6 +11,7 @@ if (((capabilities >> 21 & 1) == 0 || (capabilities >> 12 & 1) == 0)); then
 fi
 
 # Images are layers on top of each other.
+mkdir -p /var/lib/containerd
 folder=$(mktemp -d -p /var/lib/containerd .check.XXXXXX)
 mkdir "$folder"/{lower,upper,work,merged}
 layers=lowerdir=$folder/lower,upperdir=$folder/upper,workdir=$folder/work
@@ -46,7 +47,7 @@ fi
 # Networks of pods.
 for kind in bridge "veth peer name kecheck1"; do
   # shellcheck disable=SC2086 # the words of kind are words
-  why=$(ip link add kecheck0 type $kind 2>&1) || fail "this kernel makes no ${kind%% *} (CONFIG_${kind%% *}): $(first_line "$why")"
+  why=$(ip link add kecheck0 type $kind 2>&1) || fail "this kernel makes no ${kind%% *} ('modprobe ${kind%% *}' on the host): $(first_line "$why")"
   ip link delete kecheck0
 done
 why=$(iptables -t nat -S 2>&1 >/dev/null) || fail "iptables' table nat does not work here: $(first_line "$why")"
