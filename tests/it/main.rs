@@ -36,6 +36,7 @@ mod keadm;
 mod kubectl;
 mod main_job;
 mod mapper_modbus;
+mod metrics;
 mod mqtt_clients;
 mod mqtt_outside;
 mod network;
