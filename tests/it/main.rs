@@ -41,6 +41,7 @@ mod kubectl;
 mod kubernetes_manifests;
 mod main_job;
 mod mapper_modbus;
+mod metrics;
 mod mqtt_clients;
 mod mqtt_outside;
 mod network;

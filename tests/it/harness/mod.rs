@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod console;
 pub mod containerd;
 pub mod dmi;
+pub mod exposition;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
