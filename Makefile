@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices bench-identity clean
+.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices bench-identity bench-watched clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -48,6 +48,11 @@ bench-devices: ## from MQTT to DeviceStatus and back, and 1,000 devices (about 5
 bench-identity: ## identities per second and what their streams cost (about 1 minute, quiet machine)
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo bench --locked --bench identity
+
+bench-watched: ## what scraping and open consoles cost, the console's first load (about 5 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) cargo bench --locked --bench watched
 
 clean: ## build output
 	@cargo clean

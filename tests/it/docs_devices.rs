@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::harness::cluster::Edge;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
-use super::harness::reader::{page, repository};
+use super::reader::{page, repository};
 use super::main_job::World;
 
 fn section() -> String {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::harness::reader::{Reader, fenced, has, page};
+use super::reader::{Reader, fenced, has, page};
 
 #[test]
 fn every_command_of_the_page_works() {

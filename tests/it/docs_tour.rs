@@ -1,11 +1,13 @@
 //! "A tour in ten minutes" of the README: every command typed in as it stands there, and what the page
 //! shows as its output compared with what really came.
 
-use super::harness::reader::{Reader, fenced, has, page};
+use super::reader::{Reader, fenced, has, page};
 
 /// Words of a line that are the same at each reading: no ages, versions and times.
 fn lasting(line: &str) -> Vec<&str> {
-    let moves = |word: &&str| !word.strip_prefix(|c: char| c.is_ascii_digit()).is_some_and(|_| word.ends_with(['s', 'm']));
+    let moves = |word: &&str| {
+        !word.strip_prefix(|c: char| c.is_ascii_digit()).is_some_and(|_| word.ends_with(['s', 'm']))
+    };
     line.split_whitespace().filter(moves).collect()
 }
 
@@ -13,7 +15,8 @@ fn lasting(line: &str) -> Vec<&str> {
 fn shows(came: &str, page: &str) {
     for line in page.lines().filter(|line| !line.trim().is_empty()) {
         let words = lasting(line);
-        let found = came.lines().any(|have| words.iter().all(|word| have.split_whitespace().any(|it| it == *word)));
+        let found =
+            came.lines().any(|have| words.iter().all(|word| have.split_whitespace().any(|it| it == *word)));
         assert!(found, "the page shows {line:?}; here came\n{came}");
     }
 }

@@ -44,3 +44,4 @@ mod mqtt_outside;
 mod network;
 mod panics;
 mod pods;
+mod reader;

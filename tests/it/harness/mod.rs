@@ -11,5 +11,4 @@ pub mod mqtt;
 pub mod peer;
 pub mod process;
 pub mod proxy;
-pub mod reader;
 pub mod sockets;

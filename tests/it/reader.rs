@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::super::demo::Demo;
+use super::demo::Demo;
 
 /// The repository, which is where the pages are read.
 pub fn repository() -> &'static Path {
@@ -22,7 +22,10 @@ pub fn page(name: &str, heading: Option<&str>) -> String {
 pub fn fenced(text: &str) -> Vec<(String, String)> {
     let parts = text.split("```").collect::<Vec<_>>();
     let inside = parts.chunks(2).filter_map(|pair| pair.get(1));
-    inside.map(|block| block.split_once('\n').expect("a language line")).map(|(l, b)| (l.into(), b.into())).collect()
+    inside
+        .map(|block| block.split_once('\n').expect("a language line"))
+        .map(|(l, b)| (l.into(), b.into()))
+        .collect()
 }
 
 /// A demo of one's own, and what is different there than on the page.
