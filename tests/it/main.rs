@@ -13,6 +13,7 @@
 mod api_socket;
 mod attack;
 mod bad_input;
+mod console_browser;
 mod cri;
 mod demo;
 mod device_controller;
