@@ -14,6 +14,7 @@ mod api_socket;
 mod attack;
 mod bad_input;
 mod console_browser;
+mod console;
 mod cri;
 mod demo;
 mod device_controller;

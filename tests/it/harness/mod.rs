@@ -3,6 +3,7 @@
 pub mod api;
 pub mod browser;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
 pub mod machine;
