@@ -10,26 +10,24 @@ use serde_json::{Value, json};
 use super::devices::start_mapper;
 use super::harness::browser::Browser;
 use super::harness::cluster::{Cloud, Edge, Kubectl};
+use super::harness::console::{self, EVERYTHING, allow};
 use super::harness::containerd::Containerd;
-use super::harness::process::{PATIENCE, free_port, http, until};
+use super::harness::process::{PATIENCE, http, until};
 use super::main_job::{World, sleeper};
 
 const LIVE: &str = "document.querySelector('#connection[data-state=live]')";
 /// All files of the page, unpacked.
 const MOST_BYTES: u64 = 200_000;
 
-/// Where a program's console is to listen, as a `--set`.
-fn console() -> (String, String) {
-    let address = format!("127.0.0.1:{}", free_port());
-    (format!("http://{address}/console/"), format!("modules.console.bindAddress={address}"))
+/// Where a console's page is.
+fn page_at(console: &str) -> String {
+    format!("http://{console}/console/")
 }
 
 /// A token of somebody who may see everything.
 fn token(kubectl: &Kubectl) -> String {
-    kubectl.run(&["create", "serviceaccount", "visitor"]);
-    let binding = ["create", "clusterrolebinding", "visitor", "--clusterrole=cluster-admin"];
-    kubectl.run(&[&binding[..], &["--serviceaccount=default:visitor"]].concat());
-    kubectl.run(&["create", "token", "visitor"]).trim().to_owned()
+    allow(kubectl, "visitor", &EVERYTHING);
+    console::token(kubectl, "visitor")
 }
 
 /// A token the API gave to the same account, whose time is over.
@@ -95,8 +93,8 @@ fn restarts_shown(actor: &str) -> String {
 
 #[test]
 fn a_visitor_sees_what_happens_as_it_happens() {
-    let (url, listen) = console();
-    let world = World::with(&[&listen], &[&console().1]);
+    let world = World::start();
+    let url = page_at(&world.cloud.console);
     let kubectl = world.kubectl();
     let token = token(&kubectl);
     let browser = Browser::start();
@@ -295,8 +293,8 @@ fn every_page_is_accessible(browser: &Browser) {
 #[test]
 fn a_wrong_token_an_old_one_and_a_cloud_that_restarts() {
     let dir = tempfile::tempdir().unwrap();
-    let (url, listen) = console();
-    let mut cloud = Cloud::start(dir.path(), &[&listen]);
+    let mut cloud = Cloud::start(dir.path(), &[]);
+    let url = page_at(&cloud.console);
     let kubectl = cloud.kubectl();
     let token = token(&kubectl);
     let browser = Browser::start();
@@ -334,7 +332,7 @@ fn a_wrong_token_an_old_one_and_a_cloud_that_restarts() {
     );
     let bad = browser.accessibility();
     assert!(bad.is_empty(), "not connected: {bad:#?}");
-    cloud.restart(&[&listen]);
+    cloud.restart(&[]);
     browser.until("it is back by itself", LIVE);
     kubectl.apply(&sleeper("after", ""));
     browser.reads("main", "after");
@@ -354,8 +352,8 @@ fn a_wrong_token_an_old_one_and_a_cloud_that_restarts() {
 
 #[test]
 fn an_edge_shows_itself_without_its_cloud() {
-    let (url, listen) = console();
-    let mut world = World::with(&[&console().1], &[&listen]);
+    let mut world = World::start();
+    let url = page_at(&world.edge.console);
     let kubectl = world.kubectl();
     kubectl.apply(&sleeper("steady", ""));
     kubectl.wait_running("steady");
@@ -396,12 +394,11 @@ fn pictures_for_the_docs() {
 
 /// Two nodes, their pods (one of them crashing), devices with moving values.
 fn take_pictures(folder: &Path) {
-    let (url, listen) = console();
-    let world = World::with(&[&listen], &[&console().1]);
+    let world = World::start();
+    let url = page_at(&world.cloud.console);
     let kubectl = world.kubectl();
     let second = Containerd::start();
-    let edge_2 =
-        Edge::join(&world.cloud, &world.dir.path().join("e2"), "edge-2", second.socket(), &[&console().1]);
+    let edge_2 = Edge::join(&world.cloud, &world.dir.path().join("e2"), "edge-2", second.socket(), &[]);
     let token = token(&kubectl);
     for (name, node) in [
         ("web", "edge-1"),

@@ -13,8 +13,8 @@
 mod api_socket;
 mod attack;
 mod bad_input;
-mod console_browser;
 mod console;
+mod console_browser;
 mod cri;
 mod demo;
 mod device_controller;
