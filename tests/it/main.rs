@@ -16,6 +16,7 @@ mod bad_input;
 mod boards;
 mod boards_queries;
 mod console;
+mod console_browser;
 mod cri;
 mod demo;
 mod device_controller;
