@@ -22,6 +22,7 @@ mod device_faults;
 mod device_kinds;
 mod devices;
 mod dmi;
+mod federate;
 mod harness;
 mod hostile;
 mod identity_at_rest;
