@@ -28,6 +28,7 @@ mod doctor;
 mod docs_devices;
 mod docs_identity;
 mod docs_tour;
+mod federate;
 mod harness;
 mod hostile;
 mod identity_at_rest;
