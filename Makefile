@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test lint bench bench-mqtt bench-devices bench-identity clean
+.PHONY: help demo demo-down build test console-pictures lint bench bench-mqtt bench-devices bench-identity clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -24,6 +24,10 @@ build: ## release binaries in target/release
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+
+console-pictures: ## takes docs/console/*.png anew, from real programs in Chromium
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_SCREENSHOTS="$(CURDIR)/docs/console" cargo test --locked --test it console_browser::pictures
 
 lint: ## formatting, clippy
 	@deploy/tools.sh build
