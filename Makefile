@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures clean
+.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -36,6 +36,10 @@ test: ## installs what is missing and runs every test
 test-stack: ## deploy/compose.yaml from build to `down -v`, with an edge cut off (needs root; half an hour the first time)
 	@deploy/tools.sh stack
 	@tests/stack/run.sh
+
+console-pictures: ## takes docs/console/*.png anew, from real programs in Chromium
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_SCREENSHOTS="$(CURDIR)/docs/console" cargo test --locked --test it console_browser::pictures
 
 lint: ## formatting, clippy
 	@deploy/tools.sh build
