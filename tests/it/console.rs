@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -254,13 +253,47 @@ fn an_edge_shows_itself_with_no_cloud_at_all() {
         Stream::open(&edge.console, &cookie).map(drop).map_err(|_| "429".to_owned())
     });
     drop(open);
+}
 
-    // Who opens a stream and reads nothing is cut off, and holds nobody up.
-    let mut deaf = TcpStream::connect(&edge.console).unwrap();
+#[test]
+fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(dir.path(), &[]);
+    let kubectl = cloud.kubectl();
+    allow(&kubectl, "viewer", &EVERYTHING);
+    let cookie = sign_in(&cloud.console, &token(&kubectl, "viewer")).unwrap();
+    // More than fits into the sockets between.
+    let image = "x".repeat(900);
+    for pod in ["fat-1", "fat-2", "fat-3", "fat-4"] {
+        let containers: Vec<Value> =
+            (0..100).map(|n| json!({"name": format!("c{n}"), "image": format!("{image}:{n}")})).collect();
+        kubectl.apply(
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": {"containers": containers}})
+                .to_string(),
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deaf = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(cloud.console.parse().unwrap()).await.unwrap().into_std().unwrap()
+    });
+    deaf.set_nonblocking(false).unwrap();
     let request =
-        format!("GET /console/stream HTTP/1.0\r\nHost: {}\r\nCookie: {cookie}\r\n\r\n", edge.console);
-    deaf.write_all(request.as_bytes()).unwrap();
-    stream.wait("ping", |change| is(change, "ping"));
-    drop(stream);
-    deaf.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        format!("GET /console/stream HTTP/1.0\r\nHost: {}\r\nCookie: {cookie}\r\n\r\n", cloud.console);
+    (&deaf).write_all(request.as_bytes()).unwrap();
+    let counted = |line: &str| {
+        let (_, text) = http("GET", &cloud.monitor, "/metrics", &[])?;
+        let line = text.lines().any(|own| own == line);
+        if line { Ok(()) } else { Err(text.lines().filter(|own| own.contains("console")).collect()) }
+    };
+    until("it is open", PATIENCE, || counted("kubeedge_console_streams 1"));
+    let stream = Stream::open(&cloud.console, &cookie).unwrap_or_else(|answer| panic!("{answer:?}"));
+    stream.item("pod", "default/fat-4", |_| true);
+    let slow = "kubeedge_console_refused_total{reason=\"slow_reader\"} 1";
+    until("the deaf one is cut off", PATIENCE, || counted(slow));
+    until("its place is free", PATIENCE, || counted("kubeedge_console_streams 1"));
+    kubectl.apply(&sleeper("after", ""));
+    stream.item("pod", "default/after", |_| true);
+    drop(deaf);
 }
