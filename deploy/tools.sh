@@ -2,14 +2,18 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
-#   deploy/tools.sh test         all of it, and openssl, SoftHSM, promtool, curl, Mosquitto and its clients, Python packages
+#   deploy/tools.sh test         all of it, and openssl, SoftHSM, promtool, curl, Mosquitto and its clients, Python packages,
+#                                Chromium with its driver, axe-core
 #   deploy/tools.sh bench        Mosquitto and its clients
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
+# axe-core goes to $KUBEEDGE_CACHE; its path is printed by: deploy/tools.sh axe
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
+axe_version=4.14.1
+axe=$cache/axe-core-$axe_version.js
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 need=()
@@ -47,6 +51,9 @@ for_test() {
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
   want python3-venv python3 -c 'import ensurepip'
+  want chromium command -v chromium
+  want chromium-driver command -v chromedriver
+  test -s "$axe" || want npm command -v npm
 }
 # Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
 python_venv() {
@@ -57,6 +64,16 @@ python_venv() {
   python3 -m venv "$cache/venv"
   "$cache/venv/bin/pip" install -q -r "$wanted"
   cp "$wanted" "$have"
+}
+# What judges how accessible the console's page is.
+install_axe() {
+  test -s "$axe" && return
+  echo "fetching axe-core $axe_version" >&2
+  local work; work=$(mktemp -d); mkdir -p "$cache"
+  npm pack --silent --pack-destination "$work" "axe-core@$axe_version" >/dev/null
+  tar -xzf "$work/axe-core-$axe_version.tgz" -C "$work" package/axe.min.js
+  mv "$work/package/axe.min.js" "$axe"
+  rm -rf "$work"
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -98,8 +115,9 @@ case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; install_axe ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python" >&2; exit 64 ;;
+  axe) echo "$axe" ;;
+  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python|axe" >&2; exit 64 ;;
 esac

@@ -13,6 +13,7 @@ use crate::actors::cloud::console_feed::Access;
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
 use crate::actors::cloud::identity_controller::{self, IdentityController, IdentityControllerParts, Outlets};
+use crate::actors::cloud::manifests::{self, Manifests};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
@@ -53,6 +54,12 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         served.push(tls);
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
+        let folder = config.modules.api_server.manifests_dir.clone();
+        if !folder.as_os_str().is_empty() {
+            let client = core.client();
+            let slot = stage.tree.slot(manifests::NAME, 64);
+            stage.tree.add(slot, CONTROL_THREAD, Policy::default(), move || Manifests::new(client, folder));
+        }
         let roots = ca.bundle().roots_pem();
         let client = core.client();
         (ca, client, roots, Access::Embedded(core))

@@ -73,7 +73,7 @@ pub const KUBERNETES_API: Door = Door {
     key: "modules.apiServer",
     usual: "0.0.0.0:6443",
     rule: Rule::KubernetesUser,
-    who: "client certificates of the root (groups decide), service account tokens",
+    who: "client certificates of the root, service account tokens; roles and bindings decide what each may do",
     others: "401; without any credentials `/version`, `/healthz`, `/livez` and `/readyz` only",
     bounds: "3 MiB a body, 4,096 handshakes at once, deadlines on head and body",
 };

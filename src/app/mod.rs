@@ -8,4 +8,5 @@ pub mod edge;
 mod edge_links;
 pub mod keadm;
 pub mod mapper;
+pub mod plc;
 mod program;

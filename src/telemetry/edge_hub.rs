@@ -1,12 +1,14 @@
 //! Metrics of EdgeHub and of the outbox it drains.
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// What EdgeHub counts.
 #[derive(Clone)]
 pub struct EdgeHubMetrics {
     /// 1 while a session is open.
     pub connected: Gauge,
+    /// When a session last began or ended, unix seconds; 0 while there was none.
+    pub session_changed: Gauge,
     /// Sessions opened after the first.
     pub reconnects: Counter,
     /// Messages read from the cloud.
@@ -27,6 +29,12 @@ impl EdgeHubMetrics {
     #[must_use]
     pub fn new() -> Self {
         describe_gauge!("kubeedge_edgehub_connected", "1 while a session with the cloud is open");
+        const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
+        describe_gauge!(
+            CHANGED,
+            Unit::Seconds,
+            "When a session with the cloud last began or ended, 0 before"
+        );
         describe_counter!("kubeedge_edgehub_reconnects_total", "Sessions opened after the first");
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");
@@ -35,6 +43,7 @@ impl EdgeHubMetrics {
         describe_counter!(RENEWALS, "Renewals of this node's identity, by result");
         Self {
             connected: gauge!("kubeedge_edgehub_connected"),
+            session_changed: gauge!(CHANGED),
             reconnects: counter!("kubeedge_edgehub_reconnects_total"),
             received: counter!("kubeedge_edgehub_messages_total", "direction" => "down"),
             sent: counter!("kubeedge_edgehub_messages_total", "direction" => "up"),

@@ -10,6 +10,7 @@ pub mod edge_controller;
 mod fake_api_worker;
 pub mod identity_controller;
 mod kube_worker;
+pub mod manifests;
 pub mod node_monitor;
 pub mod scheduler;
 pub mod sync_controller;
