@@ -2,9 +2,13 @@
 //! on working when something else does not.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
 
+use kubeedge::identity;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::harness::cluster::{Cloud, Edge};
@@ -296,4 +300,54 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
     kubectl.apply(&sleeper("after", ""));
     stream.item("pod", "default/after", |_| true);
     drop(deaf);
+}
+
+/// One request over TLS; all that came back. The server closes after HTTP/1.0.
+fn over_tls(address: &str, tls: Arc<rustls::ClientConfig>, request: &str) -> Result<String, String> {
+    let stream = TcpStream::connect(address).map_err(|err| err.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let session = ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, stream);
+    stream.write_all(request.as_bytes()).map_err(|err| err.to_string())?;
+    let mut answer = Vec::new();
+    // The end may come without a goodbye.
+    stream.read_to_end(&mut answer).ok();
+    match answer.is_empty() {
+        true => Err("nothing came back".to_owned()),
+        false => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    }
+}
+
+#[test]
+fn over_tls_the_certificate_is_ours_and_the_cookie_secure() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(&dir.path().join("c"), &["modules.console.tls=on"]);
+    let ca_pem = fs::read_to_string(cloud.dir.join("ca/rootCA.crt")).unwrap();
+    let verified = || identity::client_tls(&ca_pem, None).unwrap();
+    let body = json!({"token": token(&cloud.kubectl(), "visitor")}).to_string();
+    let request = |address: &str, body: &str| {
+        format!(
+            "POST /console/session HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let answer = over_tls(&cloud.console, verified(), &request(&cloud.console, &body)).unwrap();
+    assert!(
+        answer.split(' ').nth(1) == Some("204") && answer.contains("; SameSite=Strict; Secure"),
+        "{answer}"
+    );
+    let plain = http("GET", &cloud.console, "/console/", &[]);
+    assert!(!matches!(plain, Ok((200, _))), "{plain:?}");
+
+    // An edge has its certificate from the cloud: its console is there when it has joined.
+    let none = dir.path().join("none.sock");
+    let settings = ["modules.console.tls=on"];
+    let edge = Edge::start(&cloud, &dir.path().join("e"), "edge-1", &none, &cloud.token(), &settings);
+    let body = json!({"token": edge_token(&edge)}).to_string();
+    let answer = until("the edge's console speaks TLS", PATIENCE, || {
+        let blind = identity::client_tls_unverified().unwrap();
+        over_tls(&edge.console, blind, &request(&edge.console, &body))
+    });
+    assert!(answer.split(' ').nth(1) == Some("204") && answer.contains("; Secure"), "{answer}");
 }
