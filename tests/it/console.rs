@@ -228,8 +228,9 @@ fn what_happens_in_the_cluster_arrives() {
 #[test]
 fn an_edge_shows_itself_with_no_cloud_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(&dir.path().join("c"), &[]);
+    let mut cloud = Cloud::start(&dir.path().join("c"), &[]);
     let none = dir.path().join("none.sock");
+    cloud.process.kill9();
     let edge = Edge::start(&cloud, &dir.path().join("e"), "edge-1", &none, "", &[]);
     let token = edge_token(&edge);
     let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -244,6 +245,7 @@ fn an_edge_shows_itself_with_no_cloud_at_all() {
     let node = stream.item("node", "edge-1", |node| node["ready"] == "False");
     assert!(node["why"].as_str().unwrap().contains("container runtime is down"), "{node}");
     stream.wait("devices", |change| is(change, "synced") && change["kind"] == "device");
+    stream.wait("pods", |change| is(change, "trouble") && change["kind"] == "pod");
 
     // Sixty-four consoles and no more; who closes makes room.
     let mut open: Vec<Stream> = (1..64)
@@ -267,15 +269,16 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
     allow(&kubectl, "viewer", &EVERYTHING);
     let cookie = sign_in(&cloud.console, &token(&kubectl, "viewer")).unwrap();
     // More than fits into the sockets between.
-    let image = "x".repeat(900);
-    for pod in ["fat-1", "fat-2", "fat-3", "fat-4"] {
-        let containers: Vec<Value> =
-            (0..100).map(|n| json!({"name": format!("c{n}"), "image": format!("{image}:{n}")})).collect();
-        kubectl.apply(
-            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": {"containers": containers}})
-                .to_string(),
-        );
-    }
+    let image = "x".repeat(1_000);
+    let containers: Vec<Value> =
+        (0..100).map(|n| json!({"name": format!("c{n}"), "image": format!("{image}:{n}")})).collect();
+    let pods: Vec<Value> = (10..60)
+        .map(|n| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("fat-{n}")},
+                "spec": {"containers": containers}})
+        })
+        .collect();
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let deaf = runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -293,7 +296,7 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
     };
     until("it is open", PATIENCE, || counted("kubeedge_console_streams 1"));
     let stream = Stream::open(&cloud.console, &cookie).unwrap_or_else(|answer| panic!("{answer:?}"));
-    stream.item("pod", "default/fat-4", |_| true);
+    stream.item("pod", "default/fat-59", |_| true);
     let slow = "kubeedge_console_refused_total{reason=\"slow_reader\"} 1";
     until("the deaf one is cut off", PATIENCE, || counted(slow));
     until("its place is free", PATIENCE, || counted("kubeedge_console_streams 1"));
