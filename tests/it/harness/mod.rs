@@ -1,9 +1,12 @@
 //! What integration tests share.
 
 pub mod api;
+pub mod browser;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
+pub mod exposition;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
