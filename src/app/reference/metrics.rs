@@ -183,7 +183,9 @@ fn cloud() {
 /// What only edgecore has.
 fn edge() {
     let now = SystemTime::now();
-    [IdentityMetrics::node(), IdentityMetrics::node_ca()].into_iter().for_each(|end| end.set_validity(now, now));
+    [IdentityMetrics::node(), IdentityMetrics::node_ca()]
+        .into_iter()
+        .for_each(|end| end.set_validity(now, now));
     let _ = (EdgeHubMetrics::new(), OutboxMetrics::new(), MetaManagerMetrics::new(), EdgedMetrics::new());
     let _ = (CriMetrics::new(crate::cri::client::CALLS), EventBusMetrics::new(), DmiMetrics::new());
     let _ = WorkloadMetrics::new();
