@@ -2,13 +2,16 @@
 
 pub mod api;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
+pub mod exposition;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod peer;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod sockets;
