@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use metrics::{
-    counter, describe_counter, describe_gauge, gauge,
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter,
+    describe_counter, describe_gauge, gauge, with_local_recorder,
 };
 use parking_lot::Mutex;
 
@@ -164,8 +164,10 @@ fn cloud() {
             Some(_) => vec!["n"],
             None => Vec::new(),
         };
-        let labels: Vec<metrics::Label> =
-            values.iter().filter_map(|value| Some(metrics::Label::new(label?, (*value).to_owned()))).collect();
+        let labels: Vec<metrics::Label> = values
+            .iter()
+            .filter_map(|value| Some(metrics::Label::new(label?, (*value).to_owned())))
+            .collect();
         if kind == "counter" {
             describe_counter!(name, help);
             labels.into_iter().for_each(|label| drop(counter!(name, [label].iter())));

@@ -13,7 +13,10 @@ async fn next_report(session: &mut cloud::Session) -> NodeReport {
     loop {
         let envelope = session.read().await;
         if is_report(&envelope) {
-            assert_eq!((envelope.route.source.as_str(), envelope.route.group.as_str()), ("edgehub", group::META));
+            assert_eq!(
+                (envelope.route.source.as_str(), envelope.route.group.as_str()),
+                ("edgehub", group::META)
+            );
             return report_of(&envelope.body).unwrap();
         }
     }
@@ -43,10 +46,9 @@ async fn a_session_begins_with_a_full_report_and_goes_on_with_what_changed() {
 /// KubeEdge's cloud, and ours where it is switched off, never hears of reports.
 #[actix::test]
 async fn nobody_else_gets_one() {
-    for (takes_reports, interval, offered) in [
-        (false, 1, "ack-window,resync,identity,report"),
-        (true, 0, "ack-window,resync,identity"),
-    ] {
+    for (takes_reports, interval, offered) in
+        [(false, 1, "ack-window,resync,identity,report"), (true, 0, "ack-window,resync,identity")]
+    {
         let mut cloud = Cloud::start().await.with_token();
         cloud.config.report_interval_secs = interval;
         cloud.config.heartbeat = 1;
