@@ -61,6 +61,11 @@ bench-identity: ## identities per second and what their streams cost (about 1 mi
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo bench --locked --bench identity
 
+bench-watched: ## what scraping and open consoles cost, the console's first load (about 5 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) cargo bench --locked --bench watched
+
 pictures: build ## docs/boards/*.png again, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures
 	@tests/boards/pictures.sh

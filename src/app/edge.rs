@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::console;
 use super::edge_links::{Links, Slots};
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{DeviceTwin, TwinSettings};
@@ -81,6 +82,8 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let (credentials_changed, credentials) = watch::channel(None);
     let (policies_changed, policies) = watch::channel(None);
 
+    let console_credentials = credentials.clone();
+
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
     let report = report_source(stage);
@@ -88,6 +91,8 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let record = program::keep_audit(tree, MAIN_THREAD, &config.data_dir);
     let slots = Slots::declare(tree, modules.event_bus.enable);
     let links = Links::between(&slots, &record);
+    let shown = slots.shown();
+    let (link_changed, link) = console::cloud_link();
 
     if let Some(bus) = slots.bus {
         let bus_links = EventBusLinks {
@@ -154,15 +159,20 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         MetaManager::new(meta_settings, store, committer, links.meta, metrics)
     });
     let hub_settings = HubSettings {
-        node,
+        node: node.clone(),
         config: modules.edge_hub.clone(),
         identity: config.identity.clone(),
         credentials: credentials_changed,
         report,
     };
     tree.add(slots.hub, MAIN_THREAD, Policy::default(), move || {
-        EdgeHub::new(hub_settings, links.hub, EdgeHubMetrics::new(), Arc::new(log_link))
+        let watched = move |state: LinkState| {
+            console::note_link(&link_changed, &state);
+            log_link(state);
+        };
+        EdgeHub::new(hub_settings, links.hub, EdgeHubMetrics::new(), Arc::new(watched))
     });
+    console::of_edgecore(&mut stage.tree, config, node, shown, link, console_credentials)?;
     Ok(Box::new(guard))
 }
 

@@ -2,6 +2,7 @@
 
 mod authorities;
 pub mod cloud;
+mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;

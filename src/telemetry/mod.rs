@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod apiserver;
 pub mod cloud_hub;
+pub mod console;
 pub mod cri;
 pub mod device_controller;
 pub mod device_twin;

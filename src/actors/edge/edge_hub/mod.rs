@@ -47,7 +47,7 @@ use crate::bus::identity::{AuditFact, RootsChanged};
 use crate::bus::meta::{ApplyDownstream, NotStored};
 use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::NodeCredentials;
-use crate::model::{Body, Envelope, NodeName, unix_ms};
+use crate::model::{Body, Envelope, NodeName, unix_ms, unix_secs};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::wire::frame::{self, WireError};
 
@@ -181,6 +181,7 @@ impl EdgeHub {
                 Effect::Announce { connected, session, resync } => {
                     self.news = CloudLinkChanged { connected, session, resync };
                     self.metrics.connected.set(if connected { 1.0 } else { 0.0 });
+                    self.metrics.session_changed.set(unix_secs(SystemTime::now()) as f64);
                     self.tell_news(ctx);
                 }
             }
