@@ -2,6 +2,7 @@
 
 mod authorities;
 pub mod cloud;
+mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;
@@ -9,3 +10,5 @@ pub mod keadm;
 pub mod mapper;
 pub mod plc;
 mod program;
+#[cfg(test)]
+mod reference;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use duration::human;
+pub use pod::PodSummary;
 
 /// One column of a `meta.k8s.io/v1` Table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

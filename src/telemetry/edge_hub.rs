@@ -34,6 +34,9 @@ pub struct EdgeHubMetrics {
     /// Renewals of this node's identity, and attempts that failed.
     pub renewals: Counter,
     pub renewals_failed: Counter,
+    /// Reports of this node's metrics and actors to the cloud, and their bytes.
+    pub reports: Counter,
+    pub report_bytes: Counter,
 }
 
 impl EdgeHubMetrics {
@@ -45,6 +48,8 @@ impl EdgeHubMetrics {
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");
         describe_counter!("kubeedge_edgehub_unrouted_total", "Messages that no module of this edge takes");
+        describe_counter!("kubeedge_edgehub_reports_total", "Reports of metrics and actors to the cloud");
+        describe_counter!("kubeedge_edgehub_report_bytes_total", "Bytes of these reports, as frames");
         describe_gauge!(
             CLOCK,
             Unit::Seconds,
@@ -61,6 +66,8 @@ impl EdgeHubMetrics {
             unrouted: counter!("kubeedge_edgehub_unrouted_total"),
             renewals: counter!(RENEWALS, "result" => "renewed"),
             renewals_failed: counter!(RENEWALS, "result" => "failed"),
+            reports: counter!("kubeedge_edgehub_reports_total"),
+            report_bytes: counter!("kubeedge_edgehub_report_bytes_total"),
         }
     }
 }

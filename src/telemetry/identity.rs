@@ -85,6 +85,17 @@ pub enum Issued {
 }
 
 impl Issued {
+    pub const ALL: [Self; 8] = [
+        Self::Node,
+        Self::NodeCa,
+        Self::GoNode,
+        Self::Cloud,
+        Self::IssuingCa,
+        Self::X509Svid,
+        Self::JwtSvid,
+        Self::Repeated,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -146,6 +157,35 @@ pub enum Refused {
 }
 
 impl Refused {
+    pub const ALL: [Self; 26] = [
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenUsed,
+        Self::TokenRevoked,
+        Self::TokenReusable,
+        Self::OtherNode,
+        Self::Request,
+        Self::Proof,
+        Self::Chain,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::OtherTrustDomain,
+        Self::Revoked,
+        Self::Cloned,
+        Self::GraceOver,
+        Self::NotAttested,
+        Self::NoIdentity,
+        Self::Seal,
+        Self::StaticPod,
+        Self::ImagePolicy,
+        Self::Topic,
+        Self::Door,
+        Self::Limit,
+        Self::Malformed,
+        Self::Disabled,
+        Self::Unavailable,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -189,6 +229,10 @@ impl IdentityCounters {
     pub fn new() -> Self {
         describe_counter!(ISSUED, "Certificates and tokens issued, by kind");
         describe_counter!(REFUSED, "What was turned away, by reason");
+        // From 0 on: the first clone or revoked node must already be an increase.
+        for why in Refused::ALL {
+            counter!(REFUSED, "reason" => why.label()).increment(0);
+        }
         Self
     }
 

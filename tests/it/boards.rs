@@ -14,7 +14,7 @@ use serde_json::Value;
 const KINDS: [&str; 7] = ["stat", "timeseries", "table", "bargauge", "state-timeline", "heatmap", "row"];
 const UNITS: [&str; 9] = ["none", "short", "s", "bytes", "Bps", "percentunit", "mps", "ops", "reqps"];
 /// Variables that Grafana has itself.
-const OWN: [&str; 5] = ["__rate_interval", "__range", "__url_time_range", "__value", "__field"];
+const OWN: [&str; 6] = ["__all", "__rate_interval", "__range", "__url_time_range", "__value", "__field"];
 
 /// A board and the name of its file.
 pub struct Board {
@@ -305,5 +305,5 @@ fn grafana_s_types_take_every_board() {
     board["panels"][0]["gridPos"]["width"] = 3.into();
     board["refresh"] = 15.into();
     let (is_good, said) = tsc(&[source("wrong", &board)]);
-    assert!(!is_good && said.contains("'width'"), "{said}");
+    assert!(!is_good && said.contains("\"width\""), "{said}");
 }

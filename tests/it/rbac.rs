@@ -1,8 +1,10 @@
 //! Roles with the real kubectl, as an administrator makes them and as those meet them who get them.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::api::{Api, kubectls};
+use crate::harness::cluster::Cloud;
 
 /// A kubeconfig of nobody; the token comes as a flag.
 fn bare_config(api: &Api) -> String {
@@ -169,4 +171,39 @@ fn files_are_applied_and_nobody_grants_more_than_he_has() {
             assert!(api_roles.contains(role), "{role} in {api_roles}");
         }
     });
+}
+
+/// `keadm console` gives a token that reads what the console shows, and nothing more.
+#[test]
+fn the_consoles_token_reads_everything_but_secrets() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let cloud = Cloud::start(&dir.path().join("cloud"), &[]);
+    let config = cloud.dir.join("cloudcore.yaml");
+    let keadm = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_keadm")).args(args).arg("--config").arg(&config).output();
+        let out = out.expect("keadm runs");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    let said = keadm(&["console", "cloud", "--duration", "20m"]);
+    assert!(said.contains("/console/\n") && said.contains("good until 20"), "{said}");
+    // A second one changes nothing but the token.
+    let token = keadm(&["console", "cloud", "-q"]);
+    let token = format!("--token={}", token.trim());
+    let kubectl = cloud.kubectl();
+    for (resource, allowed) in [
+        ("nodes", true),
+        ("pods", true),
+        ("events", true),
+        ("devices.devices.kubeedge.io", true),
+        ("devicemodels.devices.kubeedge.io", true),
+        ("devicestatuses.devices.kubeedge.io", true),
+        ("secrets", false),
+        ("clusterroles.rbac.authorization.k8s.io", false),
+    ] {
+        let got = kubectl.try_run(&[&token, "get", resource, "-A"]);
+        assert_eq!(got.is_ok(), allowed, "{resource}: {got:?}");
+    }
+    let refused = kubectl.try_run(&[&token, "delete", "node", "x"]).expect_err("reading only");
+    assert!(refused.contains("cannot delete resource \"nodes\""), "{refused}");
 }

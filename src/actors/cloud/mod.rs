@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod cloud_hub;
+pub mod console_feed;
 pub mod device_controller;
 mod downlink_worker;
 pub mod edge_controller;

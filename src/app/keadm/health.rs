@@ -34,12 +34,8 @@ fn url(text: &str) -> Result<http::Uri, String> {
 /// Prints the answer; any status but 200 is a refusal.
 pub(super) async fn health(args: &HealthArgs, out: &mut dyn Write) -> Result<(), Refusal> {
     let url = &args.url;
-    let answer = tokio::time::timeout(TIMEOUT, get(url)).await;
-    let (status, body) = match answer {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(why)) => return Err(Refusal::new(format!("{url}: {why}"))),
-        Err(_) => return Err(Refusal::new(format!("{url}: no answer within {} s", TIMEOUT.as_secs()))),
-    };
+    let (status, body) =
+        timed(url, MAX_BODY_BYTES).await.map_err(|why| Refusal::new(format!("{url}: {why}")))?;
     let text = String::from_utf8_lossy(&body);
     if status != 200 {
         return Err(Refusal::new(format!("{url}: HTTP {status}: {}", text.trim())));
@@ -47,7 +43,19 @@ pub(super) async fn health(args: &HealthArgs, out: &mut dyn Write) -> Result<(),
     Ok(writeln!(out, "{}", text.trim())?)
 }
 
-async fn get(url: &http::Uri) -> Result<(u16, Vec<u8>), String> {
+/// Status and body of a page of a monitor on this machine. The error is a clause.
+pub(super) async fn ask(address: &str, max_bytes: usize) -> Result<(u16, Vec<u8>), String> {
+    timed(&url(address)?, max_bytes).await
+}
+
+async fn timed(url: &http::Uri, max_bytes: usize) -> Result<(u16, Vec<u8>), String> {
+    match tokio::time::timeout(TIMEOUT, get(url, max_bytes)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+    }
+}
+
+async fn get(url: &http::Uri, max_bytes: usize) -> Result<(u16, Vec<u8>), String> {
     let say = |err: &dyn std::error::Error| err.to_string();
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     let tcp = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await.map_err(|err| say(&err))?;
@@ -61,7 +69,7 @@ async fn get(url: &http::Uri) -> Result<(u16, Vec<u8>), String> {
         .map_err(|err| say(&err))?;
     let response = sender.send_request(request).await.map_err(|err| say(&err))?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
+    let body = Limited::new(response.into_body(), max_bytes).collect().await;
     let body = body.map_err(|err| err.to_string())?.to_bytes().to_vec();
     driver.abort();
     Ok((status, body))
