@@ -33,9 +33,10 @@ test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
 
-test-stack: ## deploy/compose.yaml from build to `down -v`, with an edge cut off (needs root; half an hour the first time)
+test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
 	@deploy/tools.sh stack
 	@tests/stack/run.sh
+	@$(MAKE) --no-print-directory release deb && tests/stack/release.sh && tests/stack/deb.sh
 
 console-pictures: ## takes docs/console/*.png anew, from real programs in Chromium
 	@deploy/tools.sh test
