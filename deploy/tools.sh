@@ -5,10 +5,14 @@
 #   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages
 #   deploy/tools.sh pictures     what test needs, Chromium and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
+#   deploy/tools.sh stack        kubectl, python3, debootstrap, Docker and its compose, for `make test-stack`
+#   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
 # The npm packages of tests/boards/ go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
+# A `docker compose` that builds with BuildKit, where Docker brings none, goes to $KUBEEDGE_CACHE/bin; its
+# path is printed by: deploy/tools.sh compose
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
@@ -43,11 +47,26 @@ for_bench() { # The broker to compare with. Debian starts it when it is installe
   want mosquitto test -x /usr/sbin/mosquitto
   want mosquitto-clients command -v mosquitto_rr
 }
+for_release() {
+  want dpkg-dev command -v dpkg-shlibdeps
+  want binutils command -v objdump
+}
+cargo_tools() { # Each in the version that was tried.
+  local tool missing=()
+  for tool in cargo-deb@3.8.0 cargo-cyclonedx@0.5.9; do
+    grep -q "\"${tool/@/ } " "$cache/.crates.toml" 2>/dev/null || missing+=("$tool")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  echo "compiling: ${missing[*]}" >&2
+  # Their own build, whatever the project's is told.
+  env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$cache" "${missing[@]}"
+}
 for_test() {
   for_bench
   want openssl command -v openssl
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
+  want systemd command -v systemd-analyze
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
@@ -56,6 +75,13 @@ for_pictures() {
   for_test
   want chromium command -v chromium
   want pngquant command -v pngquant
+}
+for_stack() { # Debian does not start dockerd before it is told to; the test starts its own.
+  want curl command -v curl
+  want python3 command -v python3
+  want docker.io command -v dockerd
+  want debootstrap command -v debootstrap
+  want runc test -x /usr/sbin/runc
 }
 # Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
 python_venv() {
@@ -93,11 +119,11 @@ find_kubectl() {
   done
   return 1
 }
-# Debian 12's own kubectl (1.20) is too old; Debian 13's is one static file that runs here as well.
-install_kubectl() {
-  find_kubectl >/dev/null && return
-  echo "fetching kubectl 1.32 from Debian 13" >&2
-  local work uri version
+# from_debian_13 PACKAGE FILE: one file of a package of Debian 13 into $cache/bin. For programs that are
+# too old in Debian 12 and need no library but libc.
+from_debian_13() {
+  local package=$1 file=$2 work uri version
+  echo "fetching $package from Debian 13" >&2
   work=$(mktemp -d); chmod 755 "$work"; mkdir -p "$work/lists/partial" "$work/out" "$cache/bin"
   root apt-get update -qq
   uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -1)
@@ -105,21 +131,41 @@ install_kubectl() {
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" > "$work/list"
   local -a apt=(-qq -o "Dir::Etc::sourcelist=$work/list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists")
   root apt-get "${apt[@]}" update 2>/dev/null
-  version=$(apt-cache "${apt[@]}" madison kubectl | awk -F'|' '/trixie/ {gsub(/ /, "", $2); print $2; exit}')
-  (cd "$work/out" && root apt-get "${apt[@]}" download "kubectl=$version" 2>/dev/null && dpkg -x kubectl_*.deb x)
-  install -m 755 "$work/out/x/usr/bin/kubectl" "$cache/bin/kubectl"
+  version=$(apt-cache "${apt[@]}" madison "$package" | awk -F'|' '/trixie/ {gsub(/ /, "", $2); print $2; exit}')
+  (cd "$work/out" && root apt-get "${apt[@]}" download "$package=$version" 2>/dev/null && dpkg -x "$package"_*.deb x)
+  install -m 755 "$work/out/x/$file" "$cache/bin/${file##*/}"
   rm -rf "$work"
+}
+install_kubectl() {
+  find_kubectl >/dev/null && return
+  from_debian_13 kubectl usr/bin/kubectl
   find_kubectl >/dev/null || { echo "kubectl was fetched but does not run" >&2; exit 1; }
+}
+# Version 2.17 of compose knows `build` by target and `up --wait`. Newer ones need the plugin buildx as well.
+find_compose() {
+  local candidate
+  for candidate in "$cache/bin/docker-compose" /usr/libexec/docker/cli-plugins/docker-compose /usr/lib/docker/cli-plugins/docker-compose; do
+    [ -x "$candidate" ] && "$candidate" version >/dev/null 2>&1 && { echo "$candidate"; return; }
+  done
+  return 1
+}
+install_compose() {
+  find_compose >/dev/null && return
+  from_debian_13 docker-compose usr/libexec/docker/cli-plugins/docker-compose
+  find_compose >/dev/null || { echo "docker-compose was fetched but does not run" >&2; exit 1; }
 }
 
 case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
+  release) for_build; for_release; install_packages; cargo_tools ;;
   test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
   pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
+  stack) for_stack; install_packages; install_kubectl; install_compose ;;
+  compose) find_compose || { echo "no docker compose: run deploy/tools.sh stack" >&2; exit 1; } ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
   npm) echo "$cache/npm" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|kubectl|python|npm" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm" >&2; exit 64 ;;
 esac

@@ -38,6 +38,18 @@ pub fn watch(
     watcher(api, config).default_backoff().filter_map(|event| ready(event.map(read).transpose()))
 }
 
+/// All objects of a kind, nodes of others too. Does not pause by itself when it breaks: whoever polls it
+/// again does.
+pub fn watch_all(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    plural: &str,
+) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(api_version, kind, plural));
+    watcher(api, watcher::Config::default()).filter_map(|event| ready(event.map(read).transpose()))
+}
+
 /// The objects of a kind in one namespace, in the same way.
 pub fn watch_in(
     client: &Client,

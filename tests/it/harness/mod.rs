@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
+pub mod exposition;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;

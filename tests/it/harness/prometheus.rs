@@ -50,6 +50,46 @@ impl Prometheus {
             _ => Err(answer["error"].to_string()),
         }
     }
+
+    /// Starts it with one job for each (name, address), scraped every two seconds.
+    pub fn scraping(dir: &Path, jobs: &[(&str, &str)]) -> Self {
+        let mut config = "global: { scrape_interval: 2s, scrape_timeout: 2s }\nscrape_configs:\n".to_owned();
+        for (job, target) in jobs {
+            config.push_str(&format!("- job_name: {job}\n  static_configs: [{{ targets: ['{target}'] }}]\n"));
+        }
+        Self::start(dir, &config)
+    }
+
+    /// The vector that an expression gives now: labels and value of each element.
+    pub fn query(&self, expression: &str) -> Result<Vec<(Value, f64)>, String> {
+        let data = self.ask("query", &[("query", expression)])?;
+        let rows = data["result"].as_array().ok_or(format!("{expression}: {data}"))?;
+        let value = |row: &Value| row["value"][1].as_str()?.parse().ok();
+        Ok(rows.iter().filter_map(|row| Some((row["metric"].clone(), value(row)?))).collect())
+    }
+
+    /// The value of an expression that gives one element.
+    pub fn value(&self, expression: &str) -> Result<f64, String> {
+        match self.query(expression)?.as_slice() {
+            [(_, value)] => Ok(*value),
+            other => Err(format!("{expression}: {other:?}")),
+        }
+    }
+
+    /// Waits until the expression gives one element with this value.
+    pub fn wait_for(&self, expression: &str, want: f64) {
+        until(&format!("{expression} is {want}"), PATIENCE, || match self.value(expression)? {
+            is if is == want => Ok(()),
+            other => Err(format!("it is {other}")),
+        });
+    }
+
+    /// A figure of Prometheus itself.
+    pub fn own(&self, name: &str) -> f64 {
+        let (_, text) = http("GET", &self.address, "/metrics", &[]).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("Prometheus has no {name}")).parse().unwrap()
+    }
 }
 
 fn escape(text: &str) -> String {

@@ -34,6 +34,7 @@ mod pull_auth;
 pub mod resources;
 mod runtime_actor;
 pub mod security;
+mod show_actor;
 #[cfg(test)]
 mod simulation_tests;
 mod site_worker;
@@ -54,6 +55,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 
 use action_worker::{Row, rows};
 use events::EventLog;
@@ -70,7 +72,7 @@ use pod_worker::{Apply, PodWorker, Refuse, Remove};
 use site_worker::Site;
 pub use site_worker::{Clock, MetaLinks};
 
-use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::edged::{CloudReachable, ConfigChanged, ListRunning, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::{ActorStats, Link};
 use crate::config::{EdgeIdentityConfig, EdgedConfig};
 use crate::cri::runtime::Runtime;
@@ -138,6 +140,10 @@ struct Entry {
     /// `None`: waits for host ports that an ending pod still holds.
     worker: Option<WorkerAddr<PodWorker>>,
     phase: String,
+    /// Why its containers wait, one reason each.
+    waiting: Vec<String>,
+    /// Told by the worker; `None` before it has looked.
+    status: Option<Arc<PodStatus>>,
     removed: bool,
     /// The worker has not got the newest pod.
     behind: bool,
@@ -156,6 +162,7 @@ impl Edged {
     ) -> Self {
         let gate = Gate::new(settings.node.clone(), settings.identity.pod_seals, trust, metrics.clone());
         let kubelet = &settings.config.tailored_kubelet_config;
+        metrics.limit(kubelet.max_pods);
         let events = EventLog::new(settings.node.as_str(), kubelet.event_record_qps, kubelet.event_burst);
         Self {
             settings: Arc::new(settings),
@@ -320,6 +327,8 @@ impl Edged {
         self.metrics.pods_running.set(count("Running"));
         self.metrics.pods_succeeded.set(count("Succeeded"));
         self.metrics.pods_failed.set(count("Failed"));
+        let waiting = self.pods.values().flat_map(|entry| &entry.waiting);
+        self.metrics.show_waiting(waiting.map(String::as_str));
     }
 
     fn tell_node(&self, message: Reachable) {
@@ -334,7 +343,16 @@ impl Edged {
 impl Entry {
     fn new(given: Delivered, worker: Option<WorkerAddr<PodWorker>>) -> Self {
         let phase = given.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        Self { given, worker, phase, removed: false, behind: false, ended: false }
+        Self {
+            given,
+            worker,
+            phase,
+            waiting: Vec::new(),
+            status: None,
+            removed: false,
+            behind: false,
+            ended: false,
+        }
     }
 }
 
@@ -363,6 +381,7 @@ impl Actor for Edged {
             clock: Arc::clone(&settings.clock),
             update_every: settings.update_every,
             report_every: settings.report_every,
+            ready: self.metrics.runtime_ready.clone(),
         };
         let build = move || NodeWorker::new(Arc::new(node));
         let name = format!("node/{}", settings.node);
@@ -401,4 +420,6 @@ impl Supervised for Edged {
     }
 }
 
-crate::handles!(Edged: PodChanged, PodRemoved, ConfigChanged, NodeChanged, CloudReachable, WorkerReport);
+crate::handles!(
+    Edged: PodChanged, PodRemoved, ConfigChanged, NodeChanged, CloudReachable, WorkerReport, ListRunning,
+);
