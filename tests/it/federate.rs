@@ -18,13 +18,15 @@ use super::harness::process::{PATIENCE, http, until};
 use super::harness::prometheus::Prometheus;
 use super::main_job::World;
 
+/// Nodes made by hand send no keepalives.
+const PATIENT: &str = "modules.cloudHub.keepaliveInterval=600";
 const UP: &str = "kubeedge_federate_edge_up";
 
-/// Scrapes as `config/prometheus/prometheus.yml` does, but every second.
+/// Scrapes as `config/prometheus/prometheus.yml` does, but every two seconds.
 fn scraping(cloud: &Cloud, dir: &std::path::Path) -> Prometheus {
     let monitor = &cloud.monitor;
     let config = format!(
-        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}
+        "global: {{ scrape_interval: 2s, scrape_timeout: 2s }}
 scrape_configs:
 - job_name: cloudcore
   static_configs: [{{ targets: ['{monitor}'], labels: {{ cluster: kubeedge }} }}]
@@ -187,7 +189,7 @@ const SERIES_OF_A_NODE: usize = 40 * 2 * 8;
 #[test]
 fn fifty_nodes_of_which_half_are_offline() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(&dir.path().join("c"), &[]);
+    let cloud = Cloud::start(&dir.path().join("c"), &[PATIENT]);
     let prometheus = scraping(&cloud, dir.path());
     let names: Vec<String> = (0..50).map(|n| format!("edge-{n}")).collect();
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
@@ -222,7 +224,7 @@ fn fifty_nodes_of_which_half_are_offline() {
 #[test]
 fn a_hostile_edge_lies_to_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(&dir.path().join("c"), &["modules.cloudHub.maxSeriesPerNode=1000"]);
+    let cloud = Cloud::start(&dir.path().join("c"), &["modules.cloudHub.maxSeriesPerNode=1000", PATIENT]);
     let (good, bad) = (Node::join(&cloud, "good"), Node::join(&cloud, "bad"));
     let mut good = Node::open(&cloud, "good", &good);
     good.report(&metrics(1));
@@ -285,6 +287,6 @@ fn a_hostile_edge_lies_to_nobody() {
     good.report(&metrics(2));
     until("the good one is heard", PATIENCE, || {
         let line = "kubeedge_test1_seconds_count{node=\"good\",actor=\"Edged\"} 10\n";
-        if page(&cloud).contains(line) { Ok(()) } else { Err("not yet") }.map_err(str::to_owned)
+        if page(&cloud).contains(line) { Ok(()) } else { Err("not yet".to_owned()) }
     });
 }

@@ -1,6 +1,5 @@
 //! Reports to a cloud that takes them, and to nobody else.
 
-use super::super::report::Rendered;
 use super::*;
 use crate::model::{NodeReport, group};
 use crate::wire::node_report::{MAX_TEXT_BYTES, report_of, unpack};
