@@ -80,12 +80,9 @@ fn kind(schema: &Value) -> String {
         "integer" => "whole number".to_owned(),
         "object" => "map of text to text".to_owned(),
         "array" => {
-            let items = schema.get("items").map(kind).unwrap_or_default();
-            if items.starts_with("map") || items.is_empty() {
-                "list of sections".to_owned()
-            } else {
-                format!("list of {items}")
-            }
+            // Structs in a list are references; they have sections of their own.
+            let items = schema.get("items").filter(|items| items.get("$ref").is_none());
+            items.map_or_else(|| "list of sections".to_owned(), |items| format!("list of {}", kind(items)))
         }
         other => panic!("{other:?} is no type of a key: {schema}"),
     }
