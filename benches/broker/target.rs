@@ -119,6 +119,7 @@ dataDir: {d}/edge
 commonConfig:
   monitorServer: {{ bindAddress: '127.0.0.1:{monitor}' }}
 modules:
+  console: {{ enable: false }}
   edgeHub:
     token: none
     tlsCaFile: {d}/ca/rootCA.crt

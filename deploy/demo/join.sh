@@ -36,6 +36,7 @@ done
 "$bin/keadm" join --root "$own" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$name" \
   --token "$token" --remote-runtime-endpoint "unix://$own/containerd.sock" \
   --set commonConfig.monitorServer.bindAddress=127.0.0.1:0 --set modules.eventBus.enable=false \
+  --set modules.console.bindAddress=127.0.0.1:0 \
   --set modules.edged.registerSchedulable=false >/dev/null \
   || { leave; exit 1; }
 keep edgecore "$bin/edgecore" --config "$own/etc/kubeedge/config/edgecore.yaml"

@@ -9,8 +9,9 @@ dir=${KUBEEDGE_DEMO_DIR:-/var/lib/kubeedge-demo}
 bin=${KUBEEDGE_BIN_DIR:-${CARGO_TARGET_DIR:-$repo/target}/release}
 kubectl=$("$repo/deploy/tools.sh" kubectl)
 node=edge-1
-# The API's, CloudHub's, the join server's, the monitors of cloudcore and edgecore, and MQTT's.
-read -r api hub join cloud edge mqtt <<< "${KUBEEDGE_DEMO_PORTS:-6443 10000 10002 9091 9092 1884}"
+# The API's, CloudHub's, the join server's, the monitors of cloudcore and edgecore, and MQTT's; then those of the
+# consoles, any free one where KUBEEDGE_DEMO_PORTS names six.
+read -r api hub join cloud edge mqtt console edge_console <<< "${KUBEEDGE_DEMO_PORTS:-6443 10000 10002 9091 9092 1884 9443 9444}"
 # The network of the demo's pods. (down.sh removes the bridge.)
 read -r bridge subnet <<< "${KUBEEDGE_DEMO_NETWORK:-kubeedge0 10.88.64.0/24}"
 
@@ -58,9 +59,12 @@ done
 
 echo "cloudcore     Kubernetes API on https://127.0.0.1:$api"
 monitor=commonConfig.monitorServer.bindAddress
+faults=commonConfig.monitorServer.enableFaultInjection # from loopback only
+page=modules.console.bindAddress
 "$bin/keadm" init --root "$dir" --advertise-address 127.0.0.1 --set "modules.apiServer.port=$api" \
   --set "modules.cloudHub.websocket.port=$hub" --set "modules.cloudHub.https.port=$join" \
-  --set "$monitor=127.0.0.1:$cloud" >/dev/null
+  --set "$monitor=127.0.0.1:$cloud" --set "$page=127.0.0.1:${console:-0}" \
+  --set "$faults=true" >/dev/null
 config=$dir/etc/kubeedge/config
 keep cloudcore "$bin/cloudcore" --config "$config/cloudcore.yaml"
 wait_for "cloudcore is ready" 20 curl -fsS "http://127.0.0.1:$cloud/readyz"
@@ -69,7 +73,7 @@ wait_for "the admin kubeconfig is there" 10 test -s "$KUBECONFIG"
 
 echo "edgecore      joins as $node"
 "$bin/keadm" join --root "$dir" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$node" \
-  --set "$monitor=127.0.0.1:$edge" --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:$mqtt" \
+  --set "$monitor=127.0.0.1:$edge" --set "$page=127.0.0.1:${edge_console:-0}" --set "$faults=true" --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:$mqtt" \
   --token "$("$bin/keadm" gettoken --root "$dir")" \
   --remote-runtime-endpoint "unix://$dir/containerd.sock" >/dev/null
 keep edgecore "$bin/edgecore" --config "$config/edgecore.yaml"

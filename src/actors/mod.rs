@@ -2,4 +2,5 @@
 
 pub mod audit;
 pub mod cloud;
+pub mod console;
 pub mod edge;

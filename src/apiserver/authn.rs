@@ -9,12 +9,13 @@ use super::errors::ApiError;
 use super::kinds::{self, PODS, SERVICEACCOUNTS};
 use super::object;
 use crate::identity::{PeerIdentity, ServiceAccountClaims, ServiceAccountKeys};
+pub use crate::kube::rbac::MASTERS;
+use crate::kube::rbac::{Subjects, service_account_user};
 
-/// May do everything.
-pub const MASTERS: &str = "system:masters";
 /// Group of nodes.
 pub const NODES_GROUP: &str = "system:nodes";
-const AUTHENTICATED: &str = "system:authenticated";
+/// Group of everybody who is known.
+pub const AUTHENTICATED: &str = "system:authenticated";
 
 /// An authenticated caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,13 +53,9 @@ impl User {
             extra.insert("authentication.kubernetes.io/pod-uid".into(), json!([uid]));
         }
         Self {
-            name: format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account),
+            name: service_account_user(&claims.namespace, &claims.service_account),
             uid: claims.service_account_uid.clone(),
-            groups: vec![
-                "system:serviceaccounts".into(),
-                format!("system:serviceaccounts:{}", claims.namespace),
-                AUTHENTICATED.into(),
-            ],
+            groups: account_groups(&claims.namespace),
             extra,
         }
     }
@@ -74,11 +71,23 @@ impl User {
         self.name.strip_prefix("system:node:").filter(|name| !name.is_empty() && self.is_in(NODES_GROUP))
     }
 
+    /// As bindings name him.
+    #[must_use]
+    pub fn subjects(&self) -> Subjects<'_> {
+        Subjects { user: &self.name, groups: &self.groups }
+    }
+
     /// `UserInfo` of reviews.
     #[must_use]
     pub fn info(&self) -> Value {
         json!({"username": self.name, "uid": self.uid, "groups": self.groups, "extra": self.extra})
     }
+}
+
+/// The groups of every service account of a namespace.
+#[must_use]
+pub fn account_groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}"), AUTHENTICATED.into()]
 }
 
 impl ApiCore {

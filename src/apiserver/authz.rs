@@ -1,8 +1,8 @@
 //! Who may do what. Pure.
 //!
 //! Administrators (`system:masters`) may do everything; nodes what concerns themselves and what
-//! their pods refer to; everybody who is known may discover and review himself. Service accounts
-//! may do nothing else until RBAC is served.
+//! their pods refer to; everybody who is known may discover and review himself. Beyond that, roles
+//! and bindings decide ([`crate::kube::rbac`]).
 
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use super::kinds::{
 };
 use super::object;
 use super::registry::Registry;
+use crate::kube::rbac::{Ask, ResourceAsk};
 use crate::kube::references::{self, RefKind, Reference};
 use crate::kube::selector::FieldSelector;
 
@@ -32,6 +33,23 @@ pub struct Attributes<'a> {
     pub fields: &'a FieldSelector,
 }
 
+impl<'a> Attributes<'a> {
+    /// As roles see it: who selects a collection by one name asks for that name.
+    #[must_use]
+    pub fn resource(&self) -> ResourceAsk<'a> {
+        let by_field = matches!(self.verb, "list" | "watch" | "deletecollection") && self.name.is_empty();
+        let selected = by_field.then(|| self.fields.exact("metadata.name")).flatten();
+        ResourceAsk {
+            verb: self.verb,
+            group: self.kind.group,
+            resource: self.kind.plural,
+            subresource: self.sub.map(Sub::path).unwrap_or_default(),
+            namespace: self.namespace,
+            name: selected.unwrap_or(self.name),
+        }
+    }
+}
+
 /// May `user` do this? Creations are checked again with their content, see [`admit_content`].
 ///
 /// # Errors
@@ -42,7 +60,8 @@ pub fn authorize(user: &User, asked: &Attributes<'_>, registry: &Registry) -> Re
     {
         return Ok(());
     }
-    let allowed = user.node().is_some_and(|node| node_may(node, asked, registry));
+    let allowed = user.node().is_some_and(|node| node_may(node, asked, registry))
+        || registry.access().allows(user.subjects(), &Ask::Resource(asked.resource()));
     if allowed { Ok(()) } else { Err(refusal(user, asked)) }
 }
 

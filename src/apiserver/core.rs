@@ -18,6 +18,7 @@ use super::kinds::{KINDS, Kind};
 use super::namespaces;
 use super::object::Stored;
 use super::registry::{Change, CommitResult, Registry, Staged};
+use super::roles;
 use super::tx::{Tx, World};
 use crate::identity::ServiceAccountKeys;
 use crate::model::Reason;
@@ -129,11 +130,11 @@ impl ApiCore {
         }
     }
 
-    /// The namespaces every cluster has, with what belongs into each.
+    /// The namespaces every cluster has, with what belongs into each, and the roles.
     fn bootstrap(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut registry = self.shared.registry.write();
         let mut tx = Tx::new(&registry, self.world());
-        if let Err(err) = namespaces::ensure_defaults(&mut tx) {
+        if let Err(err) = namespaces::ensure_defaults(&mut tx).and_then(|()| roles::restore(&mut tx)) {
             return Err(StoreError::Io {
                 op: "prepare",
                 path: "apiserver".into(),

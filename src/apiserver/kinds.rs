@@ -173,9 +173,17 @@ pub const LEASES: usize = 7;
 pub const DEVICES: usize = 14;
 /// Position of devicestatuses in [`KINDS`].
 pub const DEVICESTATUSES: usize = 16;
+/// Position of roles in [`KINDS`].
+pub const ROLES: usize = 20;
+/// Position of clusterroles in [`KINDS`].
+pub const CLUSTERROLES: usize = 21;
+/// Position of rolebindings in [`KINDS`].
+pub const ROLEBINDINGS: usize = 22;
+/// Position of clusterrolebindings in [`KINDS`].
+pub const CLUSTERROLEBINDINGS: usize = 23;
 
 /// Every kind. Positions are only used inside one run: the store knows kinds by group and plural.
-pub static KINDS: [Kind; 20] = [
+pub static KINDS: [Kind; 24] = [
     Kind {
         kind: "Namespace",
         plural: "namespaces",
@@ -328,7 +336,18 @@ pub static KINDS: [Kind; 20] = [
     identity("WorkloadIdentity", "workloadidentities", "workloadidentity", &["wid"], 17),
     identity("ImagePolicy", "imagepolicies", "imagepolicy", &["imgpol"], 18),
     identity("TopicPolicy", "topicpolicies", "topicpolicy", &["tpol"], 19),
+    rbac("Role", "roles", "role", ROLES),
+    Kind { namespaced: false, ..rbac("ClusterRole", "clusterroles", "clusterrole", CLUSTERROLES) },
+    rbac("RoleBinding", "rolebindings", "rolebinding", ROLEBINDINGS),
+    Kind {
+        namespaced: false,
+        ..rbac("ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding", CLUSTERROLEBINDINGS)
+    },
 ];
+
+const fn rbac(kind: &'static str, plural: &'static str, singular: &'static str, id: usize) -> Kind {
+    Kind { group: crate::kube::rbac::GROUP, kind, plural, singular, create_on_update: true, id, ..BASE }
+}
 
 /// A kind of `config/crds/`. A test compares the two.
 const fn device(
@@ -454,6 +473,10 @@ mod tests {
             (LEASES, "leases"),
             (DEVICES, "devices"),
             (DEVICESTATUSES, "devicestatuses"),
+            (ROLES, "roles"),
+            (CLUSTERROLES, "clusterroles"),
+            (ROLEBINDINGS, "rolebindings"),
+            (CLUSTERROLEBINDINGS, "clusterrolebindings"),
         ] {
             assert_eq!(at(id).plural, plural);
         }

@@ -8,7 +8,7 @@
 //! [`custom`] serves the kinds of `config/crds/` by what those files say.
 //!
 //! Not served yet: server-side apply, custom resource definitions of others, schemas for `kubectl explain`,
-//! RBAC, `pods/log` and `pods/exec`.
+//! aggregation of ClusterRoles, `pods/log` and `pods/exec`.
 
 mod admission;
 pub mod authn;
@@ -20,7 +20,9 @@ pub mod delete;
 pub mod discovery;
 mod enrolled;
 pub mod errors;
+pub mod grants;
 pub mod http;
+mod impersonate;
 pub mod kinds;
 pub mod kubeconfig;
 pub mod namespaces;
@@ -32,6 +34,7 @@ pub mod read;
 pub mod registry;
 pub mod render;
 mod reviews;
+pub mod roles;
 pub mod service;
 pub mod subresources;
 #[cfg(test)]

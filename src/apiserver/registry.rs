@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::kinds::{KINDS, Kind};
+use super::kinds::{KINDS, Kind, ROLES};
 use super::object::Stored;
+use crate::kube::rbac::Access;
 
 /// Recent changes kept per kind for watches to resume from.
 pub const HISTORY_CHANGES: usize = 4096;
@@ -75,6 +76,8 @@ pub struct Registry {
     in_flight: bool,
     /// Newest staged state of objects with staged writes.
     pending: HashMap<String, Arc<Change>>,
+    /// Roles and bindings that readers see.
+    access: Access,
 }
 
 impl Registry {
@@ -83,8 +86,10 @@ impl Registry {
     pub fn new(version: u64, objects: impl IntoIterator<Item = (&'static Kind, Stored)>) -> Self {
         let mut shelves: Vec<Shelf> = KINDS.iter().map(|_| Shelf::default()).collect();
         let mut visible = version;
+        let mut access = Access::default();
         for (kind, object) in objects {
             visible = visible.max(object.version);
+            follow(&mut access, kind, &object, false);
             if let Some(shelf) = shelves.get_mut(kind.id) {
                 shelf.insert(Arc::new(object));
             }
@@ -99,7 +104,14 @@ impl Registry {
             staged: Vec::new(),
             in_flight: false,
             pending: HashMap::new(),
+            access,
         }
+    }
+
+    /// Roles and bindings that readers see.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The newest version that readers see.
@@ -263,6 +275,7 @@ impl Registry {
             if self.pending.get(&key).is_some_and(|newest| newest.after.version == change.after.version) {
                 self.pending.remove(&key);
             }
+            follow(&mut self.access, change.kind, &change.after, change.removed);
             if let Some(shelf) = self.shelves.get_mut(change.kind.id) {
                 shelf.apply(Arc::clone(change));
             }
@@ -314,6 +327,17 @@ impl Shelf {
             self.history_bytes = self.history_bytes.saturating_sub(oldest.after.bytes.len());
             self.floor = oldest.after.version;
         }
+    }
+}
+
+/// Keeps the index of rights in step with the objects. What cannot be read gives no rights.
+fn follow(access: &mut Access, kind: &Kind, object: &Stored, removed: bool) {
+    if kind.id < ROLES || kind.group != crate::kube::rbac::GROUP {
+        return;
+    }
+    match object.value().ok().filter(|_| !removed) {
+        Some(value) => access.put(kind.kind, &value),
+        None => access.remove(kind.kind, &object.namespace, &object.name),
     }
 }
 

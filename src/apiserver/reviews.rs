@@ -9,6 +9,7 @@ use super::errors::ApiError;
 use super::kinds::{self, KINDS, Kind, Sub};
 use super::object;
 use crate::identity::ServiceAccountKeys;
+use crate::kube::rbac::{Ask, ResourceAsk};
 use crate::kube::selector::FieldSelector;
 
 impl ApiCore {
@@ -22,7 +23,7 @@ impl ApiCore {
             "tokenreviews" => self.token_status(&review),
             "selfsubjectreviews" => json!({"userInfo": user.info()}),
             "selfsubjectaccessreviews" => self.access_status(user, &review),
-            _ => rules_status(user),
+            _ => self.rules_status(user, &review),
         };
         let map = object::map(&mut review);
         map.insert("apiVersion".into(), kind.api_version().into());
@@ -57,19 +58,33 @@ impl ApiCore {
     }
 
     fn access_status(&self, user: &User, review: &Value) -> Value {
-        let Some(asked) = review.pointer("/spec/resourceAttributes") else {
-            return json!({"allowed": user.is_in(MASTERS)});
-        };
+        let text = |pointer: &str| review.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let allowed = |allowed: bool| json!({"allowed": allowed});
         if user.is_in(MASTERS) {
-            return json!({"allowed": true});
+            return allowed(true);
         }
-        let text = |field: &str| asked.get(field).and_then(Value::as_str).unwrap_or_default();
+        if review.pointer("/spec/resourceAttributes").is_none() {
+            let (verb, path) =
+                (text("/spec/nonResourceAttributes/verb"), text("/spec/nonResourceAttributes/path"));
+            let ask = Ask::Path { verb, path };
+            return allowed(self.read(|registry| registry.access().allows(user.subjects(), &ask)));
+        }
+        let text = |field: &str| text(&format!("/spec/resourceAttributes/{field}"));
         let kind = KINDS.iter().find(|kind| kind.group == text("group") && kind.plural == text("resource"));
         let sub = [Sub::Status, Sub::Binding, Sub::Eviction, Sub::Token]
             .into_iter()
             .find(|sub| sub.path() == text("subresource"));
         let Some(kind) = kind.filter(|_| sub.is_some() || text("subresource").is_empty()) else {
-            return json!({"allowed": false, "reason": "no such resource"});
+            // Roles may speak of what is not served, and of everything.
+            let ask = Ask::Resource(ResourceAsk {
+                verb: text("verb"),
+                group: text("group"),
+                resource: text("resource"),
+                subresource: text("subresource"),
+                namespace: text("namespace"),
+                name: text("name"),
+            });
+            return allowed(self.read(|registry| registry.access().allows(user.subjects(), &ask)));
         };
         let attributes = Attributes {
             verb: text("verb"),
@@ -80,22 +95,44 @@ impl ApiCore {
             fields: &FieldSelector::default(),
         };
         match self.read(|registry| authz::authorize(user, &attributes, registry)) {
-            Ok(()) => json!({"allowed": true}),
+            Ok(()) => allowed(true),
             Err(err) => json!({"allowed": false, "reason": err.status.message}),
         }
     }
-}
 
-fn rules_status(user: &User) -> Value {
-    let everything = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
-    let own = json!([{
-        "verbs": ["create"], "apiGroups": ["authorization.k8s.io", "authentication.k8s.io"],
-        "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"],
-    }]);
-    let masters = user.is_in(MASTERS);
-    json!({
-        "resourceRules": if masters { everything } else { own },
-        "nonResourceRules": [{"verbs": [if masters { "*" } else { "get" }], "nonResourceURLs": ["*"]}],
-        "incomplete": user.node().is_some(),
-    })
+    /// Every rule that counts for the user in a namespace. What nodes may do follows from their
+    /// pods and stands in no rule.
+    fn rules_status(&self, user: &User, review: &Value) -> Value {
+        let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
+        let (mut resources, mut urls): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+        let add = |list: &mut Vec<Value>, rule: Value| {
+            if !list.contains(&rule) {
+                list.push(rule);
+            }
+        };
+        if user.is_in(MASTERS) {
+            add(&mut resources, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+            add(&mut urls, json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+        }
+        self.read(|registry| {
+            for rule in registry.access().rules_for(user.subjects(), namespace) {
+                if !rule.resources.is_empty() {
+                    let mut shown =
+                        json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+                    if !rule.resource_names.is_empty() {
+                        object::map(&mut shown).insert("resourceNames".into(), json!(rule.resource_names));
+                    }
+                    add(&mut resources, shown);
+                }
+                if !rule.non_resource_urls.is_empty() {
+                    add(&mut urls, json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+                }
+            }
+        });
+        json!({
+            "resourceRules": resources,
+            "nonResourceRules": urls,
+            "incomplete": user.node().is_some(),
+        })
+    }
 }

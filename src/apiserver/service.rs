@@ -9,17 +9,17 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, WARNING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::authn::{MASTERS, User};
+use super::authn::User;
 use super::authz::{self, Attributes};
 use super::core::ApiCore;
 use super::discovery;
 use super::errors::ApiError;
+use super::impersonate::impersonated;
 use super::kinds::Nature;
 use super::openapi;
 use super::paths::{self, Path, Target};
 use super::query::{self, Encoding, Query};
 use super::render;
-use crate::model::Reason;
 
 /// A request without its connection.
 #[derive(Debug, Clone)]
@@ -103,7 +103,8 @@ impl ApiCore {
             Ok(user) => user,
             Err(err) => return ("other", Err(err)),
         };
-        let user = match impersonated(user, &request.headers) {
+        let impersonated = self.read(|registry| impersonated(user, &request.headers, registry.access()));
+        let user = match impersonated {
             Ok(user) => user,
             Err(err) => return ("other", Err(err)),
         };
@@ -193,29 +194,6 @@ fn describe(path: &Path, headers: &HeaderMap) -> Result<Answer, ApiError> {
         Path::Health | Path::Version | Path::Resource(_) => json!({}),
     };
     Answer::json(StatusCode::OK, &value)
-}
-
-/// `Impersonate-User` and `Impersonate-Group`, for administrators only.
-fn impersonated(user: User, headers: &HeaderMap) -> Result<User, ApiError> {
-    let text = |value: &HeaderValue| value.to_str().map(str::to_owned).ok();
-    let Some(name) = headers.get("impersonate-user").and_then(text) else {
-        let other = headers.keys().any(|name| name.as_str().starts_with("impersonate-"));
-        return if other {
-            Err(ApiError::bad_request("impersonation without Impersonate-User"))
-        } else {
-            Ok(user)
-        };
-    };
-    if !user.is_in(MASTERS) {
-        let message = format!(
-            "users \"{name}\" is forbidden: User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-            user.name
-        );
-        return Err(ApiError::new(Reason::Forbidden, message));
-    }
-    let groups = headers.get_all("impersonate-group").iter().filter_map(text);
-    let groups = groups.chain(["system:authenticated".to_owned()]).collect();
-    Ok(User { name, groups, ..User::default() })
 }
 
 fn respond(answer: Answer) -> ApiResponse {

@@ -10,6 +10,7 @@ use super::errors::ApiError;
 use super::kinds::Kind;
 use super::object::{self, Stored};
 use super::registry::{Change, Registry};
+use crate::kube::rbac::Access;
 
 /// What a decision may know besides the objects.
 #[derive(Debug, Clone)]
@@ -32,6 +33,12 @@ impl<'a> Tx<'a> {
     #[must_use]
     pub fn new(registry: &'a Registry, world: World) -> Self {
         Self { registry, world, changes: Vec::new(), version: registry.assigned() }
+    }
+
+    /// Roles and bindings that readers see.
+    #[must_use]
+    pub fn access(&self) -> &'a Access {
+        self.registry.access()
     }
 
     /// The object as this request sees it.

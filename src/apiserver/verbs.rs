@@ -10,6 +10,7 @@ use super::body;
 use super::core::ApiCore;
 use super::delete::{self, Deleted, Options};
 use super::errors::ApiError;
+use super::grants;
 use super::kinds::{self, EVENTS, NAMESPACES, Nature, PODS, SERVICEACCOUNTS, Sub};
 use super::namespaces;
 use super::object::{self, Filter, Stored};
@@ -18,8 +19,10 @@ use super::read;
 use super::render::{ListMeta, Renderer};
 use super::service::{Answer, ApiBody, Call};
 use super::subresources;
+use super::tx::Tx;
 use super::watch;
 use super::write::{self, PatchKind};
+use crate::kube::rbac;
 
 /// Objects of a collection deleted in one write.
 const DELETE_AT_ONCE: usize = 200;
@@ -95,7 +98,13 @@ impl ApiCore {
         let (new, warnings) = call.read_object()?;
         authz::admit_content(&call.user, &call.attributes(), &new)?;
         authz::admit_change(&call.user, &call.attributes(), None, &new)?;
-        let stored = self.write(call.query.dry_run, |tx| write::create(tx, kind, namespace, new)).await?;
+        let stored = self
+            .write(call.query.dry_run, |tx| {
+                let stored = write::create(tx, kind, namespace, new)?;
+                call.admit_grant(tx, None, &stored)?;
+                Ok(stored)
+            })
+            .await?;
         let mut answer = object_answer(StatusCode::CREATED, renderer, &stored)?;
         answer.warnings = warnings;
         Ok(answer)
@@ -115,6 +124,7 @@ impl ApiCore {
                 let old = tx.get(kind, place.0, place.1);
                 let done = write::update(tx, kind, place, sub, new)?;
                 call.admit_change(old.as_deref(), &done.0)?;
+                call.admit_grant(tx, old.as_deref(), &done.0)?;
                 Ok(done)
             })
             .await?;
@@ -136,6 +146,7 @@ impl ApiCore {
                 let old = tx.get(kind, place.0, place.1);
                 let done = write::apply_patch(tx, kind, place, sub, (style, &patch), validation)?;
                 call.admit_change(old.as_deref(), &done.0)?;
+                call.admit_grant(tx, old.as_deref(), &done.0)?;
                 Ok(done)
             })
             .await?;
@@ -287,6 +298,15 @@ impl Call {
         }
         let old = old.map(Stored::value).transpose()?;
         authz::admit_change(&self.user, &self.attributes(), old.as_ref(), &new.value()?)
+    }
+
+    /// Looks at what a write would grant; an error drops the whole write.
+    fn admit_grant(&self, tx: &Tx<'_>, old: Option<&Stored>, new: &Stored) -> Result<(), ApiError> {
+        if self.target.kind.group != rbac::GROUP {
+            return Ok(());
+        }
+        let old = old.map(Stored::value).transpose()?;
+        grants::admit_grant(&self.user, &self.attributes(), tx.access(), old.as_ref(), &new.value()?)
     }
 
     fn filter(&self) -> Result<Filter, ApiError> {

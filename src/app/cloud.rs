@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authorities::{authorities, edge_nodes, factory_roots, hub_tls};
+use super::console;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
 use crate::actors::cloud::cloud_hub::{self, CloudHub, CloudHubParts, Listeners, NodeIdentities};
+use crate::actors::cloud::console_feed::Access;
 use crate::actors::cloud::device_controller::{self, DeviceController, DeviceControllerParts};
 use crate::actors::cloud::edge_controller::{self, EdgeController, EdgeControllerParts};
 use crate::actors::cloud::identity_controller::{self, IdentityController, IdentityControllerParts, Outlets};
+use crate::actors::cloud::manifests::{self, Manifests};
 use crate::actors::cloud::node_monitor::NodeMonitor;
 use crate::actors::cloud::scheduler::Scheduler;
 use crate::actors::cloud::sync_controller::{Owner, SyncController};
@@ -20,6 +23,7 @@ use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::federation::Federation;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
 use crate::telemetry::store::StoreMetrics;
@@ -37,16 +41,24 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
     let Loaded { config, warnings } = loaded;
     let common = config.common_config.clone();
     let monitor = config.monitor_address().to_owned();
-    program::run("cloudcore", &common, &monitor, &warnings, async move |stage| declare(stage, &config).await)
+    let federation = Federation::new(config.modules.cloud_hub.max_series_per_node as usize);
+    let shown = Some(federation.clone());
+    program::run("cloudcore", &common, &monitor, &warnings, shown, async move |stage| {
+        declare(stage, &config, federation).await
+    })
 }
 
-async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
+async fn declare(
+    stage: &mut Stage,
+    config: &CloudCoreConfig,
+    federation: Federation,
+) -> Result<KeepAlive, Fatal> {
     stage.watch_disk(&config.data_dir);
     let hub_config = &config.modules.cloud_hub;
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
     let mut served = Vec::new();
-    let (ca, client, cluster_ca) = if is_embedded(config) {
+    let (ca, client, cluster_ca, shown) = if is_embedded(config) {
         let metrics = StoreMetrics::new("api");
         let store = RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?;
         let store = Arc::new(store.measured(metrics.clone()));
@@ -56,13 +68,20 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         served.push(tls);
         keep = Box::new(OpenApi(Arc::clone(&core)));
         cluster_duties(stage, config, &core.client());
+        let folder = config.modules.api_server.manifests_dir.clone();
+        if !folder.as_os_str().is_empty() {
+            let client = core.client();
+            let slot = stage.tree.slot(manifests::NAME, 64);
+            stage.tree.add(slot, CONTROL_THREAD, Policy::default(), move || Manifests::new(client, folder));
+        }
         let roots = ca.bundle().roots_pem();
-        (ca, core.client(), roots)
+        let client = core.client();
+        (ca, client, roots, Access::Embedded(core))
     } else {
-        let (client, cluster_ca) = real_cluster(config).await?;
+        let (client, cluster_ca, settings) = real_cluster(config).await?;
         // Where there is a CA, nobody needs to know whether a new one would do harm.
         let enrolled = if hub_config.tls_ca_file.exists() { 0 } else { edge_nodes(&client).await? };
-        (authorities(config, enrolled)?, client, cluster_ca)
+        (authorities(config, enrolled)?, client, cluster_ca, Access::cluster(settings))
     };
 
     let tree = &mut stage.tree;
@@ -78,6 +97,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         cloudcore: names.first().cloned().unwrap_or_default(),
         ca: Arc::clone(&ca),
+        federation: federation.clone(),
     };
     let sync_client = client.clone();
     let close = hub.link();
@@ -111,6 +131,8 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         always: true,
         identity_only: true,
     });
+    let trees = Arc::new(federation.clone());
+    served.extend(console::of_cloudcore(tree, config, shown, Some(trees), &ca, &names)?);
     let websocket_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Required)?);
     let https_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Optional)?);
     served.extend([Arc::clone(&websocket_tls), Arc::clone(&https_tls)]);
@@ -158,6 +180,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         node_gone: sync.link(),
         held: sync.link(),
         delivered: sync.link(),
+        federation,
     };
     let (websocket, https) = hub_parts.listeners.addresses()?;
     tracing::info!(%websocket, %https, "cloudhub listens");
@@ -241,8 +264,9 @@ fn cluster_duties(stage: &mut Stage, config: &CloudCoreConfig, client: &::kube::
     }
 }
 
-/// A client of the cluster that `kubeAPIConfig` names, and the CA its certificate is signed by.
-async fn real_cluster(config: &CloudCoreConfig) -> Result<(::kube::Client, String), Fatal> {
+/// A client of the cluster that `kubeAPIConfig` names, the CA its certificate is signed by, and how it is
+/// reached.
+async fn real_cluster(config: &CloudCoreConfig) -> Result<(::kube::Client, String, ::kube::Config), Fatal> {
     let api = &config.kube_api_config;
     let mut settings = if api.kube_config.as_os_str().is_empty() {
         ::kube::Config::new(api.master.parse()?)
@@ -254,7 +278,7 @@ async fn real_cluster(config: &CloudCoreConfig) -> Result<(::kube::Client, Strin
         settings.cluster_url = api.master.parse()?;
     }
     let ca = settings.root_cert.iter().flatten().map(|der| identity::cert_pem_from_der(der)).collect();
-    Ok((::kube::Client::try_from(settings)?, ca))
+    Ok((::kube::Client::try_from(settings.clone())?, ca, settings))
 }
 
 /// Every name and address this cloudcore may be dialled by.

@@ -28,6 +28,8 @@ pub enum Rule {
     PeerPod,
     /// Reading only; loopback unless configured otherwise.
     LoopbackRead,
+    /// Reading only, with a token; loopback unless configured otherwise, and TLS where others reach it.
+    TokenRead,
 }
 
 impl Rule {
@@ -41,6 +43,7 @@ impl Rule {
             Self::PeerUser => "peer credentials: user",
             Self::PeerPod => "peer credentials: pod",
             Self::LoopbackRead => "loopback, read-only",
+            Self::TokenRead => "token, read-only; TLS beyond loopback",
         }
     }
 }
@@ -70,7 +73,7 @@ pub const KUBERNETES_API: Door = Door {
     key: "modules.apiServer",
     usual: "0.0.0.0:6443",
     rule: Rule::KubernetesUser,
-    who: "client certificates of the root (groups decide), service account tokens",
+    who: "client certificates of the root, service account tokens; roles and bindings decide what each may do",
     others: "401; without any credentials `/version`, `/healthz`, `/livez` and `/readyz` only",
     bounds: "3 MiB a body, 4,096 handshakes at once, deadlines on head and body",
 };
@@ -104,6 +107,17 @@ pub const CLOUD_MONITOR: Door = Door {
     who: "whoever reaches the address reads; faults are injected only from loopback and with `enableFaultInjection`",
     others: "403 for faults, 404 for everything that is not shown",
     bounds: "64 connections, 5 s for a request; bodies are not read",
+};
+pub const CLOUD_CONSOLE: Door = Door {
+    program: CLOUDCORE,
+    name: "Console",
+    key: "modules.console.bindAddress",
+    usual: "127.0.0.1:9443",
+    rule: Rule::TokenRead,
+    who: "service account tokens of the Kubernetes API, each seeing what RBAC lets it list and watch; \
+          the page itself: everybody",
+    others: "401 and 10 tries, then one in 6 s; 421 for another host's name, 403 for another page's request",
+    bounds: "256 connections, 64 streams, 4 of one token, 8 KiB a body, 5 s for a request, a slow reader is cut",
 };
 pub const MQTT: Door = Door {
     program: EDGECORE,
@@ -157,19 +171,28 @@ pub const WORKLOAD_API: Door = Door {
     bounds: "a bound on connections, streams and each message",
 };
 pub const EDGE_MONITOR: Door = Door { program: EDGECORE, usual: "127.0.0.1:9092", ..CLOUD_MONITOR };
+pub const EDGE_CONSOLE: Door = Door {
+    program: EDGECORE,
+    usual: "127.0.0.1:9444",
+    who: "the token in `{dataDir}/console.token` (0600); the page itself: everybody",
+    bounds: "256 connections, 64 streams, 8 KiB a body, 5 s for a request, a slow reader is cut",
+    ..CLOUD_CONSOLE
+};
 
 /// All of them.
-pub const DOORS: [Door; 10] = [
+pub const DOORS: [Door; 12] = [
     KUBERNETES_API,
     CLOUD_HUB,
     JOIN_SERVER,
     CLOUD_MONITOR,
+    CLOUD_CONSOLE,
     MQTT,
     MQTT_TLS,
     MQTT_WEBSOCKET,
     DMI,
     WORKLOAD_API,
     EDGE_MONITOR,
+    EDGE_CONSOLE,
 ];
 
 /// Doors of KubeEdge that are not built: program, name, where KubeEdge has it, and the rule it has to
@@ -217,6 +240,9 @@ pub fn of_cloudcore(config: &CloudCoreConfig) -> Vec<(Door, Address)> {
         (JOIN_SERVER, at(&hub.https.address, hub.https.port)),
         (CLOUD_MONITOR, Address::Tcp(config.monitor_address().to_owned())),
     ];
+    if config.modules.console.enable {
+        doors.push((CLOUD_CONSOLE, Address::Tcp(config.console_address().to_owned())));
+    }
     let real = &config.kube_api_config;
     if api.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty() {
         doors.push((KUBERNETES_API, at(&api.address, api.port)));
@@ -229,6 +255,9 @@ pub fn of_cloudcore(config: &CloudCoreConfig) -> Vec<(Door, Address)> {
 pub fn of_edgecore(config: &EdgeCoreConfig) -> Vec<(Door, Address)> {
     let bus = &config.modules.event_bus;
     let mut doors = vec![(EDGE_MONITOR, Address::Tcp(config.monitor_address().to_owned()))];
+    if config.modules.console.enable {
+        doors.push((EDGE_CONSOLE, Address::Tcp(config.console_address().to_owned())));
+    }
     doors.push((DMI, Address::Unix(dmi::socket_path(&config.modules.device_twin.dmi_sock_path))));
     if bus.has_internal() {
         let plain = bus.mqtt_server_internal.trim_start_matches("tcp://").trim_end_matches('/');

@@ -8,11 +8,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::console;
 use super::edge_links::{Links, Slots};
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{DeviceTwin, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiSettings};
-use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState, Places};
+use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState, Places, Rendered, ReportSource};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
 use crate::actors::edge::identity::{self, Identity, IdentitySettings, NodeAttestor};
@@ -49,7 +50,7 @@ pub fn run(loaded: Loaded<EdgeCoreConfig>) -> u8 {
     let Loaded { config, warnings } = loaded;
     let common = config.common_config.clone();
     let monitor = config.monitor_address().to_owned();
-    program::run("edgecore", &common, &monitor, &warnings, async move |stage| declare(stage, &config))
+    program::run("edgecore", &common, &monitor, &warnings, None, async move |stage| declare(stage, &config))
 }
 
 fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fatal> {
@@ -85,12 +86,17 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let (credentials_changed, credentials) = watch::channel(None);
     let (policies_changed, policies) = watch::channel(None);
 
+    let console_credentials = credentials.clone();
+
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
+    let report = report_source(stage);
     let tree = &mut stage.tree;
     let record = program::keep_audit(tree, MAIN_THREAD, &config.data_dir);
     let slots = Slots::declare(tree, modules.event_bus.enable);
     let links = Links::between(&slots, &record);
+    let shown = slots.shown();
+    let (link_changed, link) = console::cloud_link();
 
     if let Some(bus) = slots.bus {
         let bus_links = EventBusLinks {
@@ -157,15 +163,32 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         MetaManager::new(meta_settings, store, committer, links.meta, metrics)
     });
     let hub_settings = HubSettings {
-        node,
+        node: node.clone(),
         config: modules.edge_hub.clone(),
         identity: config.identity.clone(),
         credentials: credentials_changed,
+        report,
     };
     tree.add(slots.hub, MAIN_THREAD, Policy::default(), move || {
-        EdgeHub::new(hub_settings, links.hub, EdgeHubMetrics::new(), Arc::new(log_link))
+        let watched = move |state: LinkState| {
+            console::note_link(&link_changed, &state);
+            log_link(state);
+        };
+        EdgeHub::new(hub_settings, links.hub, EdgeHubMetrics::new(), Arc::new(watched))
     });
+    console::of_edgecore(&mut stage.tree, config, node, shown, link, console_credentials)?;
     Ok(Box::new(guard))
+}
+
+/// What the monitor shows travels to the cloud too.
+fn report_source(stage: &Stage) -> ReportSource {
+    let (tree, readiness, exporter) = (stage.tree.handle(), stage.readiness.clone(), stage.exporter.clone());
+    ReportSource::new(move || {
+        tree.publish_metrics();
+        readiness.publish();
+        let actors = serde_json::to_value(tree.snapshot()).unwrap_or_default();
+        Rendered { metrics: exporter.render(), actors }
+    })
 }
 
 /// Where the Workload API is served, if it is.

@@ -1,5 +1,6 @@
 //! Who talks to whom on an edge.
 
+use crate::actors::edge::console_feed::FeedLinks;
 use crate::actors::edge::device_twin::{self, DeviceTwin, TwinLinks};
 use crate::actors::edge::dmi::{self, Dmi, DmiLinks};
 use crate::actors::edge::edge_hub::{EdgeHub, HubLinks};
@@ -34,6 +35,16 @@ impl Slots {
             hub: tree.slot("EdgeHub", 1_024),
             identity: tree.slot(identity::NAME, 1_024),
             bus: with_bus.then(|| tree.slot("EventBus", 1_024)),
+        }
+    }
+
+    /// Whom the console asks.
+    pub fn shown(&self) -> FeedLinks {
+        FeedLinks {
+            running: self.pods.link(),
+            values: self.twin.link(),
+            devices: self.meta.link(),
+            events: self.meta.link(),
         }
     }
 }

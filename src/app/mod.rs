@@ -2,11 +2,13 @@
 
 mod authorities;
 pub mod cloud;
+mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;
 pub mod keadm;
 pub mod mapper;
+pub mod plc;
 mod program;
 #[cfg(test)]
 mod reference;

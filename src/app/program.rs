@@ -16,7 +16,8 @@ use crate::store::Store;
 use crate::supervise::{
     MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
 };
-use crate::telemetry::exporter;
+use crate::telemetry::exporter::{self, Exporter};
+use crate::telemetry::federation::Federation;
 use crate::telemetry::host::{DiskMetrics, show_build};
 use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::logging;
@@ -30,6 +31,8 @@ pub type Fatal = Box<dyn Error + Send + Sync>;
 pub struct Stage {
     pub tree: Tree,
     pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub exporter: Exporter,
     /// Figures that are looked for every few seconds.
     pub probes: Probes,
 }
@@ -56,12 +59,14 @@ impl Stage {
 pub type KeepAlive = Box<dyn std::any::Any>;
 
 /// Runs a program until it is told to end; the exit code. `declare` opens what the program needs
-/// and declares its actors; what it returns is dropped after the last actor.
+/// and declares its actors; what it returns is dropped after the last actor. `federation` is what the
+/// monitor of a cloudcore shows of its edges.
 pub fn run(
     name: &'static str,
     common: &CommonConfig,
     default_monitor: &str,
     warnings: &[String],
+    federation: Option<Federation>,
     declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
 ) -> u8 {
     if let Err(err) = logging::init(&common.logging) {
@@ -85,7 +90,7 @@ pub fn run(
         Err(err) => return refuse(name, &err),
     };
     let system = actix::System::with_tokio_rt(move || runtime);
-    let result = system.block_on(drive(name, common, default_monitor, declare));
+    let result = system.block_on(drive(name, common, default_monitor, federation, declare));
     match result {
         Ok(code) => code,
         Err(err) => refuse(name, &*err),
@@ -96,6 +101,7 @@ async fn drive(
     name: &'static str,
     common: &CommonConfig,
     default_monitor: &str,
+    federation: Option<Federation>,
     declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
 ) -> Result<u8, Fatal> {
     let exporter = exporter::install()?;
@@ -116,12 +122,13 @@ async fn drive(
     let settings =
         TreeSettings { max_restarts: Some(common.max_restarts as usize), ..TreeSettings::default() };
     let (readiness, probes) = (Readiness::default(), Probes::default());
-    let mut stage = Stage { tree: Tree::new(name, settings), readiness, probes };
+    let mut stage = Stage { tree: Tree::new(name, settings), readiness, exporter: exporter.clone(), probes };
     let monitor_slot = stage.tree.slot("Monitor", 8);
     let sources = MonitorSources {
         tree: stage.tree.handle(),
         readiness: stage.readiness.clone(),
         exporter,
+        federation,
         probes: stage.probes.clone(),
         fault_injection: monitor.enable_fault_injection,
     };

@@ -125,3 +125,34 @@ pub struct ListDesired;
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct MembersChanged(pub Vec<DeviceId>);
+
+/// Asks DeviceTwin for the values of every device: for the console. At most
+/// [`MAX_LISTED_VALUES`] values are answered.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<DeviceValues>, NotTaken>")]
+pub struct ListValues;
+
+/// Bounds the answer to [`ListValues`].
+pub const MAX_LISTED_VALUES: usize = 20_000;
+
+/// What is known of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceValues {
+    pub device: DeviceId,
+    /// Empty: never told.
+    pub state: String,
+    /// RFC 3339; empty: never.
+    pub last_online: String,
+    pub values: Vec<PropertyValues>,
+}
+
+/// What is known of a property; empty texts: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PropertyValues {
+    pub property: String,
+    pub reported: String,
+    /// When it was reported, Unix milliseconds.
+    pub reported_ms: i64,
+    /// The desired value in force here.
+    pub desired: String,
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use serde_json::Value;
 
 /// A pod that this node should run, new or changed, with or without `deletionTimestamp`.
@@ -39,3 +40,28 @@ pub struct NodeChanged(pub Arc<Value>);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct CloudReachable(pub bool);
+
+/// Asks Edged what runs on this node now: for the console, with the cloud or without.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Running")]
+pub struct ListRunning;
+
+/// Answer to [`ListRunning`].
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    /// The Node as this edge would register it now; `None` until the machine was looked at.
+    pub node: Option<Box<Node>>,
+    /// `None` until the store and the runtime have told which there are.
+    pub pods: Option<Vec<RunningPod>>,
+}
+
+/// A pod of this node.
+#[derive(Debug, Clone)]
+pub struct RunningPod {
+    /// As it should be.
+    pub pod: Arc<Pod>,
+    /// As it is; `None` until its worker has looked: then the pod's own status counts.
+    pub status: Option<Arc<PodStatus>>,
+    /// The cloud removed it already.
+    pub removed: bool,
+}

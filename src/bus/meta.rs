@@ -87,6 +87,12 @@ pub struct RenewLease(pub Box<Lease>);
 #[rtype(result = "Result<(), MetaError>")]
 pub struct ReportEvent(pub Box<Event>);
 
+/// The last events this node reported, oldest first, whether the cloud has them or not: for the
+/// console. Those of this process only, at most a few hundred.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<Arc<Event>>, MetaError>")]
+pub struct ListEvents;
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum MetaError {
     /// Only the cloud can answer this, and there is no session.

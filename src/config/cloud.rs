@@ -187,6 +187,9 @@ pub struct ApiServerConfig {
     /// File of the key that signs service-account tokens; created 0600 if missing. Empty:
     /// `service-account.key` beside the CA's key.
     pub service_account_key_file: PathBuf,
+    /// Folder of YAML and JSON files whose objects the API is to have, looked at every few seconds.
+    /// Empty: none.
+    pub manifests_dir: PathBuf,
 }
 
 impl ApiServerConfig {
@@ -194,6 +197,9 @@ impl ApiServerConfig {
         ip("modules.apiServer.address", &self.address)?;
         if !self.data_dir.as_os_str().is_empty() {
             folder("modules.apiServer.dataDir", &self.data_dir)?;
+        }
+        if !self.manifests_dir.as_os_str().is_empty() {
+            folder("modules.apiServer.manifestsDir", &self.manifests_dir)?;
         }
         file("modules.apiServer.kubeconfig", &self.kubeconfig)
     }
@@ -208,6 +214,7 @@ impl Default for ApiServerConfig {
             data_dir: PathBuf::new(),
             kubeconfig: "/etc/kubeedge/admin.conf".into(),
             service_account_key_file: PathBuf::new(),
+            manifests_dir: PathBuf::new(),
         }
     }
 }

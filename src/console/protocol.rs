@@ -57,6 +57,28 @@ pub enum Item {
     Event(EventView),
 }
 
+impl Item {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Node(_) => Kind::Node,
+            Self::Pod(_) => Kind::Pod,
+            Self::Device(_) => Kind::Device,
+            Self::Event(_) => Kind::Event,
+        }
+    }
+
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Node(view) => &view.key,
+            Self::Pod(view) => &view.key,
+            Self::Device(view) => &view.key,
+            Self::Event(view) => &view.key,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeView {

@@ -24,6 +24,7 @@ use super::{ClientAuth, SvidError};
 pub(super) struct ClientVerifier {
     anchors: RwLock<Arc<RootCertStore>>,
     mandatory: bool,
+    offered: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -32,6 +33,7 @@ impl ClientVerifier {
         Self {
             anchors: RwLock::new(anchors),
             mandatory: auth == ClientAuth::Required,
+            offered: auth != ClientAuth::None,
             algorithms: provider.signature_verification_algorithms,
         }
     }
@@ -44,6 +46,10 @@ impl ClientVerifier {
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.mandatory
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.offered
     }
 
     /// None: a Go client presents nothing unless one of the names signed its leaf itself, and

@@ -25,6 +25,8 @@ pub enum ClientAuth {
     Required,
     /// Verify one if it comes.
     Optional,
+    /// Ask for none: a browser would ask its user.
+    None,
 }
 
 pub(super) fn fail(why: impl Into<String>) -> IdentityError {

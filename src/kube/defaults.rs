@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::rbac;
+
 pub use container::pull_policy;
 pub use qos::class as qos_class;
 
@@ -29,6 +31,8 @@ pub fn apply(kind: &str, object: &mut Value) {
         "Event" => event,
         "Lease" => lease,
         "TokenRequest" => token_request,
+        "RoleBinding" | "ClusterRoleBinding" => binding,
+        "Role" | "ClusterRole" => role,
         "ConfigMap" | "ServiceAccount" => |_| {},
         _ => return,
     };
@@ -146,6 +150,23 @@ fn event(fields: &mut Fields) {
     // Printed by Kubernetes even when empty.
     default(fields, "reportingComponent", "");
     default(fields, "reportingInstance", "");
+}
+
+/// Kubernetes shows `rules: null` where there are none; here an empty list.
+fn role(fields: &mut Fields) {
+    default(fields, "rules", json!([]));
+}
+
+/// Users, groups and roles are of one API group; service accounts of the core.
+fn binding(fields: &mut Fields) {
+    if let Some(role) = present(fields, "roleRef") {
+        default_text(role, "apiGroup", rbac::GROUP);
+    }
+    for subject in each(fields, "subjects") {
+        if matches!(text(subject, "kind"), "User" | "Group") {
+            default_text(subject, "apiGroup", rbac::GROUP);
+        }
+    }
 }
 
 fn lease(fields: &mut Fields) {

@@ -6,6 +6,7 @@ pub mod names;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod rbac;
 pub mod references;
 pub mod schema;
 pub mod selector;

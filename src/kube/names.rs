@@ -57,6 +57,16 @@ pub fn dns_label(text: &str) -> Vec<String> {
     errors
 }
 
+/// What is wrong with `text` as one part of a path (roles and their bindings).
+#[must_use]
+pub fn path_segment(text: &str) -> Vec<String> {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    let illegal = ['/', '%'].into_iter().filter(|part| text.contains(*part));
+    illegal.map(|part| format!("may not contain '{part}'")).collect()
+}
+
 /// What is wrong with `text` as an RFC 1123 subdomain (most object names).
 #[must_use]
 pub fn dns_subdomain(text: &str) -> Vec<String> {
@@ -184,6 +194,7 @@ mod tests {
                 vec!["a", "a.b/C_d"],
                 vec!["", "/a", "a/", "a/b/c", "-a", "é", "A/b", &long],
             ),
+            (path_segment, "segment", vec!["system:a-B", "..."], vec![".", "..", "a/b", "a%b"]),
             (label_value, "value", vec!["", "a", "A.b-c_d"], vec!["-", "a b", "é", &long]),
             (config_key, "config key", vec!["a", ".a", "-"], vec!["", ".", "..", "..a", "a/b", &longer]),
             (env_name, "env", vec!["A", "1a.b", "a b"], vec!["", "a=b", "é", "a\n"]),

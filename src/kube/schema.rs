@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     Binding, ConfigMap, Event, Namespace, Node, Pod, PodTemplate, Secret, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_ignored::Path;
@@ -36,6 +37,10 @@ pub fn check(api_version: &str, kind: &str, object: &Value) -> Option<Report> {
         ("v1", "PodTemplate") => report::<PodTemplate>,
         ("coordination.k8s.io/v1", "Lease") => report::<Lease>,
         ("policy/v1", "Eviction") => report::<Eviction>,
+        ("rbac.authorization.k8s.io/v1", "Role") => report::<Role>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => report::<ClusterRole>,
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => report::<RoleBinding>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => report::<ClusterRoleBinding>,
         ("authentication.k8s.io/v1", "TokenRequest") => report::<TokenRequest>,
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => report::<SelfSubjectAccessReview>,
         _ => return None,

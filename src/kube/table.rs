@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use duration::human;
+pub use pod::PodSummary;
 
 /// One column of a `meta.k8s.io/v1` Table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,16 @@ static SECRET: [Column; 4] =
 static SERVICE_ACCOUNT: [Column; 3] = [NAME, text("Secrets", "Number of secrets listed."), AGE];
 static LEASE: [Column; 3] = [NAME, text("Holder", "Who holds the lease."), AGE];
 
+static ROLE: [Column; 2] = [NAME, column("Created At", "date", 0, "When the object was created.")];
+static ROLE_BINDING: [Column; 6] = [
+    NAME,
+    text("Role", "Kind and name of the role that is given."),
+    AGE,
+    wide("Users", "Users it is given to."),
+    wide("Groups", "Groups it is given to."),
+    wide("ServiceAccounts", "Service accounts it is given to."),
+];
+
 static EVENT: [Column; 10] = [
     text("Last Seen", "Time since it happened last."),
     text("Type", "Normal or Warning."),
@@ -99,6 +110,8 @@ pub fn columns(kind: &str) -> &'static [Column] {
         "ServiceAccount" => &SERVICE_ACCOUNT,
         "Lease" => &LEASE,
         "Event" => &EVENT,
+        "Role" | "ClusterRole" => &ROLE,
+        "RoleBinding" | "ClusterRoleBinding" => &ROLE_BINDING,
         _ => &PLAIN,
     }
 }
@@ -117,6 +130,8 @@ pub fn cells(kind: &str, object: &Value, now: Timestamp) -> Vec<Value> {
         "ServiceAccount" => vec![name, entries(object, "secrets").into(), age],
         "Lease" => vec![name, at(object, "/spec/holderIdentity").into(), age],
         "Event" => event(object, now),
+        "Role" | "ClusterRole" => vec![name, at(object, "/metadata/creationTimestamp").into()],
+        "RoleBinding" | "ClusterRoleBinding" => binding(object, now),
         _ => vec![name, age],
     }
 }
@@ -226,6 +241,27 @@ fn event(event: &Value, now: Timestamp) -> Vec<Value> {
         since(first, now).into(),
         count.into(),
         at(event, "/metadata/name").into(),
+    ]
+}
+
+fn binding(object: &Value, now: Timestamp) -> Vec<Value> {
+    let of = |kind: &str| {
+        let subjects = items(object, "/subjects").iter().filter(|subject| at(subject, "/kind") == kind);
+        let names: Vec<String> = subjects
+            .map(|subject| match at(subject, "/namespace") {
+                namespace if kind == "ServiceAccount" => format!("{namespace}/{}", at(subject, "/name")),
+                _ => at(subject, "/name").to_owned(),
+            })
+            .collect();
+        Value::from(names.join(", "))
+    };
+    vec![
+        at(object, "/metadata/name").into(),
+        format!("{}/{}", at(object, "/roleRef/kind"), at(object, "/roleRef/name")).into(),
+        since(object.pointer("/metadata/creationTimestamp"), now).into(),
+        of("User"),
+        of("Group"),
+        of("ServiceAccount"),
     ]
 }
 

@@ -10,6 +10,7 @@ mod identity;
 mod meta;
 mod node;
 mod pod;
+mod rbac;
 mod security;
 mod volume;
 
@@ -42,6 +43,8 @@ pub fn create(kind: &str, object: &Value) -> Vec<FieldError> {
         "Node" => node::node(&mut errors, object),
         "Lease" => node::lease(&mut errors, object),
         "Event" => node::event(&mut errors, object),
+        "Role" | "ClusterRole" => rbac::role(&mut errors, kind, object),
+        "RoleBinding" | "ClusterRoleBinding" => rbac::binding(&mut errors, kind, object),
         "DeviceModel" => device::model(&mut errors, object),
         "WorkloadIdentity" => identity::workload_identity(&mut errors, object),
         "ImagePolicy" => identity::image_policy(&mut errors, object),
@@ -63,6 +66,7 @@ pub fn update(kind: &str, old: &Value, new: &Value) -> Vec<FieldError> {
             change::immutable(&mut errors, "type", old.get("type"), new.get("type"));
             change::sealed(&mut errors, old, new, &["data"]);
         }
+        "RoleBinding" | "ClusterRoleBinding" => rbac::binding_change(&mut errors, old, new),
         _ => {}
     }
     errors.0
@@ -73,6 +77,7 @@ pub fn update(kind: &str, old: &Value, new: &Value) -> Vec<FieldError> {
 pub fn name(kind: &str, name: &str) -> Option<String> {
     let problems = match kind {
         "Namespace" => names::dns_label(name),
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => names::path_segment(name),
         _ => names::dns_subdomain(name),
     };
     (!problems.is_empty()).then(|| problems.join("; "))

@@ -12,6 +12,7 @@ pub mod fields;
 mod fleet;
 pub mod modbus;
 mod pause;
+pub mod plant;
 mod progress;
 mod runtime;
 pub mod schedule;

@@ -5,7 +5,7 @@
 //! Whoever reaches the address may read: it is loopback unless the config says otherwise.
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
@@ -15,6 +15,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use super::handle::TreeHandle;
 use super::monitor_page::page;
 use crate::telemetry::exporter::Exporter;
+use crate::telemetry::federation::Federation;
 use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
 
@@ -23,6 +24,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
+const FEDERATE: &str = "federate/edges";
 
 /// The monitor cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +72,16 @@ pub struct MonitorSources {
     pub tree: TreeHandle,
     pub readiness: Readiness,
     pub exporter: Exporter,
+    /// What edges report; `None` on an edge.
+    pub federation: Option<Federation>,
     /// Figures that are looked for, not told.
     pub probes: Probes,
     /// `monitorServer.enableFaultInjection`.
     pub fault_injection: bool,
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`, in the cloud
+/// `/federate/edges` too.
 pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
@@ -98,6 +103,7 @@ impl Monitor {
                 .app_data(web::Data::new(sources.clone()))
                 .route("/", web::get().to(index))
                 .route("/metrics", web::get().to(metrics))
+                .route("/federate/edges", web::get().to(federate))
                 .route("/healthz", web::get().to(healthz))
                 .route("/readyz", web::get().to(readyz))
                 .route("/actors", web::get().to(actors))
@@ -175,15 +181,18 @@ impl Supervised for Monitor {
 crate::handles!(Monitor);
 
 /// What there is to see.
-async fn index() -> HttpResponse {
-    const PAGES: [(&str, &str); 4] = [
+async fn index(sources: web::Data<MonitorSources>) -> HttpResponse {
+    const PAGES: [(&str, &str); 5] = [
         ("actors", "the actors, their restarts and mailboxes (JSON, or HTML for a browser)"),
         ("metrics", "figures in Prometheus' text format"),
+        (FEDERATE, "the figures of all edges, each with the label node"),
         ("readyz", "can the program do its work?"),
         ("healthz", "does the program live?"),
     ];
+    let here = |page: &str| page != FEDERATE || sources.federation.is_some();
+    let pages = PAGES.iter().filter(|(page, _)| here(page));
     let rows: String =
-        PAGES.iter().map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
+        pages.map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
     let body = format!("<!doctype html><meta charset=\"utf-8\"><title>monitor</title><ul>\n{rows}</ul>\n");
     HttpResponse::Ok().insert_header(header::ContentType::html()).body(body)
 }
@@ -191,7 +200,21 @@ async fn index() -> HttpResponse {
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
     sources.readiness.publish();
-    let text = sources.exporter.render();
+    prometheus(sources.exporter.render())
+}
+
+/// The page of many edges takes a while to write: not on the thread that answers whether it lives.
+async fn federate(sources: web::Data<MonitorSources>) -> HttpResponse {
+    let Some(federation) = sources.federation.clone() else {
+        return HttpResponse::NotFound().body("only a cloudcore knows edges\n");
+    };
+    match web::block(move || federation.render(Instant::now())).await {
+        Ok(text) => prometheus(text),
+        Err(err) => HttpResponse::ServiceUnavailable().body(format!("{err}\n")),
+    }
+}
+
+fn prometheus(text: String) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
         .body(text)
@@ -279,6 +302,7 @@ mod tests {
             tree: tree.handle(),
             readiness: readiness.clone(),
             exporter,
+            federation: fault_injection.then(|| Federation::new(10)),
             probes: Probes::default(),
             fault_injection,
         };
@@ -315,6 +339,8 @@ mod tests {
         for page in ["/actors", "/metrics", "/readyz", "/healthz"] {
             assert!(body.contains(&format!("href=\"{page}\"")), "{body}");
         }
+        assert!(!body.contains("federate"), "no edges are known here: {body}");
+        assert_eq!(request(address, "GET /federate/edges HTTP/1.1").await.0, 404);
         running.handle().shut_down();
         assert_eq!(running.wait_for_end().await.code(), 0);
     }
@@ -337,6 +363,8 @@ mod tests {
             }
         }
         assert_eq!(answer, Some((200, "ok\n".to_owned())), "on the same port");
+        let (code, body) = request(address, "GET /federate/edges HTTP/1.1").await;
+        assert!(code == 200 && body.contains("\nkubeedge_federate_series 0\n"), "{code} {body}");
     }
 
     #[test]

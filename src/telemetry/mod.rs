@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod apiserver;
 pub mod cloud_hub;
+pub mod console;
 pub mod cri;
 pub mod device_controller;
 pub mod device_twin;
@@ -13,6 +14,7 @@ pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
 pub mod exporter;
+pub mod federation;
 pub mod host;
 pub mod identity;
 pub mod identity_controller;

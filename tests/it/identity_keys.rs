@@ -74,6 +74,7 @@ impl Machine {
             format!("modules.cloudHub.https.port={}", self.join_port),
             "modules.cloudHub.https.address=127.0.0.1".to_owned(),
             format!("commonConfig.monitorServer.bindAddress=127.0.0.1:{}", self.monitor),
+            "modules.console.bindAddress=127.0.0.1:0".to_owned(),
         ];
         let mut args = vec!["init", "--advertise-address", "127.0.0.1"];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting.as_str()]));

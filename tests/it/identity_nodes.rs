@@ -301,6 +301,7 @@ fn start_and_fail(cloud: &Cloud, settings: &[&str], data: &Path) -> String {
         command.arg("--set").arg(format!("modules.{port}=0"));
     }
     command.arg("--set").arg("commonConfig.monitorServer.bindAddress=127.0.0.1:0");
+    command.arg("--set").arg("modules.console.bindAddress=127.0.0.1:0");
     for setting in settings {
         command.args(["--set", setting]);
     }

@@ -45,6 +45,7 @@ fn cloud(root: &Path, ports: &Ports) -> (Process, String) {
         format!("modules.cloudHub.https.port={}", ports.join),
         "modules.cloudHub.https.address=127.0.0.1".to_owned(),
         format!("commonConfig.monitorServer.bindAddress=127.0.0.1:{}", ports.cloud_monitor),
+        "modules.console.bindAddress=127.0.0.1:0".to_owned(),
     ];
     let mut args = vec!["init", "--advertise-address", "127.0.0.1"];
     args.extend(settings.iter().flat_map(|setting| ["--set", setting.as_str()]));
@@ -127,6 +128,8 @@ fn from_init_to_reset() {
         &endpoint,
         "--set",
         &monitor,
+        "--set",
+        "modules.console.bindAddress=127.0.0.1:0",
         "--set",
         "modules.edged.nodeIP=127.0.0.1",
     ]);

@@ -126,7 +126,7 @@ fn prometheus_sees_restarts_of_actors_and_programs_as_they_are() {
     let mut world = World::start();
     let (cloud, edge) = (world.cloud.monitor.clone(), world.edge.monitor.clone());
     let prometheus =
-        Prometheus::start(&world.dir.path().join("p"), &[("cloudcore", &cloud), ("edgecore", &edge)]);
+        Prometheus::scraping(&world.dir.path().join("p"), &[("cloudcore", &cloud), ("edgecore", &edge)]);
     prometheus.wait_for("sum(up)", 2.0);
     prometheus.wait_for("kubeedge_edgehub_connected", 1.0);
 

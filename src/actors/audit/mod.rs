@@ -2,9 +2,10 @@
 //!
 //! Facts that come while a group is being written go into the next one: a burst costs few syncs. A
 //! disk that takes nothing is tried again; meanwhile facts wait up to a bound, then the newest are
-//! dropped, counted and complained about.
+//! dropped, counted and complained about. Refusals that repeat become one record with a count.
 
 mod queue;
+mod repeats;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use self::queue::{Group, Queue};
+use self::repeats::Repeats;
 use crate::bus::identity::AuditFact;
 use crate::identity::audit::{AuditError, AuditFile, AuditLimits, Opened};
 use crate::telemetry::identity::AuditMetrics;
@@ -26,6 +28,8 @@ use crate::telemetry::identity::AuditMetrics;
 pub const NAME: &str = "Audit";
 /// After a failed write, this long until the next try.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks at what repeated.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the log is.
 #[derive(Debug, Clone)]
@@ -52,13 +56,20 @@ pub struct Audit {
     settings: AuditSettings,
     metrics: AuditMetrics,
     queue: Queue,
+    repeats: Repeats,
     file: Shared,
 }
 
 impl Audit {
     #[must_use]
     pub fn new(settings: AuditSettings, metrics: AuditMetrics) -> Self {
-        Self { settings, metrics, queue: Queue::default(), file: Shared::default() }
+        Self {
+            settings,
+            metrics,
+            queue: Queue::default(),
+            repeats: Repeats::default(),
+            file: Shared::default(),
+        }
     }
 
     /// Starts the next group, unless one is under way.
@@ -97,6 +108,16 @@ impl Audit {
     fn retry(&mut self, ctx: &mut Context<Self>) {
         self.queue.resume();
         self.write(ctx);
+    }
+
+    /// Puts a fact, or a count of facts, where the disk takes it from.
+    fn push(&mut self, fact: AuditFact, now: SystemTime) {
+        if let Some(dropped) = self.queue.push(fact, now) {
+            self.metrics.dropped.increment(1);
+            if let Some(facts) = dropped.complain {
+                tracing::error!(facts, "audit records were dropped: the disk takes them too slowly");
+            }
+        }
     }
 
     fn count(&self, group: &[(SystemTime, AuditFact)]) {
@@ -152,11 +173,22 @@ impl Actor for Audit {
     fn started(&mut self, ctx: &mut Self::Context) {
         let group = self.queue.first_group();
         self.write_group(group, ctx);
+        ctx.run_interval(COUNT_EVERY, |audit, ctx| {
+            let now = SystemTime::now();
+            for count in audit.repeats.due(now) {
+                audit.push(count, now);
+            }
+            audit.write(ctx);
+        });
     }
 
     /// What still waits is written here: nothing runs on this thread after its last actors, and the
     /// lock waits for the group under way.
     fn stopped(&mut self, _: &mut Self::Context) {
+        let now = SystemTime::now();
+        for count in self.repeats.drain() {
+            self.push(count, now);
+        }
         for group in self.queue.drain() {
             match append(&self.settings, &self.file, &group) {
                 Ok(()) => self.count(&group),
@@ -185,11 +217,8 @@ impl Handler<AuditFact> for Audit {
 
     fn handle(&mut self, fact: AuditFact, ctx: &mut Context<Self>) {
         let now = SystemTime::now();
-        if let Some(dropped) = self.queue.push(fact, now) {
-            self.metrics.dropped.increment(1);
-            if let Some(facts) = dropped.complain {
-                tracing::error!(facts, "audit records were dropped: the disk takes them too slowly");
-            }
+        if let Some(fact) = self.repeats.admit(fact, now) {
+            self.push(fact, now);
         }
         self.write(ctx);
     }

@@ -1,5 +1,6 @@
 //! The modules of edgecore.
 
+pub mod console_feed;
 pub mod device_twin;
 pub mod dmi;
 pub mod edge_hub;

@@ -36,6 +36,15 @@ fn sample(kind: &Kind, name: &str) -> Value {
         }
         "ImagePolicy" => object["spec"] = json!({"allow": []}),
         "TopicPolicy" => object["spec"] = json!({"subjects": ["spiffe://kubeedge.local/ns/default/*"]}),
+        "Role" | "ClusterRole" => {
+            object["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+        }
+        "RoleBinding" | "ClusterRoleBinding" => {
+            object["roleRef"] =
+                json!({"apiGroup": crate::kube::rbac::GROUP, "kind": "ClusterRole", "name": "view"});
+            object["subjects"] =
+                json!([{"kind": "User", "apiGroup": crate::kube::rbac::GROUP, "name": "ann"}]);
+        }
         "DeviceStatus" => object["status"] = json!({"twins": [{"propertyName": "power"}]}),
         _ => {}
     }

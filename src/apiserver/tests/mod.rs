@@ -7,6 +7,7 @@ mod kinds;
 mod lifecycle;
 mod model;
 mod objects;
+mod rbac;
 mod watches;
 
 use std::sync::Arc;

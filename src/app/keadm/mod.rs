@@ -2,8 +2,13 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod audit;
+mod bundle;
 mod ca;
 mod cloud_https;
+mod console;
+mod doctor;
+mod finding;
+mod health;
 mod identity;
 mod init;
 mod join;
@@ -13,6 +18,7 @@ mod preflight;
 mod records;
 mod reset;
 mod revocation;
+mod side;
 mod svid;
 mod token;
 
@@ -56,11 +62,19 @@ enum Command {
     Join(join::JoinArgs),
     /// Removes what init or join wrote
     Reset(reset::ResetArgs),
+    /// Prints where the console is, and a token to sign in with
+    Console(console::ConsoleArgs),
+    /// Looks at everything that has to be right on this machine, and says what to do where it is not
+    Doctor(doctor::DoctorArgs),
+    /// Collects logs, figures, state and configuration for whoever helps, without secrets
+    SupportBundle(bundle::BundleArgs),
     /// Checks the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Asks this node's Workload API for the identities of the process that runs it
     Svid(svid::SvidArgs),
+    /// Asks a program's monitor whether it is well
+    Health(health::HealthArgs),
     /// Prints the version
     Version,
 }
@@ -125,8 +139,12 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) 
         Command::Ca(command) => ca::ca(&command, now, out),
         Command::Join(args) => join::join(&args, now, out).await,
         Command::Reset(args) => reset::reset(&args, out).await,
+        Command::Console(args) => console::console(&args, out).await,
+        Command::Doctor(args) => doctor::doctor(&args, now, out).await,
+        Command::SupportBundle(args) => bundle::bundle(&args, now, out).await,
         Command::Audit(command) => audit::audit(command, out),
         Command::Svid(args) => svid::svid(&args, now, out).await,
+        Command::Health(args) => health::health(&args, out).await,
         Command::Version => Ok(writeln!(out, "keadm {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::Refusal;
 use super::cloud_https::get;
+use super::finding::Finding;
 use crate::cri::runtime::Runtime;
 use crate::identity::{cert_pem_from_der, client_tls, client_tls_unverified, sha256_hex};
 use crate::model::NodeName;
@@ -18,33 +19,57 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clocks further apart than this break certificates and tokens.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
+/// What is looked at, in this order; the first that fails makes the others pointless.
+pub(super) const RUNTIME: &str = "container runtime";
+pub(super) const CNI: &str = "CNI";
+pub(super) const CGROUP_DRIVER: &str = "cgroup driver";
+
 /// Socket, CNI, cgroup driver: all asked from the runtime, nothing from flags.
 pub(super) async fn runtime(runtime: &dyn Runtime, endpoint: &str) -> Result<Vec<String>, Refusal> {
-    let version = runtime.version().await.map_err(|err| {
-        let why = err.message.replace('\n', " ");
-        Refusal::new(format!(
-            "container runtime {endpoint} does not answer: {why}; start it, or name its socket with \
-             --remote-runtime-endpoint"
-        ))
-    })?;
-    let status = runtime.status().await.map_err(|err| {
-        Refusal::new(format!("container runtime {endpoint} does not tell its status: {err}"))
-    })?;
-    for (name, cure) in [
-        ("RuntimeReady", "see the runtime's own log"),
+    let findings = look_at_runtime(runtime, endpoint, "--remote-runtime-endpoint").await;
+    match findings.iter().find(|finding| finding.failed()) {
+        Some(failed) => Err(Refusal::new(format!("container runtime {}; {}", failed.text, failed.fix))),
+        None => Ok(findings.iter().map(|finding| format!("{}: {}", finding.check, finding.text)).collect()),
+    }
+}
+
+/// The same, for whoever wants to see everything. `named_by` is where the endpoint comes from.
+pub(super) async fn look_at_runtime(runtime: &dyn Runtime, endpoint: &str, named_by: &str) -> Vec<Finding> {
+    let version = match runtime.version().await {
+        Ok(version) => version,
+        Err(err) => {
+            let text = format!("{endpoint} does not answer: {}", err.message);
+            return vec![Finding::fail(
+                RUNTIME,
+                text,
+                format!("start it, or name its socket with {named_by}"),
+            )];
+        }
+    };
+    let name = format!("{} {} at {endpoint}", version.runtime_name, version.runtime_version);
+    let status = match runtime.status().await {
+        Ok(status) => status,
+        Err(err) => {
+            let text = format!("{endpoint} does not tell its status: {err}");
+            return vec![Finding::fail(RUNTIME, text, "see the runtime's own log")];
+        }
+    };
+    let mut findings = Vec::new();
+    for (condition, check, well, cure) in [
+        ("RuntimeReady", RUNTIME, name.as_str(), "see the runtime's own log"),
         (
             "NetworkReady",
+            CNI,
+            "ready",
             "install a CNI configuration (containerd reads /etc/cni/net.d unless told otherwise)",
         ),
     ] {
-        let condition = status.conditions.iter().find(|condition| condition.r#type == name);
-        let ready = condition.is_some_and(|condition| condition.status);
-        if !ready {
-            let why = condition.map_or("the runtime does not say why", |condition| condition.message.trim());
-            let why = why.replace('\n', " ");
-            return Err(Refusal::new(format!(
-                "container runtime {endpoint}: {name} is false: {why}; {cure}"
-            )));
+        let found = status.conditions.iter().find(|it| it.r#type == condition);
+        if found.is_some_and(|it| it.status) {
+            findings.push(Finding::ok(check, well));
+        } else {
+            let why = found.map_or("the runtime does not say why", |it| it.message.trim());
+            findings.push(Finding::fail(check, format!("{endpoint}: {condition} is false: {why}"), cure));
         }
     }
     let driver = match runtime.cgroup_driver().await {
@@ -52,11 +77,8 @@ pub(super) async fn runtime(runtime: &dyn Runtime, endpoint: &str) -> Result<Vec
         Ok(Some(CgroupDriver::Cgroupfs)) => "cgroupfs, as the runtime says",
         Ok(None) | Err(_) => "left to the runtime, which does not tell (containerd before 2.0)",
     };
-    Ok(vec![
-        format!("container runtime: {} {} at {endpoint}", version.runtime_name, version.runtime_version),
-        "CNI: ready".into(),
-        format!("cgroup driver: {driver}"),
-    ])
+    findings.push(Finding::ok(CGROUP_DRIVER, driver));
+    findings
 }
 
 /// Where the cloud is.
@@ -80,6 +102,30 @@ impl Cloud {
     }
 }
 
+/// Does anything listen there?
+pub(super) async fn dial(host: &str, port: u16) -> Result<(), String> {
+    match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(err)) => Err(err.to_string()),
+        Err(_) => Err(format!("no connection within {} s", DIAL_TIMEOUT.as_secs())),
+    }
+}
+
+/// This machine's clock beside the cloud's.
+pub(super) fn clock(now: SystemTime, cloud: Option<SystemTime>) -> Result<String, String> {
+    let Some(cloud) = cloud else { return Ok("the cloud does not tell its own".to_owned()) };
+    let (skew, word) = match now.duration_since(cloud) {
+        Ok(skew) => (skew, "ahead of"),
+        Err(err) => (err.duration(), "behind"),
+    };
+    let most = MAX_SKEW.as_secs();
+    if skew > MAX_SKEW {
+        let skew = skew.as_secs();
+        return Err(format!("this machine is {skew} s {word} the cloud, at most {most} s are allowed"));
+    }
+    Ok(format!("within {most} s of the cloud"))
+}
+
 /// What the edge will join with, as far as the cloud can be asked about it beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Means {
@@ -99,14 +145,9 @@ pub(super) async fn cloud(
     now: SystemTime,
 ) -> Result<Vec<String>, Refusal> {
     for (port, flag) in [(cloud.port, "--cloudcore-ipport"), (cloud.certport, "--certport")] {
-        let at = cloud.authority(port);
-        let dial = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((cloud.host.as_str(), port)));
-        let why = match dial.await {
-            Ok(Ok(_)) => continue,
-            Ok(Err(err)) => err.to_string(),
-            Err(_) => format!("no connection within {} s", DIAL_TIMEOUT.as_secs()),
-        };
-        return Err(Refusal::new(format!("{flag}: {at} cannot be reached: {why}")));
+        dial(&cloud.host, port).await.map_err(|why| {
+            Refusal::new(format!("{flag}: {} cannot be reached: {why}", cloud.authority(port)))
+        })?;
     }
     let at = cloud.authority(cloud.certport);
     let failed = |path: &str, why: String| Refusal::new(format!("https://{at}{path}: {why}"));
@@ -127,23 +168,8 @@ pub(super) async fn cloud(
             "--token: it is bound to another CA than the one at {at}; get a new one there (keadm gettoken)"
         )));
     }
-    let clock = match answer.date {
-        None => "clock: the cloud does not tell its own".to_owned(),
-        Some(theirs) => {
-            let (skew, word) = match now.duration_since(theirs) {
-                Ok(skew) => (skew, "ahead of"),
-                Err(err) => (err.duration(), "behind"),
-            };
-            if skew > MAX_SKEW {
-                return Err(Refusal::new(format!(
-                    "clock: this machine is {} s {word} the cloud, at most {} s are allowed; set the time",
-                    skew.as_secs(),
-                    MAX_SKEW.as_secs()
-                )));
-            }
-            format!("clock: within {} s of the cloud", MAX_SKEW.as_secs())
-        }
-    };
+    let clock = clock(now, answer.date).map_err(|why| Refusal::new(format!("clock: {why}; set the time")))?;
+    let clock = format!("clock: {clock}");
 
     // From here on the server must show a certificate of that CA for the address dialled.
     let tls = match means {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter,
+    describe_counter, describe_gauge, gauge, with_local_recorder,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +27,7 @@ use crate::telemetry::edge_hub::{EdgeHubMetrics, OutboxMetrics, show_clock};
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
 use crate::telemetry::exporter::Exporter;
+use crate::telemetry::federation;
 use crate::telemetry::host::{DiskMetrics, show_build};
 use crate::telemetry::identity::{AuditMetrics, IdentityCounters, IdentityMetrics, Issued, Refused};
 use crate::telemetry::identity_controller::IdentityControllerMetrics;
@@ -95,8 +97,10 @@ impl Recorder for Catalog {
     }
 }
 
+const NODES: &str = "one for each edge node of the API, and each that has a session";
+
 /// Labels whose values are not all in the constructors: family (`*`: any), label, what bounds them.
-const BOUNDS: [(&str, &str, &str); 9] = [
+const BOUNDS: [(&str, &str, &str); 11] = [
     ("*", "actor", "names of the tree's actors and kinds of its workers, about 20, fixed in the source"),
     ("*", "thread", "names of the program's arbiters, at most 6, fixed in the source"),
     (
@@ -113,6 +117,8 @@ const BOUNDS: [(&str, &str, &str); 9] = [
     ),
     ("kubeedge_device_value", "device", "see `namespace`"),
     ("kubeedge_device_value", "property", "see `namespace`"),
+    ("kubeedge_federate_edge_up", "node", NODES),
+    ("kubeedge_federate_report_age_seconds", "node", NODES),
     (
         "kubeedge_pods",
         "namespace",
@@ -146,11 +152,31 @@ fn both(program: &'static str, store: &'static str) {
 fn cloud() {
     let now = SystemTime::now();
     let ends = [IdentityMetrics::cloud(), IdentityMetrics::issuing_ca(), IdentityMetrics::root()];
-    ends.into_iter().for_each(|end| end.set_end(now));
+    ends.into_iter().for_each(|end| end.set_validity(now, now));
     ApiServerMetrics::new().set_objects("pods", 0);
     let _ = (CloudHubMetrics::new(), SyncMetrics::new(), EdgeControllerMetrics::new());
     let _ = (DeviceControllerMetrics::new(), IdentityControllerMetrics::new());
     let _ = (SchedulerMetrics::new(), NodeMonitorMetrics::new());
+    // Not recorded: written onto `/federate/edges` itself.
+    for (name, kind, help, labels) in federation::OWN {
+        let label = labels.first().copied();
+        let values: Vec<&str> = match label {
+            Some("reason") => federation::Refused::ALL.map(federation::Refused::label).to_vec(),
+            Some(_) => vec!["n"],
+            None => Vec::new(),
+        };
+        let labels: Vec<metrics::Label> = values
+            .iter()
+            .filter_map(|value| Some(metrics::Label::new(label?, (*value).to_owned())))
+            .collect();
+        if kind == "counter" {
+            describe_counter!(name, help);
+            labels.into_iter().for_each(|label| drop(counter!(name, [label].iter())));
+        } else {
+            describe_gauge!(name, help);
+            let _ = gauge!(name, labels.iter());
+        }
+    }
     let namespaces: Vec<String> = (0..=MAX_NAMESPACES).map(|i| format!("n{i}")).collect();
     PodMetrics::new().show(namespaces.iter().flat_map(|name| PHASES.map(|phase| (name.as_str(), phase))));
 }
@@ -158,7 +184,9 @@ fn cloud() {
 /// What only edgecore has.
 fn edge() {
     let now = SystemTime::now();
-    [IdentityMetrics::node(), IdentityMetrics::node_ca()].into_iter().for_each(|end| end.set_end(now));
+    [IdentityMetrics::node(), IdentityMetrics::node_ca()]
+        .into_iter()
+        .for_each(|end| end.set_validity(now, now));
     let _ = (EdgeHubMetrics::new(), OutboxMetrics::new(), MetaManagerMetrics::new(), EdgedMetrics::new());
     let _ = (CriMetrics::new(crate::cri::client::CALLS), EventBusMetrics::new(), DmiMetrics::new());
     let _ = WorkloadMetrics::new();

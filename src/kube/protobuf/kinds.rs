@@ -7,6 +7,9 @@ use k8s_pb::api::core::v1::{
     ConfigMap, Event, Namespace, NamespaceCondition, ObjectReference, Secret, ServiceAccount,
 };
 use k8s_pb::api::policy::v1::Eviction;
+use k8s_pb::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use k8s_pb::apimachinery::pkg::apis::meta::v1::{
     DeleteOptions, ManagedFieldsEntry, ObjectMeta, OwnerReference, Preconditions,
 };
@@ -15,6 +18,8 @@ use serde_json::Value;
 
 use super::DecodeError;
 use super::json::Object;
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 pub fn decode(api_version: &str, kind: &str, raw: &[u8]) -> Result<Value, DecodeError> {
     let object = match (api_version, kind) {
@@ -29,6 +34,10 @@ pub fn decode(api_version: &str, kind: &str, raw: &[u8]) -> Result<Value, Decode
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => message(raw).map(access_review),
         ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => message(raw).map(rules_review),
         ("policy/v1", "Eviction") => message(raw).map(eviction),
+        (RBAC, "Role") => message(raw).map(role),
+        (RBAC, "ClusterRole") => message(raw).map(cluster_role),
+        (RBAC, "RoleBinding") => message(raw).map(role_binding),
+        (RBAC, "ClusterRoleBinding") => message(raw).map(cluster_role_binding),
         // Delete options travel under any group.
         (_, "DeleteOptions") => message(raw).map(delete_options),
         _ => {
@@ -179,6 +188,65 @@ fn self_review(from: SelfSubjectReview) -> Object {
 fn rules_review(from: SelfSubjectRulesReview) -> Object {
     let spec = from.spec.map(|spec| Object::default().text("namespace", spec.namespace));
     Object::default().object("metadata", from.metadata.map(meta)).object("spec", spec)
+}
+
+fn role(from: Role) -> Object {
+    Object::default().object("metadata", from.metadata.map(meta)).list("rules", values(from.rules, rule))
+}
+
+fn cluster_role(from: ClusterRole) -> Object {
+    let aggregated = from.aggregation_rule.map(|from| {
+        let selectors = values(from.cluster_role_selectors, |from| {
+            Object::default().map("matchLabels", from.match_labels).list(
+                "matchExpressions",
+                values(from.match_expressions, |from| {
+                    Object::default()
+                        .text("key", from.key)
+                        .text("operator", from.operator)
+                        .texts("values", from.values)
+                }),
+            )
+        });
+        Object::default().list("clusterRoleSelectors", selectors)
+    });
+    Object::default()
+        .object("metadata", from.metadata.map(meta))
+        .list("rules", values(from.rules, rule))
+        .object("aggregationRule", aggregated)
+}
+
+fn rule(from: PolicyRule) -> Object {
+    Object::default()
+        .texts("verbs", from.verbs)
+        .texts("apiGroups", from.api_groups)
+        .texts("resources", from.resources)
+        .texts("resourceNames", from.resource_names)
+        .texts("nonResourceURLs", from.non_resource_ur_ls)
+}
+
+fn role_binding(from: RoleBinding) -> Object {
+    bound(from.metadata, from.subjects, from.role_ref)
+}
+
+fn cluster_role_binding(from: ClusterRoleBinding) -> Object {
+    bound(from.metadata, from.subjects, from.role_ref)
+}
+
+fn bound(metadata: Option<ObjectMeta>, subjects: Vec<Subject>, role: Option<RoleRef>) -> Object {
+    let subject = |from: Subject| {
+        Object::default()
+            .text("kind", from.kind)
+            .text("apiGroup", from.api_group)
+            .text("name", from.name)
+            .text("namespace", from.namespace)
+    };
+    let role = role.map(|from| {
+        Object::default().text("apiGroup", from.api_group).text("kind", from.kind).text("name", from.name)
+    });
+    Object::default()
+        .object("metadata", metadata.map(meta))
+        .list("subjects", values(subjects, subject))
+        .object("roleRef", role)
 }
 
 fn eviction(from: Eviction) -> Object {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{at, human, items, or, since, time};
 
 pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
-    let summary = Summary::of(pod);
+    let summary = PodSummary::of(pod);
     let restarts = match summary.last_restart {
         Some(last) if summary.restarts != 0 => {
             format!("{} ({} ago)", summary.restarts, human(now.duration_since(last)))
@@ -27,16 +27,21 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-struct Summary {
-    ready: usize,
-    total: usize,
-    restarts: i64,
-    last_restart: Option<Timestamp>,
-    reason: String,
+/// What kubectl shows of a pod in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSummary {
+    pub ready: usize,
+    pub total: usize,
+    pub restarts: i64,
+    pub last_restart: Option<Timestamp>,
+    /// STATUS.
+    pub reason: String,
 }
 
-impl Summary {
-    fn of(pod: &Value) -> Self {
+impl PodSummary {
+    /// Of a Pod object.
+    #[must_use]
+    pub fn of(pod: &Value) -> Self {
         let phase = at(pod, "/status/phase");
         let gated = items(pod, "/status/conditions")
             .iter()

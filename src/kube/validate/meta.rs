@@ -41,8 +41,10 @@ pub fn check(errors: &mut Errors, kind: &str, object: &Value) {
 
 fn namespace(errors: &mut Errors, kind: &str, namespace: &str) {
     let namespaced = match kind {
-        "Node" | "Namespace" => false,
-        "Pod" | "ConfigMap" | "Secret" | "ServiceAccount" | "Event" | "Lease" => true,
+        "Node" | "Namespace" | "ClusterRole" | "ClusterRoleBinding" => false,
+        "Pod" | "ConfigMap" | "Secret" | "ServiceAccount" | "Event" | "Lease" | "Role" | "RoleBinding" => {
+            true
+        }
         // Of other kinds only the caller knows.
         _ => !namespace.is_empty(),
     };

@@ -17,6 +17,8 @@ pub struct Cloud {
     pub hub_port: u16,
     pub join_port: u16,
     pub monitor: String,
+    /// `host:port` of its console.
+    pub console: String,
 }
 
 impl Cloud {
@@ -25,6 +27,7 @@ impl Cloud {
         fs::create_dir_all(dir).unwrap();
         let (hub_port, join_port, api_port) = (free_port(), free_port(), free_port());
         let monitor = format!("127.0.0.1:{}", free_port());
+        let console = format!("127.0.0.1:{}", free_port());
         let d = dir.display();
         let config = format!(
             "apiVersion: cloudcore.config.kubeedge.io/v1alpha1
@@ -33,6 +36,7 @@ dataDir: {d}/cloud
 commonConfig:
   monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
 modules:
+  console: {{ bindAddress: '{console}' }}
   apiServer: {{ address: 127.0.0.1, port: {api_port}, kubeconfig: {d}/admin.conf }}
   cloudHub:
     advertiseAddress: [127.0.0.1]
@@ -47,7 +51,7 @@ modules:
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
         let process = Self::spawn(dir, settings);
-        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor };
+        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console };
         cloud.wait_ready();
         cloud
     }
@@ -215,6 +219,8 @@ pub struct Edge {
     pub dir: PathBuf,
     pub process: Process,
     pub monitor: String,
+    /// `host:port` of its console.
+    pub console: String,
     /// The broker inside.
     pub broker: Mqtt,
     pub dmi_socket: PathBuf,
@@ -239,6 +245,7 @@ impl Edge {
     ) -> Self {
         fs::create_dir_all(dir).unwrap();
         let monitor = format!("127.0.0.1:{}", free_port());
+        let console = format!("127.0.0.1:{}", free_port());
         let (d, socket) = (dir.display(), runtime_socket.display());
         let (hub, join, mqtt) = (cloud.hub_port, cloud.join_port, free_port());
         let config = format!(
@@ -249,6 +256,7 @@ identity: {{ workloadApiSocket: {d}/spiffe/spiffe.sock }}
 commonConfig:
   monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
 modules:
+  console: {{ bindAddress: '{console}' }}
   edgeHub:
     heartbeat: 3
     tlsCaFile: {d}/ca/rootCA.crt
@@ -274,7 +282,7 @@ modules:
         }
         let process = Self::spawn(dir, settings);
         let dmi_socket = dir.join("dmi.sock");
-        Self { dir: dir.to_owned(), process, monitor, broker: Mqtt(mqtt), dmi_socket }
+        Self { dir: dir.to_owned(), process, monitor, console, broker: Mqtt(mqtt), dmi_socket }
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {

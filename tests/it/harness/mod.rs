@@ -1,7 +1,9 @@
 //! What integration tests share.
 
 pub mod api;
+pub mod browser;
 pub mod cluster;
+pub mod console;
 pub mod containerd;
 pub mod dmi;
 pub mod exposition;

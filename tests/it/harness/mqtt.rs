@@ -31,6 +31,7 @@ identity: {{ workloadApiSocket: {d}/spiffe/spiffe.sock }}
 commonConfig:
   monitorServer: {{ bindAddress: '{monitor}', enableFaultInjection: true }}
 modules:
+  console: {{ bindAddress: '127.0.0.1:0' }}
   edgeHub:
     tlsCaFile: {d}/ca/rootCA.crt
     tlsCertFile: {d}/certs/server.crt

@@ -34,6 +34,7 @@ use crate::identity::{Ca, JoinTokens};
 use crate::model::NodeName;
 use crate::supervise::{Policy, TreeHandle, WorkerAddr};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
+use crate::telemetry::federation::Federation;
 use crate::telemetry::identity::Refused;
 
 mod attest;
@@ -134,6 +135,8 @@ pub struct CloudHubParts {
     pub node_gone: Link<NodeGone>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
+    /// Takes what nodes report.
+    pub federation: Federation,
 }
 
 /// The actor.
@@ -331,6 +334,7 @@ impl CloudHub {
                 delivered: self.parts.delivered.clone(),
                 ended: Link::to(NAME, &ctx.address(), Arc::clone(&self.stats)),
             },
+            federation: self.parts.federation.clone(),
             metrics: self.metrics.clone(),
             timer: None,
             unacked: 0,

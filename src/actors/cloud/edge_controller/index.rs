@@ -67,6 +67,17 @@ impl Index {
         Kind::ALL.iter().all(|kind| self.listed.contains(kind))
     }
 
+    /// Has `kind` been listed at least once?
+    #[must_use]
+    pub fn has_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    /// Every edge node.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
     /// Takes one event of the watch of `kind`.
     pub fn apply(&mut self, kind: Kind, event: Event) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -23,6 +23,7 @@ use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, 
 use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
+use crate::telemetry::federation::Federation;
 use crate::telemetry::pods::PodMetrics;
 
 mod answer;
@@ -52,6 +53,8 @@ pub struct EdgeControllerParts {
     pub cloudcore: String,
     /// Seals pods.
     pub ca: Arc<Ca>,
+    /// Hears which edge nodes there are.
+    pub federation: Federation,
 }
 
 /// The actor.
@@ -288,10 +291,16 @@ impl StreamHandler<Watched> for EdgeController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
         let was_complete = self.index.is_complete();
         let Some(event) = arrived(kind.plural(), event, &self.metrics.watch_errors) else { return };
+        let all_nodes_are_known = matches!((kind, &event), (Kind::Node, Event::Listed));
         self.pods_changed |= kind == Kind::Pod;
         let changes = self.index.apply(kind, event);
         if !was_complete && self.index.is_complete() {
             tracing::info!("all objects are listed");
+        }
+        // A node that came or went is such a change; most updates of nodes are none.
+        let node_changed = || changes.iter().any(|change| change.key.kind == "node");
+        if all_nodes_are_known || (self.index.has_listed(Kind::Node) && node_changed()) {
+            self.parts.federation.known_nodes(self.index.nodes().cloned().collect());
         }
         self.tell_nodes(&changes, ctx);
     }

@@ -4,14 +4,14 @@ use actix::prelude::*;
 
 use super::{DeviceTwin, MAX_WAITING, News, now};
 use crate::bus::device_twin::{
-    DesiredChanged, DeviceChanged, DeviceMessage, DeviceRemoved, FromCloud, ListDesired, ModelChanged,
-    ModelRemoved, NotTaken, ReportRejected, ReportState, ReportTwins,
+    DesiredChanged, DeviceChanged, DeviceMessage, DeviceRemoved, DeviceValues, FromCloud, ListDesired,
+    ListValues, ModelChanged, ModelRemoved, NotTaken, ReportRejected, ReportState, ReportTwins,
 };
 use crate::bus::edge_hub::CloudLinkChanged;
 
 crate::handles!(
     DeviceTwin: FromCloud, CloudLinkChanged, DeviceChanged, DeviceRemoved, ModelChanged, ModelRemoved,
-    DeviceMessage, ReportTwins, ReportState, ListDesired,
+    DeviceMessage, ReportTwins, ReportState, ListDesired, ListValues,
 );
 
 impl Handler<FromCloud> for DeviceTwin {
@@ -147,5 +147,17 @@ impl Handler<ListDesired> for DeviceTwin {
         self.check().map_err(NotTaken)?;
         let all = self.core.all_desired().into_iter();
         Ok(all.map(|(device, desired)| DesiredChanged { device, desired }).collect())
+    }
+}
+
+impl Handler<ListValues> for DeviceTwin {
+    type Result = Result<Vec<DeviceValues>, NotTaken>;
+
+    fn handle(&mut self, _: ListValues, _: &mut Context<Self>) -> Self::Result {
+        // Who only looks does not wait for the disk: a full queue is no reason.
+        match &self.closed {
+            Some(why) => Err(NotTaken(why.clone())),
+            None => Ok(self.core.all_values()),
+        }
     }
 }

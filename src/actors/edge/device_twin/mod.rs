@@ -26,6 +26,7 @@ mod topic;
 mod twins;
 mod upstream;
 mod value;
+mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

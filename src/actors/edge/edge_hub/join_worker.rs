@@ -271,9 +271,9 @@ impl Joiner {
     fn publish(&self, identity: &Identity) {
         let now = self.cloud_now();
         let metrics = IdentityMetrics::node();
-        metrics.set_end(identity.certificate.not_after);
+        metrics.set_validity(identity.certificate.not_before, identity.certificate.not_after);
         if let Some(node_ca) = &identity.node_ca {
-            IdentityMetrics::node_ca().set_end(node_ca.not_after);
+            IdentityMetrics::node_ca().set_validity(node_ca.not_before, node_ca.not_after);
         }
         let new = &identity.credentials;
         let is_new = self.0.published.send_if_modified(|held| {

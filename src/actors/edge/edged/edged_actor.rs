@@ -112,6 +112,11 @@ impl Handler<WorkerReport> for Edged {
                 }
                 self.count_phases();
             }
+            News::Status(status) => {
+                if let Some(entry) = self.pods.get_mut(&uid) {
+                    entry.status = Some(status);
+                }
+            }
             News::Ended => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.ended = true;

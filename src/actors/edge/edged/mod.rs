@@ -34,6 +34,7 @@ mod pull_auth;
 pub mod resources;
 mod runtime_actor;
 pub mod security;
+mod show_actor;
 #[cfg(test)]
 mod simulation_tests;
 mod site_worker;
@@ -54,6 +55,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 
 use action_worker::{Row, rows};
 use events::EventLog;
@@ -70,7 +72,7 @@ use pod_worker::{Apply, PodWorker, Refuse, Remove};
 use site_worker::Site;
 pub use site_worker::{Clock, MetaLinks};
 
-use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
+use crate::bus::edged::{CloudReachable, ConfigChanged, ListRunning, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::{ActorStats, Link};
 use crate::config::{EdgeIdentityConfig, EdgedConfig};
 use crate::cri::runtime::Runtime;
@@ -140,6 +142,8 @@ struct Entry {
     phase: String,
     /// Why its containers wait, one reason each.
     waiting: Vec<String>,
+    /// Told by the worker; `None` before it has looked.
+    status: Option<Arc<PodStatus>>,
     removed: bool,
     /// The worker has not got the newest pod.
     behind: bool,
@@ -339,7 +343,16 @@ impl Edged {
 impl Entry {
     fn new(given: Delivered, worker: Option<WorkerAddr<PodWorker>>) -> Self {
         let phase = given.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        Self { given, worker, phase, waiting: Vec::new(), removed: false, behind: false, ended: false }
+        Self {
+            given,
+            worker,
+            phase,
+            waiting: Vec::new(),
+            status: None,
+            removed: false,
+            behind: false,
+            ended: false,
+        }
     }
 }
 
@@ -407,4 +420,6 @@ impl Supervised for Edged {
     }
 }
 
-crate::handles!(Edged: PodChanged, PodRemoved, ConfigChanged, NodeChanged, CloudReachable, WorkerReport);
+crate::handles!(
+    Edged: PodChanged, PodRemoved, ConfigChanged, NodeChanged, CloudReachable, WorkerReport, ListRunning,
+);

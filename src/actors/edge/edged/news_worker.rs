@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::action::Note;
 
@@ -22,6 +22,8 @@ pub enum News {
     Phase(String),
     /// Reasons of all containers that wait, one each.
     Waiting(Vec<String>),
+    /// What there is to say of the pod now.
+    Status(Arc<PodStatus>),
     /// The containers are dead and released: host ports and such are free again.
     Ended,
     /// Nothing is left; the worker may go.

@@ -8,7 +8,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, WrapFuture,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::NodeStatus;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use metrics::Gauge;
 use serde_json::Value;
 
@@ -42,6 +42,11 @@ pub struct NodeSeen(pub Arc<Value>);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Probe;
+
+/// What this node would register as now; `None` before the machine was looked at.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Option<Box<Node>>")]
+pub struct ShowNode;
 
 pub struct NodeWorker {
     settings: Arc<NodeSettings>,
@@ -335,4 +340,13 @@ impl Handler<Probe> for NodeWorker {
     }
 }
 
-crate::handles!(NodeWorker: Reachable, NodeSeen, Probe);
+impl Handler<ShowNode> for NodeWorker {
+    type Result = Option<Box<Node>>;
+    fn handle(&mut self, _: ShowNode, _: &mut Context<Self>) -> Self::Result {
+        let is_known = self.facts.machine != Machine::default();
+        let settings = &self.settings;
+        is_known.then(|| Box::new(node::node(&self.facts, &settings.config, self.last.as_ref(), self.now())))
+    }
+}
+
+crate::handles!(NodeWorker: Reachable, NodeSeen, Probe, ShowNode);

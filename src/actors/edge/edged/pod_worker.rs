@@ -48,6 +48,8 @@ pub struct PodWorker {
     stored: Option<Value>,
     /// The status that should be stored.
     wanted: Option<Value>,
+    /// Edged has it.
+    is_told: bool,
     reporting: bool,
     report_failures: u32,
     final_status: Option<Value>,
@@ -85,6 +87,7 @@ impl PodWorker {
             missed: BTreeSet::new(),
             stored: None,
             wanted: None,
+            is_told: false,
             reporting: false,
             report_failures: 0,
             final_status: None,
@@ -320,6 +323,12 @@ impl PodWorker {
         let Ok(value) = serde_json::to_value(&computed) else { return };
         let phase = computed.phase.clone().unwrap_or_default();
         let waiting = waiting(&computed);
+        if !self.is_told || self.wanted.as_ref() != Some(&value) {
+            // What a full mailbox refused is told with the next look.
+            let news = News::Status(Arc::new(computed.clone()));
+            let report = WorkerReport { pod: Arc::clone(&self.state.pod), news };
+            self.is_told = self.site.report.tell(report).is_ok();
+        }
         self.state.memory.status = computed;
         if waiting != self.waiting {
             self.waiting.clone_from(&waiting);

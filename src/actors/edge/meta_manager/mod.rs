@@ -12,6 +12,7 @@ mod node;
 mod node_actor;
 mod objects;
 mod queries_actor;
+mod recent;
 mod reports;
 mod reports_actor;
 mod sealed_store;
@@ -29,6 +30,7 @@ use self::cloud_worker::Cloud;
 pub use self::devices_actor::DeviceLinks;
 use self::devices_actor::Listener;
 use self::objects::{Change, Index, Notice, store_key};
+use self::recent::Recent;
 use self::reports::{PodId, Reports};
 pub use self::sealed_store::{SealedStore, SecretSettings, SecretsError};
 use crate::bus::device_twin::ListDevices;
@@ -36,8 +38,8 @@ use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::identity::EdgeIdentityChanged;
 use crate::bus::meta::{
-    ApplyDownstream, ConfirmPodDeleted, GetObject, GetToken, ListPods, MetaError, NotStored, PatchNodeStatus,
-    RegisterNode, RenewLease, ReportEvent, ReportPodStatus,
+    ApplyDownstream, ConfirmPodDeleted, GetObject, GetToken, ListEvents, ListPods, MetaError, NotStored,
+    PatchNodeStatus, RegisterNode, RenewLease, ReportEvent, ReportPodStatus,
 };
 use crate::bus::{Link, LinkError};
 use crate::config::MetaManagerConfig;
@@ -102,6 +104,8 @@ pub struct MetaManager {
     index: Index,
     reports: Reports,
     outbox: Outbox,
+    /// For the console; lost with the process.
+    recent: Recent,
     link: CloudLinkChanged,
     /// The lease as the cloud has it.
     lease: Option<Value>,
@@ -154,6 +158,7 @@ impl MetaManager {
             broken: Some("the store was not read yet".to_owned()),
             index: Index::default(),
             reports: Reports::default(),
+            recent: Recent::default(),
             link: CloudLinkChanged { connected: false, session: 0, resync: false },
             lease: None,
             queries: HashMap::new(),
@@ -420,6 +425,7 @@ impl Supervised for MetaManager {
 crate::handles!(
     MetaManager: ApplyDownstream, CloudLinkChanged, ListPods, GetObject, GetToken, ReportPodStatus,
     ConfirmPodDeleted, RegisterNode, PatchNodeStatus, RenewLease, ReportEvent, ListDevices,
+    ListEvents,
 );
 
 impl Handler<ApplyDownstream> for MetaManager {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use actix::prelude::*;
+use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::tokens::{self, Decision, Stored};
 use super::{MetaManager, later, node, store_error};
-use crate::bus::meta::{GetObject, GetToken, ListPods, MetaError};
+use crate::bus::meta::{GetObject, GetToken, ListEvents, ListPods, MetaError};
 use crate::model::{Body, ObjectKey, Reason, Resource};
 use crate::store::{Batch, Table};
 
@@ -30,6 +31,14 @@ impl Handler<ListPods> for MetaManager {
             }
         }
         Ok(pods)
+    }
+}
+
+impl Handler<ListEvents> for MetaManager {
+    type Result = Result<Vec<Arc<Event>>, MetaError>;
+
+    fn handle(&mut self, _: ListEvents, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.recent.all())
     }
 }
 

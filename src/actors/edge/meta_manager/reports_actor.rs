@@ -53,6 +53,7 @@ impl Handler<ReportEvent> for MetaManager {
             Ok(row) => row,
             Err(err) => return Box::pin(async move { Err(MetaError::Protocol(err.to_string())) }),
         };
+        self.recent.push(event);
         let (batch, dropped) = self.outbox.push(row);
         self.metrics.outbox.dropped.increment(dropped);
         self.metrics.outbox.messages.set(count(self.outbox.len()));
