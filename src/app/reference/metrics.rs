@@ -173,7 +173,8 @@ fn cloud() {
             describe_counter!(name, help);
             labels.into_iter().for_each(|label| drop(counter!(name, [label].iter())));
         } else {
-            describe_gauge!(name, help);
+            let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+            describe_gauge!(name, unit, help);
             let _ = gauge!(name, labels.iter());
         }
     }
@@ -284,7 +285,14 @@ fn page() -> String {
     });
     merged.retain(|name, _| shared.contains(name));
     table(&mut page, "Both programs", &merged, |_| true);
-    table(&mut page, "cloudcore", &cloudcore, |name| !shared.contains(name));
+    let of_page = |name: &str| federation::OWN.iter().any(|own| own.0 == name);
+    table(&mut page, "cloudcore", &cloudcore, |name| !shared.contains(name) && !of_page(name));
+    table(
+        &mut page,
+        "cloudcore, on `/federate/edges` beside the families of all connected edges",
+        &cloudcore,
+        of_page,
+    );
     table(&mut page, "edgecore", &edgecore, |name| !shared.contains(name));
     page
 }
