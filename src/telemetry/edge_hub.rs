@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
+const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 const CLOCK: &str = "kubeedge_edgehub_clock_offset_seconds";
 
 /// The cloud said that it is `theirs` when this machine's clock said `ours`. There is no gauge before
