@@ -135,9 +135,9 @@ pub struct EdgeHubConfig {
     pub heartbeat: u64,
     /// Seconds between reports of metrics and actors to the cloud; 0: none.
     pub report_interval_secs: u64,
-    /// Messages a second and burst of events, and of device data to a cloud without our extensions:
-    /// ours takes what it can, and confirmations bound what is under way. Leases, statuses and queries
-    /// are never limited.
+    /// Messages a second of events, and of device data to a cloud without our extensions: ours takes
+    /// what it can, and confirmations bound what is under way. Leases, statuses and queries are never
+    /// limited.
     #[serde(rename = "messageQPS")]
     pub message_qps: u32,
     /// Burst that `messageQPS` allows.
