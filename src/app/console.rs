@@ -24,19 +24,13 @@ use crate::telemetry::console::ConsoleMetrics;
 use crate::telemetry::federation::Federation;
 
 impl NodeTrees for Federation {
-    fn newest(&self) -> Vec<(String, u64)> {
-        let nodes = self.nodes().into_iter();
-        nodes.filter_map(|(node, ..)| Some((node.to_string(), told_at(self.actors(&node)?.0)))).collect()
+    fn nodes(&self) -> Vec<NodeName> {
+        Self::nodes(self).into_iter().map(|(node, ..)| node).collect()
     }
 
-    fn tree(&self, node: &str) -> Option<(u64, Value)> {
-        let (at, actors) = self.actors(&NodeName::parse(node).ok()?)?;
-        Some((told_at(at), actors.as_ref().clone()))
+    fn tree(&self, node: &NodeName) -> Option<(i64, Arc<Value>)> {
+        self.actors(node)
     }
-}
-
-fn told_at(unix_ms: i64) -> u64 {
-    u64::try_from(unix_ms).unwrap_or_default()
 }
 
 /// Declares cloudcore's console, if it is wanted; the TLS server that has to be renewed.

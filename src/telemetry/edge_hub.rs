@@ -47,6 +47,11 @@ impl EdgeHubMetrics {
     #[must_use]
     pub fn new() -> Self {
         describe_gauge!("kubeedge_edgehub_connected", "1 while a session with the cloud is open");
+        describe_gauge!(
+            CHANGED,
+            Unit::Seconds,
+            "When a session with the cloud last began or ended, 0 before the first"
+        );
         describe_counter!("kubeedge_edgehub_reconnects_total", "Sessions opened after the first");
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");

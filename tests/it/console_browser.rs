@@ -99,7 +99,7 @@ fn a_visitor_sees_what_happens_as_it_happens() {
     let token = token(&kubectl);
     let browser = Browser::start();
     sign_in(&browser, &url, &token);
-    first_load_is_small(&browser);
+    first_load_is_small(&browser, &url);
     browser.reads("main", "edge-1");
 
     show(&browser, "#/pods");
@@ -136,7 +136,7 @@ fn row_reads(name: &str, text: &str) -> String {
 }
 
 /// Size and number of the files of the first load; printed for the record.
-fn first_load_is_small(browser: &Browser) {
+fn first_load_is_small(browser: &Browser, url: &str) {
     let loaded = browser.js(
         "const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
            .filter((e) => !/\\/(stream|session)$/.test(e.name));
@@ -149,6 +149,12 @@ fn first_load_is_small(browser: &Browser) {
     assert!(plain > 10_000 && plain <= MOST_BYTES, "{loaded}");
     assert!(sent < plain, "the server packs its files: {loaded}");
     assert_eq!(loaded["foreign"], json!([]), "everything is the server's own");
+    // Who comes again is still signed in.
+    browser.go(url);
+    browser.until("the page is live again", LIVE);
+    browser.js("window.sameLoad = true");
+    let marks = "return Math.round(performance.getEntriesByName('kubeedge-first-data')[0].startTime)";
+    println!("first data after {} ms", browser.js(marks));
 }
 
 const SCRIPT: &str = "<img src=x onerror=\"window.hurt=1\"></script><script>window.hurt=2</script>";
@@ -377,7 +383,7 @@ fn an_edge_shows_itself_without_its_cloud() {
     nothing_is_wrong(&browser, "an edge alone");
 }
 
-/// The pictures of the docs are there; `KUBEEDGE_SCREENSHOTS=docs/console make test-pictures` takes them anew.
+/// The pictures of the docs are there; `make console-pictures` takes them anew.
 #[test]
 fn pictures_for_the_docs() {
     let folder = std::env::var_os("KUBEEDGE_SCREENSHOTS").map(PathBuf::from);

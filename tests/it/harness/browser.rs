@@ -2,6 +2,7 @@
 //! (both from `deploy/tools.sh test`).
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +12,7 @@ use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
-use super::process::{PATIENCE, Process, free_port, http, until};
+use super::process::{PATIENCE, Process, free_port, until};
 
 /// One browser with a new profile and one page; gone when the test lets go of it.
 pub struct Browser {
@@ -29,7 +30,9 @@ impl Browser {
         command.arg(format!("--port={port}")).env("HOME", dir.path());
         let driver = Process::start("chromedriver", dir.path(), &mut command);
         let address = format!("127.0.0.1:{port}");
-        until("chromedriver answers", PATIENCE, || http("GET", &address, "/status", &[]));
+        until("chromedriver listens", PATIENCE, || {
+            TcpStream::connect(&address).map_err(|err| err.to_string())
+        });
         let profile = format!("--user-data-dir={}", dir.path().join("profile").display());
         // Nothing may go out but to the page under test; as root Chromium has no sandbox of its own.
         let mut arguments = vec![
