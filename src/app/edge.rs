@@ -178,8 +178,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
 
 /// What the monitor shows travels to the cloud too.
 fn report_source(stage: &Stage) -> ReportSource {
-    let (tree, readiness, exporter) =
-        (stage.tree.handle(), stage.readiness.clone(), stage.exporter.clone());
+    let (tree, readiness, exporter) = (stage.tree.handle(), stage.readiness.clone(), stage.exporter.clone());
     ReportSource::new(move || {
         tree.publish_metrics();
         readiness.publish();

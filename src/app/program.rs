@@ -123,8 +123,7 @@ async fn drive(
     let settings =
         TreeSettings { max_restarts: Some(common.max_restarts as usize), ..TreeSettings::default() };
     let (readiness, probes) = (Readiness::default(), Probes::default());
-    let mut stage =
-        Stage { tree: Tree::new(name, settings), readiness, exporter: exporter.clone(), probes };
+    let mut stage = Stage { tree: Tree::new(name, settings), readiness, exporter: exporter.clone(), probes };
     let monitor_slot = stage.tree.slot("Monitor", 8);
     let sources = MonitorSources {
         tree: stage.tree.handle(),

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
+const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 const CLOCK: &str = "kubeedge_edgehub_clock_offset_seconds";
 
 /// The cloud said that it is `theirs` when this machine's clock said `ours`. There is no gauge before
@@ -21,6 +22,8 @@ pub fn show_clock(theirs: SystemTime, ours: SystemTime) {
 pub struct EdgeHubMetrics {
     /// 1 while a session is open.
     pub connected: Gauge,
+    /// When a session last began or ended, unix seconds; 0 while there was none.
+    pub session_changed: Gauge,
     /// Sessions opened after the first.
     pub reconnects: Counter,
     /// Messages read from the cloud.
@@ -44,6 +47,11 @@ impl EdgeHubMetrics {
     #[must_use]
     pub fn new() -> Self {
         describe_gauge!("kubeedge_edgehub_connected", "1 while a session with the cloud is open");
+        describe_gauge!(
+            CHANGED,
+            Unit::Seconds,
+            "When a session with the cloud last began or ended, 0 before the first"
+        );
         describe_counter!("kubeedge_edgehub_reconnects_total", "Sessions opened after the first");
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");
@@ -55,10 +63,16 @@ impl EdgeHubMetrics {
             Unit::Seconds,
             "This machine's clock minus the cloud's, whole seconds, when last compared"
         );
+        describe_gauge!(
+            CHANGED,
+            Unit::Seconds,
+            "When a session with the cloud last began or ended, 0 before the first"
+        );
         const RENEWALS: &str = "kubeedge_identity_renewals_total";
         describe_counter!(RENEWALS, "Renewals of this node's identity, by result");
         Self {
             connected: gauge!("kubeedge_edgehub_connected"),
+            session_changed: gauge!(CHANGED),
             reconnects: counter!("kubeedge_edgehub_reconnects_total"),
             received: counter!("kubeedge_edgehub_messages_total", "direction" => "down"),
             sent: counter!("kubeedge_edgehub_messages_total", "direction" => "up"),

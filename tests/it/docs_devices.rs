@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::harness::cluster::Edge;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
-use super::reader::{page, repository};
 use super::main_job::World;
+use super::reader::{page, repository};
 
 fn section() -> String {
     page("docs/DEVICES.md", None)

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use metrics::{
-    counter, describe_counter, describe_gauge, gauge,
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter,
+    describe_counter, describe_gauge, gauge, with_local_recorder,
 };
 use parking_lot::Mutex;
 
@@ -151,7 +151,7 @@ fn both(program: &'static str, store: &'static str) {
 fn cloud() {
     let now = SystemTime::now();
     let ends = [IdentityMetrics::cloud(), IdentityMetrics::issuing_ca(), IdentityMetrics::root()];
-    ends.into_iter().for_each(|end| end.set_end(now));
+    ends.into_iter().for_each(|end| end.set_validity(now, now));
     ApiServerMetrics::new().set_objects("pods", 0);
     let _ = (CloudHubMetrics::new(), SyncMetrics::new(), EdgeControllerMetrics::new());
     let _ = (DeviceControllerMetrics::new(), IdentityControllerMetrics::new());
@@ -164,8 +164,10 @@ fn cloud() {
             Some(_) => vec!["n"],
             None => Vec::new(),
         };
-        let labels: Vec<metrics::Label> =
-            values.iter().filter_map(|value| Some(metrics::Label::new(label?, (*value).to_owned()))).collect();
+        let labels: Vec<metrics::Label> = values
+            .iter()
+            .filter_map(|value| Some(metrics::Label::new(label?, (*value).to_owned())))
+            .collect();
         if kind == "counter" {
             describe_counter!(name, help);
             labels.into_iter().for_each(|label| drop(counter!(name, [label].iter())));
@@ -181,7 +183,9 @@ fn cloud() {
 /// What only edgecore has.
 fn edge() {
     let now = SystemTime::now();
-    [IdentityMetrics::node(), IdentityMetrics::node_ca()].into_iter().for_each(|end| end.set_end(now));
+    [IdentityMetrics::node(), IdentityMetrics::node_ca()]
+        .into_iter()
+        .for_each(|end| end.set_validity(now, now));
     let _ = (EdgeHubMetrics::new(), OutboxMetrics::new(), MetaManagerMetrics::new(), EdgedMetrics::new());
     let _ = (CriMetrics::new(crate::cri::client::CALLS), EventBusMetrics::new(), DmiMetrics::new());
     let _ = WorkloadMetrics::new();

@@ -71,7 +71,8 @@ fn raw(sequence: u32, text: &str) -> NodeReport {
     NodeReport { sequence, interval_secs: 15, metrics: pack(text), actors: None }
 }
 
-const HELLO: &str = "# HELP kubeedge_x_total Things.\n# TYPE kubeedge_x_total counter\nkubeedge_x_total{a=\"1\"} 3\n";
+const HELLO: &str =
+    "# HELP kubeedge_x_total Things.\n# TYPE kubeedge_x_total counter\nkubeedge_x_total{a=\"1\"} 3\n";
 
 #[test]
 fn families_of_all_nodes_stand_together_with_the_nodes_name() {
@@ -95,7 +96,8 @@ fn families_of_all_nodes_stand_together_with_the_nodes_name() {
 #[test]
 fn values_follow_and_a_gap_hides_the_node_until_a_full_report() {
     let world = World::new(100);
-    let (mut encoder, text) = (Encoder::default(), |n: u32| format!("# TYPE kubeedge_g gauge\nkubeedge_g {n}\n"));
+    let (mut encoder, text) =
+        (Encoder::default(), |n: u32| format!("# TYPE kubeedge_g gauge\nkubeedge_g {n}\n"));
     world.open("a", 1);
     world.say("a", 1, encoder.report(&text(1), 15), 0).unwrap();
     world.say("a", 1, encoder.report(&text(5), 15), 1).unwrap();
@@ -179,7 +181,10 @@ fn what_an_edge_may_not_say() {
         ("# TYPE up gauge\nup 1\n", "reserved"),
         ("# TYPE ALERTS gauge\nALERTS 1\n", "reserved"),
         ("# TYPE kubeedge_federate_edge_up gauge\nkubeedge_federate_edge_up{node=\"b\"} 1\n", "reserved"),
-        ("# TYPE kubeedge_apiserver_requests_total counter\nkubeedge_apiserver_requests_total 1\n", "reserved"),
+        (
+            "# TYPE kubeedge_apiserver_requests_total counter\nkubeedge_apiserver_requests_total 1\n",
+            "reserved",
+        ),
         ("# TYPE kubeedge_nodes gauge\nkubeedge_nodes 1\n", "reserved"),
         // Names that are none.
         ("# TYPE kubeedge-x gauge\n", "bad_series"),
@@ -294,6 +299,19 @@ fn a_flood_is_counted_and_takes_nothing_from_others() {
     assert!(world.edges(4).contains("node=\"bad\""));
 }
 
+/// Among equals the one stays that was there first.
+#[test]
+fn a_single_liar_does_not_hide_a_single_node() {
+    let world = World::new(100);
+    world.once("b", 1, HELLO).unwrap();
+    assert!(world.edges(1).contains("node=\"b\""));
+    for kind in ["gauge", "histogram", "untyped"] {
+        world.once("a-liar", 2, &format!("# TYPE kubeedge_x_total {kind}\nkubeedge_x_total 9\n")).unwrap();
+        let shown = world.edges(1);
+        assert!(shown.contains("node=\"b\"") && !shown.contains("liar"), "{shown}");
+    }
+}
+
 /// The type that most nodes have is shown: one that lies hides itself.
 #[test]
 fn a_family_has_one_type() {
@@ -312,12 +330,19 @@ fn fifty_nodes_half_of_them_gone() {
     let world = World::new(4_000);
     let mut text = String::new();
     for family in 0..40 {
-        writeln!(text, "# HELP kubeedge_f{family}_seconds Help.\n# TYPE kubeedge_f{family}_seconds histogram").unwrap();
+        writeln!(
+            text,
+            "# HELP kubeedge_f{family}_seconds Help.\n# TYPE kubeedge_f{family}_seconds histogram"
+        )
+        .unwrap();
         for le in ["0.1", "1", "10", "+Inf"] {
             writeln!(text, "kubeedge_f{family}_seconds_bucket{{call=\"x\",le=\"{le}\"}} 4").unwrap();
         }
-        writeln!(text, "kubeedge_f{family}_seconds_sum{{call=\"x\"}} 4\nkubeedge_f{family}_seconds_count{{call=\"x\"}} 4")
-            .unwrap();
+        writeln!(
+            text,
+            "kubeedge_f{family}_seconds_sum{{call=\"x\"}} 4\nkubeedge_f{family}_seconds_count{{call=\"x\"}} 4"
+        )
+        .unwrap();
     }
     (0..50).for_each(|n| world.once(&format!("edge-{n}"), n + 1, &text).unwrap());
     let all = world.edges(1);
@@ -341,7 +366,9 @@ fn words_and_numbers() {
         assert_eq!(is_name(text, true), is, "{text}");
     }
     assert!(!is_name("a:b", false) && !is_name(&"a".repeat(129), true));
-    for (text, is) in [("1", true), ("-1.5e-7", true), ("NaN", true), ("+Inf", true), ("0x1", false), ("", false)] {
+    for (text, is) in
+        [("1", true), ("-1.5e-7", true), ("NaN", true), ("+Inf", true), ("0x1", false), ("", false)]
+    {
         assert_eq!(is_value(text), is, "{text}");
     }
     for kind in [Kind::Counter, Kind::Gauge, Kind::Histogram, Kind::Summary, Kind::Untyped] {

@@ -46,7 +46,10 @@ async fn a_report_is_shown_under_the_name_in_the_certificate() {
     let shown = page(&world);
     assert!(!shown.contains("kubeedge_g{"), "{shown}");
     assert!(shown.contains("kubeedge_federate_edge_up{node=\"edge-1\"} 0\n"), "{shown}");
-    assert_eq!(world.federation.nodes().first().map(|(name, up, _)| (name.clone(), *up)), Some((node("edge-1"), false)));
+    assert_eq!(
+        world.federation.nodes().first().map(|(name, up, _)| (name.clone(), *up)),
+        Some((node("edge-1"), false))
+    );
 }
 
 #[actix::test]

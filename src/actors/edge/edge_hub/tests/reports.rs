@@ -1,6 +1,5 @@
 //! Reports to a cloud that takes them, and to nobody else.
 
-use super::super::report::Rendered;
 use super::*;
 use crate::model::{NodeReport, group};
 use crate::wire::node_report::{MAX_TEXT_BYTES, report_of, unpack};
@@ -13,7 +12,10 @@ async fn next_report(session: &mut cloud::Session) -> NodeReport {
     loop {
         let envelope = session.read().await;
         if is_report(&envelope) {
-            assert_eq!((envelope.route.source.as_str(), envelope.route.group.as_str()), ("edgehub", group::META));
+            assert_eq!(
+                (envelope.route.source.as_str(), envelope.route.group.as_str()),
+                ("edgehub", group::META)
+            );
             return report_of(&envelope.body).unwrap();
         }
     }
@@ -43,10 +45,9 @@ async fn a_session_begins_with_a_full_report_and_goes_on_with_what_changed() {
 /// KubeEdge's cloud, and ours where it is switched off, never hears of reports.
 #[actix::test]
 async fn nobody_else_gets_one() {
-    for (takes_reports, interval, offered) in [
-        (false, 1, "ack-window,resync,identity,report"),
-        (true, 0, "ack-window,resync,identity"),
-    ] {
+    for (takes_reports, interval, offered) in
+        [(false, 1, "ack-window,resync,identity,report"), (true, 0, "ack-window,resync,identity")]
+    {
         let mut cloud = Cloud::start().await.with_token();
         cloud.config.report_interval_secs = interval;
         cloud.config.heartbeat = 1;
@@ -71,7 +72,7 @@ async fn a_slow_render_does_not_block_the_hub() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let source = ReportSource::new(move || {
-        drop(held.lock().recv());
+        held.lock().recv().ok();
         Rendered { metrics: "# TYPE a gauge\na 1\n".to_owned(), actors: serde_json::json!({}) }
     });
     let edge = edge_with(&cloud, source);
