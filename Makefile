@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build test console-pictures lint bench bench-mqtt bench-devices bench-identity clean
+.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -21,9 +21,22 @@ build: ## release binaries in target/release
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo build --release --locked --bins
 
+release: build ## dist/*.tar.gz: programs, configuration, units, boards, rules, checksums, bill of materials
+	@deploy/tools.sh release
+	@deploy/release.sh
+
+deb: build ## dist/*.deb: the Debian package
+	@deploy/tools.sh release
+	@deploy/deb.sh
+
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+
+test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
+	@deploy/tools.sh stack
+	@tests/stack/run.sh
+	@$(MAKE) --no-print-directory release deb && tests/stack/release.sh && tests/stack/deb.sh
 
 console-pictures: ## takes docs/console/*.png anew, from real programs in Chromium
 	@deploy/tools.sh test
@@ -52,6 +65,15 @@ bench-devices: ## from MQTT to DeviceStatus and back, and 1,000 devices (about 5
 bench-identity: ## identities per second and what their streams cost (about 1 minute, quiet machine)
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo bench --locked --bench identity
+
+bench-watched: ## what scraping and open consoles cost, the console's first load (about 5 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) cargo bench --locked --bench watched
+
+pictures: build ## docs/boards/*.png again, from a demo of their own (about 12 minutes, root)
+	@deploy/tools.sh pictures
+	@tests/boards/pictures.sh
 
 clean: ## build output
 	@cargo clean

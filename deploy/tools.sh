@@ -2,12 +2,18 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
-#   deploy/tools.sh test         all of it, and openssl, SoftHSM, promtool, curl, Mosquitto and its clients, Python packages,
+#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages,
 #                                Chromium with its driver, axe-core
+#   deploy/tools.sh pictures     what test needs, and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
+#   deploy/tools.sh stack        kubectl, python3, debootstrap, Docker and its compose, for `make test-stack`
+#   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
+# The npm packages of tests/boards/ go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
+# A `docker compose` that builds with BuildKit, where Docker brings none, goes to $KUBEEDGE_CACHE/bin; its
+# path is printed by: deploy/tools.sh compose
 # axe-core goes to $KUBEEDGE_CACHE; its path is printed by: deploy/tools.sh axe
 set -euo pipefail
 
@@ -45,15 +51,42 @@ for_bench() { # The broker to compare with. Debian starts it when it is installe
   want mosquitto test -x /usr/sbin/mosquitto
   want mosquitto-clients command -v mosquitto_rr
 }
+for_release() {
+  want dpkg-dev command -v dpkg-shlibdeps
+  want binutils command -v objdump
+}
+cargo_tools() { # Each in the version that was tried.
+  local tool missing=()
+  for tool in cargo-deb@3.8.0 cargo-cyclonedx@0.5.9; do
+    grep -q "\"${tool/@/ } " "$cache/.crates.toml" 2>/dev/null || missing+=("$tool")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  echo "compiling: ${missing[*]}" >&2
+  # Their own build, whatever the project's is told.
+  env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$cache" "${missing[@]}"
+}
 for_test() {
   for_bench
   want openssl command -v openssl
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
+  want systemd command -v systemd-analyze
+  want nodejs command -v node
+  want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
   want chromium command -v chromium
   want chromium-driver command -v chromedriver
-  test -s "$axe" || want npm command -v npm
+}
+for_pictures() {
+  for_test
+  want pngquant command -v pngquant
+}
+for_stack() { # Debian does not start dockerd before it is told to; the test starts its own.
+  want curl command -v curl
+  want python3 command -v python3
+  want docker.io command -v dockerd
+  want debootstrap command -v debootstrap
+  want runc test -x /usr/sbin/runc
 }
 # Peers that are not ours (a Modbus server, a gRPC client), in a folder of their own.
 python_venv() {
@@ -64,6 +97,15 @@ python_venv() {
   python3 -m venv "$cache/venv"
   "$cache/venv/bin/pip" install -q -r "$wanted"
   cp "$wanted" "$have"
+}
+# Grafana's types of a board and TypeScript, to check ours (tests/it/boards.rs).
+npm_packages() {
+  local wanted=$(dirname "$0")/../tests/boards have=$cache/npm
+  cmp -s "$wanted/package-lock.json" "$have/package-lock.json" && [ -d "$have/node_modules" ] && return
+  echo "fetching the npm packages of $wanted/package.json" >&2
+  rm -rf "$have"; mkdir -p "$have"
+  cp "$wanted"/package{,-lock}.json "$have"
+  (cd "$have" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$have"; exit 1; }
 }
 # What judges how accessible the console's page is.
 install_axe() {
@@ -92,11 +134,11 @@ find_kubectl() {
   done
   return 1
 }
-# Debian 12's own kubectl (1.20) is too old; Debian 13's is one static file that runs here as well.
-install_kubectl() {
-  find_kubectl >/dev/null && return
-  echo "fetching kubectl 1.32 from Debian 13" >&2
-  local work uri version
+# from_debian_13 PACKAGE FILE: one file of a package of Debian 13 into $cache/bin. For programs that are
+# too old in Debian 12 and need no library but libc.
+from_debian_13() {
+  local package=$1 file=$2 work uri version
+  echo "fetching $package from Debian 13" >&2
   work=$(mktemp -d); chmod 755 "$work"; mkdir -p "$work/lists/partial" "$work/out" "$cache/bin"
   root apt-get update -qq
   uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -1)
@@ -104,20 +146,42 @@ install_kubectl() {
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" > "$work/list"
   local -a apt=(-qq -o "Dir::Etc::sourcelist=$work/list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists")
   root apt-get "${apt[@]}" update 2>/dev/null
-  version=$(apt-cache "${apt[@]}" madison kubectl | awk -F'|' '/trixie/ {gsub(/ /, "", $2); print $2; exit}')
-  (cd "$work/out" && root apt-get "${apt[@]}" download "kubectl=$version" 2>/dev/null && dpkg -x kubectl_*.deb x)
-  install -m 755 "$work/out/x/usr/bin/kubectl" "$cache/bin/kubectl"
+  version=$(apt-cache "${apt[@]}" madison "$package" | awk -F'|' '/trixie/ {gsub(/ /, "", $2); print $2; exit}')
+  (cd "$work/out" && root apt-get "${apt[@]}" download "$package=$version" 2>/dev/null && dpkg -x "$package"_*.deb x)
+  install -m 755 "$work/out/x/$file" "$cache/bin/${file##*/}"
   rm -rf "$work"
+}
+install_kubectl() {
+  find_kubectl >/dev/null && return
+  from_debian_13 kubectl usr/bin/kubectl
   find_kubectl >/dev/null || { echo "kubectl was fetched but does not run" >&2; exit 1; }
+}
+# Version 2.17 of compose knows `build` by target and `up --wait`. Newer ones need the plugin buildx as well.
+find_compose() {
+  local candidate
+  for candidate in "$cache/bin/docker-compose" /usr/libexec/docker/cli-plugins/docker-compose /usr/lib/docker/cli-plugins/docker-compose; do
+    [ -x "$candidate" ] && "$candidate" version >/dev/null 2>&1 && { echo "$candidate"; return; }
+  done
+  return 1
+}
+install_compose() {
+  find_compose >/dev/null && return
+  from_debian_13 docker-compose usr/libexec/docker/cli-plugins/docker-compose
+  find_compose >/dev/null || { echo "docker-compose was fetched but does not run" >&2; exit 1; }
 }
 
 case ${1:-} in
   build) for_build; install_packages ;;
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; install_axe ;;
+  release) for_build; for_release; install_packages; cargo_tools ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages; install_axe ;;
+  pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
+  stack) for_stack; install_packages; install_kubectl; install_compose ;;
+  compose) find_compose || { echo "no docker compose: run deploy/tools.sh stack" >&2; exit 1; } ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
+  npm) echo "$cache/npm" ;;
   axe) echo "$axe" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|bench|kubectl|python|axe" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm|axe" >&2; exit 64 ;;
 esac

@@ -59,10 +59,12 @@ done
 
 echo "cloudcore     Kubernetes API on https://127.0.0.1:$api"
 monitor=commonConfig.monitorServer.bindAddress
+faults=commonConfig.monitorServer.enableFaultInjection # from loopback only
 page=modules.console.bindAddress
 "$bin/keadm" init --root "$dir" --advertise-address 127.0.0.1 --set "modules.apiServer.port=$api" \
   --set "modules.cloudHub.websocket.port=$hub" --set "modules.cloudHub.https.port=$join" \
-  --set "$monitor=127.0.0.1:$cloud" --set "$page=127.0.0.1:${console:-0}" >/dev/null
+  --set "$monitor=127.0.0.1:$cloud" --set "$page=127.0.0.1:${console:-0}" \
+  --set "$faults=true" >/dev/null
 config=$dir/etc/kubeedge/config
 keep cloudcore "$bin/cloudcore" --config "$config/cloudcore.yaml"
 wait_for "cloudcore is ready" 20 curl -fsS "http://127.0.0.1:$cloud/readyz"
@@ -71,7 +73,7 @@ wait_for "the admin kubeconfig is there" 10 test -s "$KUBECONFIG"
 
 echo "edgecore      joins as $node"
 "$bin/keadm" join --root "$dir" --cloudcore-ipport "127.0.0.1:$hub" --certport "$join" --edgenode-name "$node" \
-  --set "$monitor=127.0.0.1:$edge" --set "$page=127.0.0.1:${edge_console:-0}" --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:$mqtt" \
+  --set "$monitor=127.0.0.1:$edge" --set "$page=127.0.0.1:${edge_console:-0}" --set "$faults=true" --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:$mqtt" \
   --token "$("$bin/keadm" gettoken --root "$dir")" \
   --remote-runtime-endpoint "unix://$dir/containerd.sock" >/dev/null
 keep edgecore "$bin/edgecore" --config "$config/edgecore.yaml"

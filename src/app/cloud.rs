@@ -23,8 +23,10 @@ use crate::config::{CloudCoreConfig, Loaded, host};
 use crate::identity::{self, Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
+use crate::telemetry::federation::Federation;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::scheduler::SchedulerMetrics;
+use crate::telemetry::store::StoreMetrics;
 
 /// Thread of CloudHub and its sessions: a busy hub delays no controller.
 const HUB_THREAD: &str = "cloudhub";
@@ -39,16 +41,28 @@ pub fn run(loaded: Loaded<CloudCoreConfig>) -> u8 {
     let Loaded { config, warnings } = loaded;
     let common = config.common_config.clone();
     let monitor = config.monitor_address().to_owned();
-    program::run("cloudcore", &common, &monitor, &warnings, async move |stage| declare(stage, &config).await)
+    let federation = Federation::new(config.modules.cloud_hub.max_series_per_node as usize);
+    let shown = Some(federation.clone());
+    program::run("cloudcore", &common, &monitor, &warnings, shown, async move |stage| {
+        declare(stage, &config, federation).await
+    })
 }
 
-async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAlive, Fatal> {
+async fn declare(
+    stage: &mut Stage,
+    config: &CloudCoreConfig,
+    federation: Federation,
+) -> Result<KeepAlive, Fatal> {
+    stage.watch_disk(&config.data_dir);
     let hub_config = &config.modules.cloud_hub;
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
     let mut served = Vec::new();
     let (ca, client, cluster_ca, shown) = if is_embedded(config) {
-        let store = Arc::new(RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?);
+        let metrics = StoreMetrics::new("api");
+        let store = RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?;
+        let store = Arc::new(store.measured(metrics.clone()));
+        stage.watch_store(&store, metrics);
         let ca = authorities(config, enrolled_nodes(&*store)?)?;
         let (core, tls) = embedded_api(stage, config, store, &ca, &names)?;
         served.push(tls);
@@ -83,6 +97,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         close_node: hub.link(),
         cloudcore: names.first().cloned().unwrap_or_default(),
         ca: Arc::clone(&ca),
+        federation: federation.clone(),
     };
     let sync_client = client.clone();
     let close = hub.link();
@@ -116,8 +131,8 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         always: true,
         identity_only: true,
     });
-    // The trees of the edges come here once they report them.
-    served.extend(console::of_cloudcore(tree, config, shown, None, &ca, &names)?);
+    let trees = Arc::new(federation.clone());
+    served.extend(console::of_cloudcore(tree, config, shown, Some(trees), &ca, &names)?);
     let websocket_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Required)?);
     let https_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Optional)?);
     served.extend([Arc::clone(&websocket_tls), Arc::clone(&https_tls)]);
@@ -165,6 +180,7 @@ async fn declare(stage: &mut Stage, config: &CloudCoreConfig) -> Result<KeepAliv
         node_gone: sync.link(),
         held: sync.link(),
         delivered: sync.link(),
+        federation,
     };
     let (websocket, https) = hub_parts.listeners.addresses()?;
     tracing::info!(%websocket, %https, "cloudhub listens");

@@ -13,7 +13,7 @@ use super::edge_links::{Links, Slots};
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{DeviceTwin, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiSettings};
-use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState, Places};
+use crate::actors::edge::edge_hub::{EdgeHub, HubSettings, LinkState, Places, Rendered, ReportSource};
 use crate::actors::edge::edged::{self, Edged, EdgedSettings};
 use crate::actors::edge::event_bus::{EventBus, EventBusLinks, EventBusSettings, EventBusSockets};
 use crate::actors::edge::identity::{self, Identity, IdentitySettings, NodeAttestor};
@@ -32,6 +32,7 @@ use crate::telemetry::dmi::DmiMetrics;
 use crate::telemetry::edge_hub::EdgeHubMetrics;
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::store::StoreMetrics;
 use crate::telemetry::workload::WorkloadMetrics;
 
 /// Thread of Edged and its workers: a busy runtime delays neither leases nor the hub.
@@ -49,7 +50,7 @@ pub fn run(loaded: Loaded<EdgeCoreConfig>) -> u8 {
     let Loaded { config, warnings } = loaded;
     let common = config.common_config.clone();
     let monitor = config.monitor_address().to_owned();
-    program::run("edgecore", &common, &monitor, &warnings, async move |stage| declare(stage, &config))
+    program::run("edgecore", &common, &monitor, &warnings, None, async move |stage| declare(stage, &config))
 }
 
 fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fatal> {
@@ -59,7 +60,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
-    let plain = Arc::new(RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?);
+    let store_metrics = StoreMetrics::new("edge");
+    let plain = RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?;
+    let plain = Arc::new(plain.measured(store_metrics.clone()));
+    stage.watch_store(&plain, store_metrics);
+    stage.watch_disk(&config.data_dir);
     let secrets =
         SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };
     let store: Arc<dyn Store> = Arc::new(SealedStore::open(plain, &secrets)?.0);
@@ -81,6 +86,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
 
     let sockets = EventBusSockets::bind(&modules.event_bus)?;
 
+    let report = report_source(stage);
     let tree = &mut stage.tree;
     let record = program::keep_audit(tree, MAIN_THREAD, &config.data_dir);
     let slots = Slots::declare(tree, modules.event_bus.enable);
@@ -157,6 +163,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         config: modules.edge_hub.clone(),
         identity: config.identity.clone(),
         credentials: credentials_changed,
+        report,
     };
     tree.add(slots.hub, MAIN_THREAD, Policy::default(), move || {
         let watched = move |state: LinkState| {
@@ -167,6 +174,17 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     });
     console::of_edgecore(&mut stage.tree, config, node, shown, link, console_credentials)?;
     Ok(Box::new(guard))
+}
+
+/// What the monitor shows travels to the cloud too.
+fn report_source(stage: &Stage) -> ReportSource {
+    let (tree, readiness, exporter) = (stage.tree.handle(), stage.readiness.clone(), stage.exporter.clone());
+    ReportSource::new(move || {
+        tree.publish_metrics();
+        readiness.publish();
+        let actors = serde_json::to_value(tree.snapshot()).unwrap_or_default();
+        Rendered { metrics: exporter.render(), actors }
+    })
 }
 
 /// Where the Workload API is served, if it is.

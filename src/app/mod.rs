@@ -10,3 +10,5 @@ pub mod keadm;
 pub mod mapper;
 pub mod plc;
 mod program;
+#[cfg(test)]
+mod reference;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::sys::stat::{Mode, umask};
 
@@ -11,13 +12,18 @@ use crate::actors::audit::{self, Audit, AuditSettings};
 use crate::bus::Link;
 use crate::bus::identity::AuditFact;
 use crate::config::CommonConfig;
+use crate::store::Store;
 use crate::supervise::{
     MAIN_THREAD, Monitor, MonitorSocket, MonitorSources, Policy, Tree, TreeSettings, install_panic_hook,
 };
-use crate::telemetry::exporter;
+use crate::telemetry::exporter::{self, Exporter};
+use crate::telemetry::federation::Federation;
+use crate::telemetry::host::{DiskMetrics, show_build};
 use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::logging;
+use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
+use crate::telemetry::store::StoreMetrics;
 
 /// Something that keeps a program from starting. Printed as one line with its causes.
 pub type Fatal = Box<dyn Error + Send + Sync>;
@@ -26,18 +32,42 @@ pub type Fatal = Box<dyn Error + Send + Sync>;
 pub struct Stage {
     pub tree: Tree,
     pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub exporter: Exporter,
+    /// Figures that are looked for every few seconds.
+    pub probes: Probes,
+}
+
+impl Stage {
+    /// Shows how full the disk is that the program keeps everything on.
+    pub fn watch_disk(&self, data_dir: &Path) {
+        let (disk, folder) = (DiskMetrics::new(), data_dir.to_owned());
+        self.probes.add(move || disk.look(&folder));
+    }
+
+    /// Shows how large a store is, for as long as somebody else keeps it open.
+    pub fn watch_store(&self, store: &Arc<impl Store>, metrics: StoreMetrics) {
+        let store = Arc::downgrade(store);
+        self.probes.add(move || {
+            if let Some(store) = store.upgrade() {
+                metrics.sized(store.size_bytes());
+            }
+        });
+    }
 }
 
 /// What must outlive the tree and ends after it: the store's committer.
 pub type KeepAlive = Box<dyn std::any::Any>;
 
 /// Runs a program until it is told to end; the exit code. `declare` opens what the program needs
-/// and declares its actors; what it returns is dropped after the last actor.
+/// and declares its actors; what it returns is dropped after the last actor. `federation` is what the
+/// monitor of a cloudcore shows of its edges.
 pub fn run(
     name: &'static str,
     common: &CommonConfig,
     default_monitor: &str,
     warnings: &[String],
+    federation: Option<Federation>,
     declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
 ) -> u8 {
     if let Err(err) = logging::init(&common.logging) {
@@ -61,7 +91,7 @@ pub fn run(
         Err(err) => return refuse(name, &err),
     };
     let system = actix::System::with_tokio_rt(move || runtime);
-    let result = system.block_on(drive(name, common, default_monitor, declare));
+    let result = system.block_on(drive(name, common, default_monitor, federation, declare));
     match result {
         Ok(code) => code,
         Err(err) => refuse(name, &*err),
@@ -72,9 +102,12 @@ async fn drive(
     name: &'static str,
     common: &CommonConfig,
     default_monitor: &str,
+    federation: Option<Federation>,
     declare: impl AsyncFnOnce(&mut Stage) -> Result<KeepAlive, Fatal>,
 ) -> Result<u8, Fatal> {
     let exporter = exporter::install()?;
+    show_build(name);
+    logging::show_counts();
     let monitor = &common.monitor_server;
     let address =
         if monitor.bind_address.is_empty() { default_monitor } else { monitor.bind_address.as_str() };
@@ -89,12 +122,15 @@ async fn drive(
 
     let settings =
         TreeSettings { max_restarts: Some(common.max_restarts as usize), ..TreeSettings::default() };
-    let mut stage = Stage { tree: Tree::new(name, settings), readiness: Readiness::default() };
+    let (readiness, probes) = (Readiness::default(), Probes::default());
+    let mut stage = Stage { tree: Tree::new(name, settings), readiness, exporter: exporter.clone(), probes };
     let monitor_slot = stage.tree.slot("Monitor", 8);
     let sources = MonitorSources {
         tree: stage.tree.handle(),
         readiness: stage.readiness.clone(),
         exporter,
+        federation,
+        probes: stage.probes.clone(),
         fault_injection: monitor.enable_fault_injection,
     };
     stage.tree.add(monitor_slot, MAIN_THREAD, Policy::default(), move || Monitor::new(socket, sources));

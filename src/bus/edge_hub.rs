@@ -16,6 +16,8 @@ pub enum Class {
     Event,
     /// Device twins, states and MQTT uploads.
     Device,
+    /// What the node says about itself to be watched. Sent last: it delays nothing.
+    Report,
 }
 
 /// Queues one message for the cloud. `Ok` means it is queued in memory, not that it arrived: what

@@ -132,6 +132,9 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
+    pub const ALL: [Self; 7] =
+        [Self::Join, Self::Issue, Self::Renew, Self::Refuse, Self::Revoke, Self::Policy, Self::Authority];
+
     /// As it is written in records and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -14,6 +14,8 @@ pub struct Extensions {
     pub resync: bool,
     /// The edge renews its identity over the session and holds an `EdgeIdentity`.
     pub identity: bool,
+    /// The edge reports its metrics and actors.
+    pub report: bool,
 }
 
 /// A session opened. `session` grows with every session of this process.

@@ -12,14 +12,17 @@ use super::{
 
 /// The whole file. `apiVersion: cloudcore.config.kubeedge.io/v1alpha1`, `kind: CloudCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudCoreConfig {
+    /// Says what the file is; must be the default, or be left out.
     pub api_version: String,
+    /// Says what the file is; must be the default, or be left out.
     pub kind: String,
     pub common_config: CommonConfig,
     #[serde(rename = "kubeAPIConfig")]
     pub kube_api_config: KubeApiConfig,
-    /// Folder of everything cloudcore keeps.
+    /// Folder of everything cloudcore keeps: the audit log, and the embedded API below `apiserver`.
     pub data_dir: PathBuf,
     pub identity: CloudIdentityConfig,
     pub modules: CloudModules,
@@ -132,10 +135,12 @@ impl ConfigFile for CloudCoreConfig {
 
 /// Where the Kubernetes API is. Both empty: cloudcore serves its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct KubeApiConfig {
     /// URL of the API server; overrides the one in `kubeConfig`.
     pub master: String,
+    /// Kubeconfig file of the API server: who cloudcore is there.
     pub kube_config: PathBuf,
 }
 
@@ -151,6 +156,7 @@ impl KubeApiConfig {
 
 /// One section per module.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudModules {
     pub api_server: ApiServerConfig,
@@ -165,17 +171,21 @@ pub struct CloudModules {
 
 /// The embedded Kubernetes API. Off by itself when `kubeAPIConfig` names a real one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ApiServerConfig {
+    /// Serves the embedded API where `kubeAPIConfig` names no other.
     pub enable: bool,
+    /// IP address it listens on.
     pub address: String,
+    /// TCP port it listens on; 0: the system picks one.
     pub port: u16,
-    /// Default: `{dataDir}/apiserver`.
+    /// Folder of its store. Empty: `{dataDir}/apiserver`.
     pub data_dir: PathBuf,
-    /// The admin kubeconfig, written 0600 at each start.
+    /// File of the admin kubeconfig, written 0600 at each start.
     pub kubeconfig: PathBuf,
-    /// Signs service-account tokens; created 0600 if missing. Empty: `service-account.key` beside
-    /// the CA's key ([`CloudCoreConfig::service_account_key_file`]).
+    /// File of the key that signs service-account tokens; created 0600 if missing. Empty:
+    /// `service-account.key` beside the CA's key.
     pub service_account_key_file: PathBuf,
     /// Folder of YAML and JSON files whose objects the API is to have, looked at every few seconds.
     /// Empty: none.
@@ -211,25 +221,32 @@ impl Default for ApiServerConfig {
 
 /// The edges' side: listeners, certificates, sessions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudHubConfig {
+    /// Cannot be turned off: nothing reaches the edges without it.
     pub enable: bool,
     /// Seconds without a keepalive after which a session ends.
     pub keepalive_interval: u64,
-    /// Most nodes connected at once.
+    /// Nodes connected at once, at most.
     pub node_limit: u32,
-    /// Most series of one node that `/federate/edges` shows; what is over is counted and left out.
+    /// Series of one node that `/federate/edges` shows at most; what is over is counted and left out.
     pub max_series_per_node: u32,
     /// Seconds one frame may take to be written.
     pub write_timeout: u64,
+    /// File of the root certificate, PEM. It and its key are created together, and only where no node is
+    /// enrolled.
     #[serde(rename = "tlsCAFile")]
     pub tls_ca_file: PathBuf,
+    /// File of the root's key, PEM, 0600.
     #[serde(rename = "tlsCAKeyFile")]
     pub tls_ca_key_file: PathBuf,
+    /// File of cloudcore's server certificate; written by cloudcore.
     pub tls_cert_file: PathBuf,
+    /// File of the server certificate's key, 0600; written by cloudcore.
     pub tls_private_key_file: PathBuf,
-    /// Signs join tokens: 32 random bytes, created 0600 if missing. Removing it ends all tokens.
-    /// Empty: `join-token.key` beside the CA's key ([`CloudCoreConfig::token_key_file`]).
+    /// File of the key that signs join tokens: 32 random bytes, created 0600 if missing. Removing it ends
+    /// all tokens. Empty: `join-token.key` beside the CA's key.
     pub token_key_file: PathBuf,
     /// IP addresses edges dial; they go into the server certificate. Empty: this host's.
     pub advertise_address: Vec<String>,
@@ -295,9 +312,12 @@ impl Default for CloudHubConfig {
     }
 }
 
+/// Pods, ConfigMaps and Secrets for nodes, and their status back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeControllerConfig {
+    /// Cannot be turned off: pods reach no node without it.
     pub enable: bool,
 }
 
@@ -309,8 +329,10 @@ impl Default for EdgeControllerConfig {
 
 /// Devices of `devices.kubeedge.io`. Without it nodes get none, and what they report is not taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceControllerConfig {
+    /// Gives nodes their devices and takes what they report.
     pub enable: bool,
 }
 
@@ -320,9 +342,12 @@ impl Default for DeviceControllerConfig {
     }
 }
 
+/// Compares what a node holds with what it should hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct SyncControllerConfig {
+    /// Cannot be turned off: nodes that were away would not catch up.
     pub enable: bool,
 }
 
@@ -334,10 +359,12 @@ impl Default for SyncControllerConfig {
 
 /// Turns nodes NotReady when their lease is not renewed (embedded API only; a cluster has its own).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeMonitorConfig {
+    /// Judges nodes by their leases.
     pub enable: bool,
-    /// Seconds after the last lease renewal.
+    /// Seconds after the last lease renewal until a node is Unknown.
     pub grace_period_secs: u64,
 }
 
@@ -355,8 +382,10 @@ impl Default for NodeMonitorConfig {
 
 /// Binds pods that name no node (embedded API only; a cluster has its own).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct SchedulerConfig {
+    /// Binds pods to nodes.
     pub enable: bool,
 }
 

@@ -6,21 +6,25 @@ use super::invalid::{Check, host_port};
 
 /// The console. Reading only; whoever comes in shows a credential.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ConsoleConfig {
+    /// Serves the page.
     pub enable: bool,
     /// `host:port`; the program's default when empty (9443 cloud, 9444 edge, both on 127.0.0.1).
     pub bind_address: String,
-    /// Whether the page is served over TLS: `auto` (unless it listens on loopback only), `on`, `off`.
+    /// Whether the page is served over TLS.
     pub tls: ConsoleTls,
 }
 
 /// Who protects what travels between page and browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ConsoleTls {
     /// TLS unless it listens on loopback only.
     Auto,
+    /// TLS always.
     On,
     /// Somebody else does: a proxy in front, or a network nobody else is on.
     Off,

@@ -8,8 +8,10 @@ use super::invalid::{Check, at_least_one, enabled, folder, require};
 
 /// Devices at the edge. The file is `config/edgecore.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceTwinConfig {
+    /// Cannot be turned off.
     pub enable: bool,
     /// Folder of the socket `dmi.sock` that mappers register at; a path that ends in `.sock` stands
     /// for its folder (protocol section 8).

@@ -16,12 +16,15 @@ use crate::model::NodeName;
 
 /// The whole file. `apiVersion: edgecore.config.kubeedge.io/v1alpha2`, `kind: EdgeCore`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeCoreConfig {
+    /// Says what the file is; must be the default, or be left out.
     pub api_version: String,
+    /// Says what the file is; must be the default, or be left out.
     pub kind: String,
     pub common_config: CommonConfig,
-    /// Folder of everything edgecore keeps.
+    /// Folder of everything edgecore keeps: its store, the audit log.
     pub data_dir: PathBuf,
     pub identity: EdgeIdentityConfig,
     pub modules: EdgeModules,
@@ -110,6 +113,7 @@ impl ConfigFile for EdgeCoreConfig {
 
 /// One section per module.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeModules {
     pub device_twin: DeviceTwinConfig,
@@ -122,8 +126,10 @@ pub struct EdgeModules {
 
 /// The link to the cloud.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeHubConfig {
+    /// Cannot be turned off.
     pub enable: bool,
     /// Seconds between keepalives; a link is given up after two without any traffic from the cloud.
     pub heartbeat: u64,
@@ -134,19 +140,25 @@ pub struct EdgeHubConfig {
     /// are never limited.
     #[serde(rename = "messageQPS")]
     pub message_qps: u32,
+    /// Burst that `messageQPS` allows.
     pub message_burst: u32,
+    /// Part of the websocket's path, as KubeEdge has it; letters, digits, `-` and `_`.
     #[serde(rename = "projectID")]
     pub project_id: String,
+    /// File of the roots the cloud is verified by, PEM; written by the join.
     pub tls_ca_file: PathBuf,
+    /// File of this node's certificate, PEM; written by the join.
     pub tls_cert_file: PathBuf,
+    /// File of this node's key, PEM, 0600; written by the join, never sent.
     pub tls_private_key_file: PathBuf,
     /// Join token; read only while there is no certificate. `/etc/kubeedge/bootstrap-edgecore.conf`
     /// (see `bootstrapFile`) goes first.
     pub token: String,
     /// File that holds the join token; removed once there is a certificate.
     pub bootstrap_file: PathBuf,
-    /// `https://host:10002`.
+    /// URL of CloudHub's HTTPS listener, where nodes join: `https://host:10002`.
     pub http_server: String,
+    /// Renews the certificate at half of its life.
     pub rotate_certificates: bool,
     pub websocket: WebsocketConfig,
 }
@@ -175,8 +187,10 @@ impl EdgeHubConfig {
 
 /// `edgeHub.websocket`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct WebsocketConfig {
+    /// Cannot be turned off.
     pub enable: bool,
     /// Seconds for dialling, TLS and the upgrade together.
     pub handshake_timeout: u64,
@@ -223,8 +237,10 @@ impl Default for EdgeHubConfig {
 
 /// What the edge remembers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct MetaManagerConfig {
+    /// Cannot be turned off.
     pub enable: bool,
     /// Seconds a query to the cloud may take.
     pub remote_query_timeout: u64,
@@ -248,19 +264,24 @@ impl MetaManagerConfig {
 
 /// The node and its pods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgedConfig {
+    /// Cannot be turned off.
     pub enable: bool,
-    /// Unlike Go KubeEdge on by default: without events `kubectl describe` says nothing.
+    /// Tells the cloud of events of pods. Unlike Go KubeEdge on by default: without events
+    /// `kubectl describe` says nothing.
     pub report_event: bool,
     /// Node name. Empty: this host's name.
     pub hostname_override: String,
-    /// Empty: the address of the default route.
+    /// IP address of the node. Empty: the address of the default route.
     #[serde(rename = "nodeIP")]
     pub node_ip: String,
+    /// Labels the node registers with.
     pub node_labels: BTreeMap<String, String>,
+    /// Registers the node ready for pods; `false`: cordoned.
     pub register_schedulable: bool,
-    /// Volumes and pod folders live under it, as the kubelet's do.
+    /// Folder of volumes and pods, as the kubelet's.
     pub root_directory: PathBuf,
     pub tailored_kubelet_config: KubeletConfig,
 }
@@ -302,28 +323,40 @@ impl Default for EdgedConfig {
 
 /// The kubelet keys we act on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct KubeletConfig {
+    /// Socket of the container runtime (CRI), `unix:///path`.
     pub container_runtime_endpoint: String,
+    /// Folder of the logs of containers.
     pub pod_logs_dir: PathBuf,
     /// Folder of static pods (`identity.staticPods` says which may run). Empty: none.
     pub static_pod_path: PathBuf,
+    /// Pods the node takes at most.
     pub max_pods: u32,
+    /// Domain of the cluster, for the search list of pods.
     pub cluster_domain: String,
+    /// IP addresses of name servers for pods with `dnsPolicy: ClusterFirst`. Empty: those of the host.
     #[serde(rename = "clusterDNS")]
     pub cluster_dns: Vec<String>,
-    /// Go durations, e.g. `10s`.
+    /// Go duration between two looks at the node; what changed is reported at once.
     pub node_status_update_frequency: String,
+    /// Go duration after which an unchanged node status is reported again.
     pub node_status_report_frequency: String,
+    /// Seconds a lease of the node lasts; renewed at a quarter of it.
     pub node_lease_duration_seconds: u32,
+    /// File of the host that pods get their name servers from.
     pub resolv_conf: PathBuf,
+    /// Taints the node registers with.
     pub register_with_taints: Vec<TaintConfig>,
-    /// Deadline of CRI calls other than image pulls.
+    /// Go duration that a CRI call other than an image pull may take.
     pub runtime_request_timeout: String,
+    /// One image pull at a time.
     pub serialize_image_pulls: bool,
-    /// Most per second and burst of events.
+    /// Events per second, at most.
     #[serde(rename = "eventRecordQPS")]
     pub event_record_qps: u32,
+    /// Burst that `eventRecordQPS` allows.
     pub event_burst: u32,
 }
 
@@ -359,10 +392,14 @@ impl KubeletConfig {
 
 /// A taint the node registers with. An unknown key in it is refused by the reader itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct TaintConfig {
+    /// Key of the taint.
     pub key: String,
+    /// Its value; may be empty.
     pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
 }
 

@@ -8,8 +8,10 @@ use super::invalid::{Check, at_least_one, file, host_port, require, url};
 
 /// MQTT. Keys of KubeEdge, and `internal` with ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EventBusConfig {
+    /// Serves MQTT; without it devices speak DMI only.
     pub enable: bool,
     /// QoS of what EventBus publishes itself (twin results, deltas); towards the broker outside 1 at
     /// most. KubeEdge has 0.
@@ -19,16 +21,19 @@ pub struct EventBusConfig {
     pub mqtt_retain: bool,
     /// Messages kept for a client that is away. KubeEdge has 100.
     pub mqtt_session_queue_size: u32,
-    /// `tcp://`, or `tls://`, `ssl://`, `mqtts://` with `eventBusTLS`.
+    /// URL of the broker outside: `tcp://`, or `tls://`, `ssl://`, `mqtts://` with `eventBusTLS`.
     pub mqtt_server_external: String,
+    /// URL the broker inside listens on, `tcp://host:port`.
     pub mqtt_server_internal: String,
-    /// Empty: `hub-client-sub-{node}`. The broker outside keeps its session.
+    /// Client identifier at the broker outside, which keeps its session. Empty: `hub-client-sub-{node}`.
     #[serde(rename = "mqttSubClientID")]
     pub mqtt_sub_client_id: String,
     /// No effect: one connection does both.
     #[serde(rename = "mqttPubClientID")]
     pub mqtt_pub_client_id: String,
+    /// User name at the broker outside. Empty: none.
     pub mqtt_username: String,
+    /// Password at the broker outside.
     pub mqtt_password: String,
     /// 0: the broker inside (KubeEdge has 2), 1: both, 2: one outside.
     pub mqtt_mode: u8,
@@ -95,12 +100,17 @@ impl EventBusConfig {
 
 /// TLS towards the broker outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EventBusTlsConfig {
+    /// Speaks TLS with the broker outside.
     pub enable: bool,
+    /// File of the CA the broker outside is verified by, PEM.
     #[serde(rename = "tlsMqttCAFile")]
     pub tls_mqtt_ca_file: PathBuf,
+    /// File of the certificate shown to the broker outside, PEM. Empty: none.
     pub tls_mqtt_cert_file: PathBuf,
+    /// File of its key, PEM; set both or none.
     pub tls_mqtt_private_key_file: PathBuf,
 }
 
@@ -130,6 +140,7 @@ impl EventBusTlsConfig {
 
 /// The broker inside: who may come in, and how much of anything there may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct InternalBrokerConfig {
     /// `host:port` of a TLS listener; empty: none.
@@ -138,27 +149,32 @@ pub struct InternalBrokerConfig {
     pub websocket_address: String,
     /// The websocket listener speaks TLS.
     pub websocket_tls: bool,
-    /// The three files of TLS; all empty: the node's own identity is shown, and only identities of
-    /// this node come in.
+    /// File of the CA that clients of the TLS listeners are verified by. All three files empty: the node's own
+    /// identity is shown, and only identities of this node come in.
     pub tls_ca_file: PathBuf,
+    /// File of the certificate that the TLS listeners show; see `tlsCaFile`.
     pub tls_cert_file: PathBuf,
+    /// File of its key; see `tlsCaFile`.
     pub tls_private_key_file: PathBuf,
     /// TLS clients must show a certificate of `tlsCaFile`; otherwise a password will do.
     pub require_client_certificate: bool,
-    /// Made with `mosquitto_passwd`; empty: nobody has a password.
+    /// File of users and passwords, made with `mosquitto_passwd`. Empty: nobody has a password.
     pub password_file: PathBuf,
     /// Clients on loopback need no name. Others always do.
     pub anonymous_on_loopback: bool,
     /// What named clients may do; see the shipped file.
     pub access_rules: Vec<AccessRule>,
+    /// Clients connected at once, at most.
     pub max_connections: u32,
-    /// Largest packet, header included.
+    /// Bytes of the largest packet, header included.
     pub max_packet_bytes: u32,
     /// QoS 1 and 2 messages of one client that are under way in each direction.
     pub max_inflight: u16,
-    /// Memory of messages that wait for one client, and of all messages together.
+    /// Bytes of memory for messages that wait for one client.
     pub max_client_bytes: u64,
+    /// Bytes of memory for all messages together.
     pub max_memory_bytes: u64,
+    /// Retained messages, at most.
     pub max_retained_messages: u32,
     /// Seconds a session is kept at most after its client went away.
     pub max_session_expiry_secs: u32,
@@ -241,6 +257,7 @@ impl InternalBrokerConfig {
 
 /// What the clients it names may do: all rules that name a client together, and nothing else.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct AccessRule {
     /// A user name, `*` for every user.
@@ -249,8 +266,9 @@ pub struct AccessRule {
     pub certificate: String,
     /// Clients on loopback without a name.
     pub anonymous: bool,
-    /// Topic filters; `%u` stands for the client's name, `%c` for its client identifier.
+    /// Topic filters it may publish to; `%u` stands for the client's name, `%c` for its client identifier.
     pub publish: Vec<String>,
+    /// Topic filters it may subscribe to and receive, written like `publish`.
     pub subscribe: Vec<String>,
     /// Taken away from both: neither published on nor received, and not subscribed by themselves.
     pub deny: Vec<String>,

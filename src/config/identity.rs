@@ -8,9 +8,10 @@ use super::invalid::{Check, folder, require};
 
 /// `identity` of cloudcore.yaml. Lives are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CloudIdentityConfig {
-    /// SPIFFE trust domain.
+    /// SPIFFE trust domain: what all SPIFFE IDs begin with.
     pub trust_domain: String,
     /// Life of a node's SVID. 0 means `cloudHub.edgeCertSigningDuration` days.
     pub node_svid_ttl_secs: u64,
@@ -34,6 +35,7 @@ pub struct CloudIdentityConfig {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ClonedNodes {
     /// Both are cut off until `keadm node allow`.
@@ -44,6 +46,7 @@ pub enum ClonedNodes {
 
 /// `identity.keys`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct KeysConfig {
     /// A PKCS#11 module (`.so`). Empty: keys in files.
@@ -100,6 +103,7 @@ impl CloudIdentityConfig {
 
 /// `identity` of edgecore.yaml. Lives are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeIdentityConfig {
     /// Serve the SPIFFE Workload API.
@@ -117,6 +121,7 @@ pub struct EdgeIdentityConfig {
     /// A certificate of the factory and its key: joins without a token where the cloud trusts the
     /// factory. Empty: none.
     pub factory_cert_file: PathBuf,
+    /// Key of `factoryCertFile`, PEM, 0600; both or none.
     pub factory_key_file: PathBuf,
     /// Secrets and tokens in the store are encrypted.
     pub encrypt_secrets: bool,
@@ -125,6 +130,7 @@ pub struct EdgeIdentityConfig {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PodSeals {
     /// Required, unless the node joined a KubeEdge cloud, which seals nothing.

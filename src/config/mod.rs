@@ -40,10 +40,14 @@ use serde::{Deserialize, Serialize};
 
 /// `enable`, `address` and `port` of one listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Listener {
+    /// Cannot be turned off.
     pub enable: bool,
+    /// IP address it listens on.
     pub address: String,
+    /// TCP port it listens on; 0: the system picks one.
     pub port: u16,
 }
 
@@ -60,8 +64,9 @@ impl Listener {
     }
 }
 
-/// `commonConfig` of both programs.
+/// What both programs have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CommonConfig {
     pub monitor_server: MonitorConfig,
@@ -89,6 +94,7 @@ impl CommonConfig {
 
 /// `/metrics`, `/healthz`, `/readyz`, `/actors`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct MonitorConfig {
     /// `host:port`; the program's default when empty (9091 cloud, 9092 edge, both on 127.0.0.1).
@@ -97,16 +103,19 @@ pub struct MonitorConfig {
     pub enable_fault_injection: bool,
 }
 
+/// The log, on standard error: one line an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct LoggingConfig {
-    /// `text` or `json`.
+    /// How a line of the log looks.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,kubeedge::actors=debug`.
     pub level: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,

@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// Every call this client makes, as metrics and errors name them.
-const CALLS: &[&str] = &[
+pub(crate) const CALLS: &[&str] = &[
     "Version",
     "Status",
     "ListPodSandbox",

@@ -97,9 +97,8 @@ impl Places {
     pub fn lock(&self) -> Result<Flock<File>, IdentityError> {
         let path = self.lock_file();
         let fail = |why: String| IdentityError::File { op: "lock", path: path.clone(), why };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|err| fail(err.to_string()))?;
-        }
+        let folder = path.parent().unwrap_or(std::path::Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|err| fail(err.to_string()))?;
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -107,6 +106,7 @@ impl Places {
             .mode(KEY_MODE)
             .open(&path)
             .map_err(|err| fail(err.to_string()))?;
+        files::give_to_owner_of(folder, &file).map_err(|err| fail(err.to_string()))?;
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.to_string()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::IdentityError;
@@ -39,6 +39,7 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), Identi
         .open(&temporary.0)
         .map_err(|err| fail("create a temporary file for", err))?;
     file.set_permissions(Permissions::from_mode(mode)).map_err(|err| fail("set the permissions of", err))?;
+    give_to_owner_of(folder, &file).map_err(|err| fail("set the owner of", err))?;
     file.write_all(content).map_err(|err| fail("write", err))?;
     file.sync_all().map_err(|err| fail("sync", err))?;
     fs::rename(&temporary.0, path).map_err(|err| fail("replace", err))?;
@@ -50,6 +51,16 @@ fn folder_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// What root puts into somebody's folder becomes theirs: keadm run by root and a cloudcore that runs
+/// as a user of its own change the same files.
+pub(super) fn give_to_owner_of(folder: &Path, file: &File) -> std::io::Result<()> {
+    let (folder, ours) = (fs::metadata(folder)?, file.metadata()?);
+    if ours.uid() == 0 && folder.uid() != 0 {
+        fchown(file, Some(folder.uid()), Some(folder.gid()))?;
+    }
+    Ok(())
 }
 
 /// Makes renames and removals in a file's folder last.
@@ -130,6 +141,24 @@ mod tests {
         assert_eq!((fs::read(&path).expect("read"), mode(&path)), (b"two".to_vec(), 0o600));
         let names: Vec<_> = fs::read_dir(dir.path().join("a/b")).expect("list").collect();
         assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
+        if !nix::unistd::geteuid().is_root() {
+            // Nobody else can make somebody else's folder.
+            return;
+        }
+        let dir = tempfile::tempdir().expect("temp dir");
+        for owner in [0, 4321] {
+            let folder = dir.path().join(owner.to_string());
+            fs::create_dir(&folder).expect("folder");
+            std::os::unix::fs::chown(&folder, Some(owner), Some(owner)).expect("chown");
+            let path = folder.join("key");
+            write_atomic(&path, b"one", KEY_MODE).expect("write");
+            let meta = fs::metadata(&path).expect("metadata");
+            assert_eq!((meta.uid(), meta.gid(), mode(&path)), (owner, owner, 0o600));
+        }
     }
 
     #[test]

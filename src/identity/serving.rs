@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 
-use super::{Ca, ClientAuth, IdentityError, KeyPair, ReloadableServerTls, cert_der_from_pem, validity};
+use super::{
+    Ca, ClientAuth, IdentityError, KeyPair, ReloadableServerTls, Validity, cert_der_from_pem, validity,
+};
 
 /// A TLS server of cloudcore. [`CloudServerTls::refresh`] renews its certificate at half of its
 /// life and whenever the authorities changed; handshakes under way and connections go on.
@@ -27,7 +29,7 @@ struct Issue {
 #[derive(Clone, Copy)]
 struct Seen {
     generation: u64,
-    not_after: SystemTime,
+    valid: Validity,
     renew_at: Option<SystemTime>,
 }
 
@@ -76,10 +78,10 @@ impl CloudServerTls {
         self.tls.config()
     }
 
-    /// When the certificate served now ends.
+    /// Of the certificate served now.
     #[must_use]
-    pub fn not_after(&self) -> SystemTime {
-        self.seen.lock().not_after
+    pub fn validity(&self) -> Validity {
+        self.seen.lock().valid
     }
 
     /// The state of the authorities ([`Ca::generation`]) that is served.
@@ -118,7 +120,7 @@ impl Seen {
         let valid = validity(&der)?;
         let life = valid.not_after.duration_since(valid.not_before).unwrap_or_default();
         let renew_at = renewed.then(|| valid.not_before + life / 2);
-        Ok(Self { generation, not_after: valid.not_after, renew_at })
+        Ok(Self { generation, valid, renew_at })
     }
 }
 
@@ -147,14 +149,14 @@ mod tests {
         let tls = tls.expect("tls");
         let client = client_tls(&ca.cert_pem(), None).expect("client");
         let served = || handshake(&tls.config(), &client, "cloud.example").expect("handshake").0;
-        let (first, end) = (served(), tls.not_after());
+        let (first, end) = (served(), tls.validity().not_after);
         let now = SystemTime::now();
         assert!(!tls.refresh(now).expect("nothing to do"));
         assert!(!tls.refresh(now + HOUR / 3).expect("nothing to do"));
         assert_eq!(served(), first);
         assert!(tls.refresh(now + HOUR * 2 / 3).expect("renewed"));
         assert_ne!(served(), first);
-        assert!(tls.not_after() >= end);
+        assert!(tls.validity().not_after >= end);
         assert!(!tls.refresh(now).expect("nothing to do"));
     }
 

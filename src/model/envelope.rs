@@ -77,6 +77,8 @@ pub mod operation {
     pub const KEEPALIVE: &str = "keepalive";
     /// Extension: the edge lists what it holds, the cloud answers with the differences.
     pub const RESYNC: &str = "resync";
+    /// Extension: the edge says how it does.
+    pub const REPORT: &str = "report";
 }
 
 /// Sources (section 2.4).
@@ -86,6 +88,8 @@ pub mod source {
     pub const CLOUD_HUB: &str = "cloudhub";
     /// EdgeHub's own name on the wire.
     pub const EDGE_HUB: &str = "websocket";
+    /// EdgeHub when it speaks for the whole edge (`node/report`, ours).
+    pub const REPORTER: &str = "edgehub";
     pub const EDGED: &str = "edged";
     pub const META_MANAGER: &str = "metamanager";
     pub const TWIN: &str = "twin";

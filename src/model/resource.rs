@@ -79,6 +79,8 @@ pub enum Resource {
     ClusterCa,
     /// `identity/renewal`: a node renews its certificates over the session (ours, design D8).
     IdentityRenewal,
+    /// `node/report`: an edge says how it does (ours).
+    NodeReport,
     /// MQTT topics, URLs, jobs, MetaServer paths and whatever the future brings.
     Other(String),
 }
@@ -95,6 +97,7 @@ impl Resource {
             "node" => return Self::Keepalive,
             "k8s/ca.crt" => return Self::ClusterCa,
             "identity/renewal" => return Self::IdentityRenewal,
+            "node/report" => return Self::NodeReport,
             _ => {}
         }
         let mut parts = text.split('/');
@@ -178,6 +181,7 @@ impl fmt::Display for Resource {
             Self::Keepalive => f.write_str("node"),
             Self::ClusterCa => f.write_str("k8s/ca.crt"),
             Self::IdentityRenewal => f.write_str("identity/renewal"),
+            Self::NodeReport => f.write_str("node/report"),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -222,6 +226,7 @@ mod tests {
             ("default/devicemodel/m", object(Some("default"), "devicemodel", Some("m"))),
             ("k8s/ca.crt", Resource::ClusterCa),
             ("identity/renewal", Resource::IdentityRenewal),
+            ("node/report", Resource::NodeReport),
             ("membership", Resource::Membership),
             ("membership/detail", Resource::MembershipDetail),
             ("device/default/sensor-1/twin/edge_updated", Resource::DeviceTwin { namespace, name }),
@@ -276,6 +281,7 @@ mod tests {
         #[test]
         fn keys_come_back(ns in proptest::option::of("[a-z0-9-]{1,8}"), kind in "[a-z]{1,12}", name in "[a-z0-9][a-z0-9.:-]{0,11}") {
             prop_assume!(ns.as_deref() != Some("null"));
+            prop_assume!((ns.as_deref(), kind.as_str()) != (Some("node"), "report"));
             let key = ObjectKey { namespace: ns, kind, name: Some(name) };
             let parsed = Resource::parse(&key.to_string());
             prop_assert_eq!(parsed.object(), Some(&key));

@@ -13,6 +13,7 @@ use rocksdb::{
 };
 
 use super::{Batch, Op, Row, Store, StoreError, Table};
+use crate::telemetry::store::StoreMetrics;
 
 /// Layout version of the rows. Raised when an older program must not touch them.
 pub const SCHEMA: u32 = 1;
@@ -84,6 +85,7 @@ pub struct RocksStore {
     failed: Mutex<Option<Instant>>,
     path: PathBuf,
     tuning: Tuning,
+    metrics: StoreMetrics,
 }
 
 impl RocksStore {
@@ -96,10 +98,18 @@ impl RocksStore {
     pub fn open(path: &Path, tuning: Tuning) -> Result<Self, StoreError> {
         private_folder(path)?;
         let db = RwLock::new(Some(open(path, tuning, is_fresh(path)?)?));
-        let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning };
+        let metrics = StoreMetrics::none();
+        let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning, metrics };
         store.check_schema()?;
         private_files(path)?;
         Ok(store)
+    }
+
+    /// Counts what it does from now on.
+    #[must_use]
+    pub fn measured(mut self, metrics: StoreMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     fn check_schema(&self) -> Result<(), StoreError> {
@@ -203,9 +213,9 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
 
 impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with("read", |db| {
+        self.metrics.counted(self.with("read", |db| {
             db.get_cf(self.handle(db, table)?, key).map_err(|err| failure("read", &self.path, &err))
-        })
+        }))
     }
 
     fn scan(
@@ -221,18 +231,19 @@ impl Store for RocksStore {
         }
         let start = scan_start(prefix, after);
         let mode = IteratorMode::From(&start, Direction::Forward);
-        self.with("read", |db| {
+        self.metrics.counted(self.with("read", |db| {
             let mut rows = Vec::new();
             for row in db.iterator_cf_opt(self.handle(db, table)?, options, mode).take(limit) {
                 let (key, value) = row.map_err(|err| failure("read", &self.path, &err))?;
                 rows.push((key.into_vec(), value.into_vec()));
             }
             Ok(rows)
-        })
+        }))
     }
 
     fn write(&self, batches: &[Batch]) -> Result<(), StoreError> {
-        self.recover()?;
+        let begun = Instant::now();
+        self.metrics.counted(self.recover())?;
         let written = self.with("write", |db| {
             let mut all = WriteBatch::default();
             for op in batches.iter().flat_map(Batch::ops) {
@@ -248,7 +259,8 @@ impl Store for RocksStore {
         if written.is_err() {
             *self.failed.lock() = Some(Instant::now());
         }
-        written
+        self.metrics.wrote(begun.elapsed());
+        self.metrics.counted(written)
     }
 
     fn size_bytes(&self) -> u64 {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::policy::Policy;
 use crate::bus::ActorStats;
-use crate::telemetry::actors::ActorMetrics;
+use crate::telemetry::actors::{ActorMetrics, actor_state};
 
 /// Why an actor failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub(super) struct Entry {
     pub(super) policy: Policy,
     pub(super) stats: Arc<ActorStats>,
     pub(super) metrics: ActorMetrics,
+    /// Of a tree actor.
+    pub(super) shown_state: Option<metrics::Gauge>,
     pub(super) orders: OrderBox,
     /// The guard is inside the actor's code now: names the culprit of a blocked thread.
     pub(super) inside: AtomicBool,
@@ -143,10 +145,12 @@ impl Entry {
         stats: Arc<ActorStats>,
         metrics: ActorMetrics,
     ) -> Self {
+        let shown_state = matches!(place, Place::Tree(_)).then(|| actor_state(kind));
         Self {
             name,
             kind,
             thread,
+            shown_state,
             place,
             policy,
             stats,

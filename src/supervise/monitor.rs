@@ -5,7 +5,7 @@
 //! Whoever reaches the address may read: it is loopback unless the config says otherwise.
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
@@ -15,11 +15,16 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use super::handle::TreeHandle;
 use super::monitor_page::page;
 use crate::telemetry::exporter::Exporter;
+use crate::telemetry::federation::Federation;
+use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
 
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Between two looks at files and disks.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
+const FEDERATE: &str = "federate/edges";
 
 /// The monitor cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -67,21 +72,28 @@ pub struct MonitorSources {
     pub tree: TreeHandle,
     pub readiness: Readiness,
     pub exporter: Exporter,
+    /// What edges report; `None` on an edge.
+    pub federation: Option<Federation>,
+    /// Figures that are looked for, not told.
+    pub probes: Probes,
     /// `monitorServer.enableFaultInjection`.
     pub fault_injection: bool,
 }
 
-/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/actors` and `POST /actors/{name}/panic`, in the cloud
+/// `/federate/edges` too.
 pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
     server: Option<ServerHandle>,
+    /// A look at files and disks is under way.
+    is_probing: bool,
 }
 
 impl Monitor {
     #[must_use]
     pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
-        Self { socket, sources, server: None }
+        Self { socket, sources, server: None, is_probing: false }
     }
 
     fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
@@ -91,6 +103,7 @@ impl Monitor {
                 .app_data(web::Data::new(sources.clone()))
                 .route("/", web::get().to(index))
                 .route("/metrics", web::get().to(metrics))
+                .route("/federate/edges", web::get().to(federate))
                 .route("/healthz", web::get().to(healthz))
                 .route("/readyz", web::get().to(readyz))
                 .route("/actors", web::get().to(actors))
@@ -105,6 +118,21 @@ impl Monitor {
             .disable_signals()
             .listen(self.socket.listener.try_clone()?)?;
         Ok(server.run())
+    }
+
+    /// Looks for figures on a thread that may block; one look at a time, however long it takes.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.is_probing, true) {
+            return;
+        }
+        let probes = self.sources.probes.clone();
+        let look = tokio::task::spawn_blocking(move || probes.look());
+        ctx.spawn(look.into_actor(self).map(|ended, me, _| {
+            me.is_probing = false;
+            if let Err(err) = ended {
+                tracing::warn!(%err, "a look at files and disks failed");
+            }
+        }));
     }
 
     fn stop_server(&mut self) {
@@ -134,6 +162,8 @@ impl Actor for Monitor {
             ctx.stop();
         }));
         ctx.run_interval(UPKEEP, |me, _| me.sources.exporter.upkeep());
+        self.probe(ctx);
+        ctx.run_interval(PROBE_EVERY, Self::probe);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -143,6 +173,7 @@ impl Actor for Monitor {
 
 impl Supervised for Monitor {
     fn restarting(&mut self, _: &mut Self::Context) {
+        self.is_probing = false;
         self.stop_server();
     }
 }
@@ -150,22 +181,40 @@ impl Supervised for Monitor {
 crate::handles!(Monitor);
 
 /// What there is to see.
-async fn index() -> HttpResponse {
-    const PAGES: [(&str, &str); 4] = [
+async fn index(sources: web::Data<MonitorSources>) -> HttpResponse {
+    const PAGES: [(&str, &str); 5] = [
         ("actors", "the actors, their restarts and mailboxes (JSON, or HTML for a browser)"),
         ("metrics", "figures in Prometheus' text format"),
+        (FEDERATE, "the figures of all edges, each with the label node"),
         ("readyz", "can the program do its work?"),
         ("healthz", "does the program live?"),
     ];
+    let here = |page: &str| page != FEDERATE || sources.federation.is_some();
+    let pages = PAGES.iter().filter(|(page, _)| here(page));
     let rows: String =
-        PAGES.iter().map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
+        pages.map(|(page, what)| format!("<li><a href=\"/{page}\">/{page}</a> {what}\n")).collect();
     let body = format!("<!doctype html><meta charset=\"utf-8\"><title>monitor</title><ul>\n{rows}</ul>\n");
     HttpResponse::Ok().insert_header(header::ContentType::html()).body(body)
 }
 
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
-    let text = sources.exporter.render();
+    sources.readiness.publish();
+    prometheus(sources.exporter.render())
+}
+
+/// The page of many edges takes a while to write: not on the thread that answers whether it lives.
+async fn federate(sources: web::Data<MonitorSources>) -> HttpResponse {
+    let Some(federation) = sources.federation.clone() else {
+        return HttpResponse::NotFound().body("only a cloudcore knows edges\n");
+    };
+    match web::block(move || federation.render(Instant::now())).await {
+        Ok(text) => prometheus(text),
+        Err(err) => HttpResponse::ServiceUnavailable().body(format!("{err}\n")),
+    }
+}
+
+fn prometheus(text: String) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
         .body(text)
@@ -249,8 +298,14 @@ mod tests {
         });
         let socket = MonitorSocket::bind("127.0.0.1:0").unwrap();
         let (address, readiness) = (socket.address(), Readiness::default());
-        let sources =
-            MonitorSources { tree: tree.handle(), readiness: readiness.clone(), exporter, fault_injection };
+        let sources = MonitorSources {
+            tree: tree.handle(),
+            readiness: readiness.clone(),
+            exporter,
+            federation: fault_injection.then(|| Federation::new(10)),
+            probes: Probes::default(),
+            fault_injection,
+        };
         let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, "monitor", policy, move || Monitor::new(socket, sources));
         (tree.start().unwrap(), address, readiness)
@@ -271,7 +326,7 @@ mod tests {
         let (code, body) = request(address, "GET /metrics HTTP/1.1").await;
         assert_eq!(code, 200);
         assert!(body.contains(r#"kubeedge_actor_mailbox_depth{actor="Monitor"} 0"#), "{body}");
-        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor."), "{body}");
+        assert!(body.contains("# HELP kubeedge_actor_panics_total Panics caught in an actor"), "{body}");
         let (code, body) = request(address, "GET /actors HTTP/1.1").await;
         let tree: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((code, &tree["actors"][0]["state"]), (200, &Value::from("running")));
@@ -284,6 +339,8 @@ mod tests {
         for page in ["/actors", "/metrics", "/readyz", "/healthz"] {
             assert!(body.contains(&format!("href=\"{page}\"")), "{body}");
         }
+        assert!(!body.contains("federate"), "no edges are known here: {body}");
+        assert_eq!(request(address, "GET /federate/edges HTTP/1.1").await.0, 404);
         running.handle().shut_down();
         assert_eq!(running.wait_for_end().await.code(), 0);
     }
@@ -306,6 +363,8 @@ mod tests {
             }
         }
         assert_eq!(answer, Some((200, "ok\n".to_owned())), "on the same port");
+        let (code, body) = request(address, "GET /federate/edges HTTP/1.1").await;
+        assert!(code == 200 && body.contains("\nkubeedge_federate_series 0\n"), "{code} {body}");
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Place, State};
 use super::tree::{ExitReason, TreeSettings};
-use crate::telemetry::actors::ActorMetrics;
+use crate::telemetry::actors::{ActorMetrics, workers_of_kind};
 
 /// The workers that live, by number, and their kinds.
 #[derive(Default)]
@@ -24,7 +25,16 @@ pub(super) struct Workers {
 /// One kind of worker: its metrics, and the messages of those that ended.
 pub(super) struct Kind {
     pub(super) metrics: ActorMetrics,
+    pub(super) alive: Gauge,
     pub(super) past_messages: u64,
+    pub(super) past_refused: u64,
+}
+
+impl Kind {
+    fn new(kind: &'static str) -> Self {
+        let (metrics, alive) = (ActorMetrics::new(kind), workers_of_kind(kind));
+        Self { metrics, alive, past_messages: 0, past_refused: 0 }
+    }
 }
 
 pub(super) struct Shared {
@@ -79,10 +89,7 @@ impl Shared {
         let mut workers = self.workers.lock();
         workers.next_id += 1;
         let id = workers.next_id;
-        let kind = workers
-            .kinds
-            .entry(kind)
-            .or_insert_with(|| Kind { metrics: ActorMetrics::new(kind), past_messages: 0 });
+        let kind = workers.kinds.entry(kind).or_insert_with(|| Kind::new(kind));
         let entry = Arc::new(build(id, kind.metrics.clone()));
         workers.live.insert(id, Arc::clone(&entry));
         entry
@@ -136,6 +143,7 @@ impl Shared {
             workers.live.remove(&id);
             if let Some(kind) = workers.kinds.get_mut(entry.kind) {
                 kind.past_messages += entry.stats.dequeued.load(Ordering::Relaxed);
+                kind.past_refused += entry.stats.refused.load(Ordering::Relaxed);
             }
         }
         self.ends.send_modify(|count| *count += 1);

@@ -76,12 +76,20 @@ impl Shared {
         for entry in self.actors() {
             entry.metrics.mailbox_depth.set(gauge(entry.stats.depth()));
             entry.metrics.messages.absolute(entry.stats.dequeued.load(Ordering::Relaxed));
+            entry.metrics.refused.absolute(entry.stats.refused.load(Ordering::Relaxed));
+            let runs = entry.state() == State::Running;
+            if let Some(shown) = &entry.shown_state {
+                shown.set(if runs { 1.0 } else { 0.0 });
+            }
         }
         let workers = self.workers.lock();
         for (name, kind) in &workers.kinds {
             let mine = || workers.live.values().filter(|entry| entry.kind == *name);
             let depth: u64 = mine().map(|entry| entry.stats.depth()).sum();
             let handled: u64 = mine().map(|entry| entry.stats.dequeued.load(Ordering::Relaxed)).sum();
+            let refused: u64 = mine().map(|entry| entry.stats.refused.load(Ordering::Relaxed)).sum();
+            kind.alive.set(gauge(u64::try_from(mine().count()).unwrap_or(u64::MAX)));
+            kind.metrics.refused.absolute(kind.past_refused + refused);
             kind.metrics.mailbox_depth.set(gauge(depth));
             kind.metrics.messages.absolute(kind.past_messages + handled);
         }

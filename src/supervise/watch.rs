@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{ArbiterHandle, Recipient};
+use metrics::Histogram;
 
 use super::Ping;
 use super::entry::{Entry, Failure, State};
 use super::health::{Beat, Verdict, overslept};
 use super::shared::Shared;
+use super::tree::MAIN_THREAD;
+use crate::telemetry::actors::arbiter_lag;
 
 /// A thread that does not turn for this many heartbeat timeouts ends the process.
 const THREAD_PATIENCE: u32 = 4;
@@ -34,11 +37,12 @@ pub(super) struct WatchedThread {
     arbiter: ArbiterHandle,
     beat: Beat,
     answered: Arc<AtomicU64>,
+    lag: Histogram,
 }
 
 impl WatchedThread {
     pub(super) fn new(name: &'static str, arbiter: ArbiterHandle) -> Self {
-        Self { name, arbiter, beat: Beat::default(), answered: Arc::default() }
+        Self { name, arbiter, beat: Beat::default(), answered: Arc::default(), lag: arbiter_lag(name) }
     }
 }
 
@@ -52,9 +56,12 @@ impl Watcher {
     pub(super) async fn run(mut self) {
         let interval = self.shared.settings.heartbeat_interval;
         let mut last = self.shared.since.elapsed();
+        // This runs on the main thread: how late it wakes is that thread's lag.
+        let lag = arbiter_lag(MAIN_THREAD);
         loop {
             tokio::time::sleep(interval).await;
             let now = self.shared.since.elapsed();
+            lag.record(now.saturating_sub(last).saturating_sub(interval).as_secs_f64());
             if overslept(last, now, interval) {
                 self.threads.iter_mut().for_each(|thread| thread.beat.excuse(now));
                 self.actors.iter_mut().for_each(|actor| actor.beat.excuse(now));
@@ -74,8 +81,13 @@ impl Watcher {
             }
             match thread.beat.look(now, answered, 0, timeout.saturating_mul(THREAD_PATIENCE)) {
                 Verdict::Ping(number) => {
-                    let answer = Arc::clone(&thread.answered);
-                    if !thread.arbiter.spawn_fn(move || answer.store(number, Ordering::Relaxed)) {
+                    let (answer, lag) = (Arc::clone(&thread.answered), thread.lag.clone());
+                    let sent = Instant::now();
+                    let beat = move || {
+                        lag.record(sent.elapsed().as_secs_f64());
+                        answer.store(number, Ordering::Relaxed);
+                    };
+                    if !thread.arbiter.spawn_fn(beat) {
                         self.shared.escalate(thread.name, "the thread is gone");
                     }
                 }

@@ -40,15 +40,11 @@ impl ApiServerMetrics {
     /// Registers and describes everything.
     #[must_use]
     pub fn new() -> Self {
-        describe_counter!(REQUESTS, "API requests by verb and class of the answer.");
-        describe_histogram!(
-            SECONDS,
-            metrics::Unit::Seconds,
-            "Time to answer API requests, watches excluded."
-        );
-        describe_gauge!(WATCHERS, "Open watches.");
-        describe_counter!(LOST, "Watches ended because their client was too slow.");
-        describe_gauge!(OBJECTS, "Objects kept by the embedded API, by resource.");
+        describe_counter!(REQUESTS, "API requests by verb and class of the answer");
+        describe_histogram!(SECONDS, metrics::Unit::Seconds, "Time to answer API requests, watches excluded");
+        describe_gauge!(WATCHERS, "Open watches");
+        describe_counter!(LOST, "Watches ended because their client was too slow");
+        describe_gauge!(OBJECTS, "Objects kept by the embedded API, by resource");
         let of = |verb: &'static str| {
             let answers = |class: &'static str| counter!(REQUESTS, "verb" => verb, "code" => class);
             VerbMetrics {

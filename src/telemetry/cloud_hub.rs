@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+};
 use metrics::{gauge, histogram};
 
 use crate::model::EndReason;
@@ -11,6 +13,10 @@ use crate::model::EndReason;
 #[derive(Clone)]
 pub struct CloudHubMetrics {
     pub connected_nodes: Gauge,
+    /// Nodes there may be at once, and bytes that may wait for them.
+    pub node_limit: Gauge,
+    pub queued_bytes: Gauge,
+    pub queued_limit: Gauge,
     /// Unacknowledged messages of all sessions.
     pub unacked_messages: Gauge,
     /// First send to acknowledgement, seconds.
@@ -40,21 +46,36 @@ impl CloudHubMetrics {
         const MESSAGES: &str = "kubeedge_cloudhub_messages_total";
         const SESSIONS: &str = "kubeedge_cloudhub_sessions_total";
         const JOINS: &str = "kubeedge_cloudhub_certificates_total";
-        describe_gauge!("kubeedge_cloudhub_connected_nodes", "Nodes with a session.");
+        describe_gauge!("kubeedge_cloudhub_connected_nodes", "Nodes with a session");
+        describe_gauge!("kubeedge_cloudhub_connected_nodes_limit", "Nodes that may have a session at once");
+        describe_gauge!(
+            "kubeedge_cloudhub_queued_bytes",
+            Unit::Bytes,
+            "Bytes of messages that wait for their nodes, all sessions"
+        );
+        describe_gauge!(
+            "kubeedge_cloudhub_queued_limit_bytes",
+            Unit::Bytes,
+            "Bytes of messages that may wait for their nodes, all sessions"
+        );
         describe_gauge!(
             "kubeedge_cloudhub_unacked_messages",
-            "Messages sent to edges and not yet acknowledged, all sessions."
+            "Messages sent to edges and not yet acknowledged, all sessions"
         );
         describe_histogram!(
             "kubeedge_cloudhub_ack_seconds",
-            "From first send to the edge's acknowledgement."
+            Unit::Seconds,
+            "From first send to the edge's acknowledgement"
         );
-        describe_counter!(MESSAGES, "Messages between cloud and edges, by direction and kind.");
-        describe_counter!(SESSIONS, "Ended or refused sessions, by reason.");
-        describe_counter!(JOINS, "Requests for node certificates, by result.");
+        describe_counter!(MESSAGES, "Messages between cloud and edges, by direction and kind");
+        describe_counter!(SESSIONS, "Ended or refused sessions, by reason");
+        describe_counter!(JOINS, "Requests for node certificates, by result");
         let session = |reason: EndReason| (reason, counter!(SESSIONS, "reason" => reason.label()));
         Self {
             connected_nodes: gauge!("kubeedge_cloudhub_connected_nodes"),
+            node_limit: gauge!("kubeedge_cloudhub_connected_nodes_limit"),
+            queued_bytes: gauge!("kubeedge_cloudhub_queued_bytes"),
+            queued_limit: gauge!("kubeedge_cloudhub_queued_limit_bytes"),
             unacked_messages: gauge!("kubeedge_cloudhub_unacked_messages"),
             ack_seconds: histogram!("kubeedge_cloudhub_ack_seconds"),
             received_keepalive: counter!(MESSAGES, "direction" => "up", "kind" => "keepalive"),
@@ -98,9 +119,10 @@ impl SyncMetrics {
     pub fn new() -> Self {
         describe_histogram!(
             "kubeedge_cloudhub_resync_seconds",
-            "From the connect of a node until everything that differs is on its way."
+            Unit::Seconds,
+            "From the connect of a node until everything that differs is on its way"
         );
-        describe_counter!("kubeedge_cloudhub_bad_listings_total", "Listings of edges that make no sense.");
+        describe_counter!("kubeedge_cloudhub_bad_listings_total", "Listings of edges that make no sense");
         Self {
             resync_seconds: histogram!("kubeedge_cloudhub_resync_seconds"),
             bad_listings: counter!("kubeedge_cloudhub_bad_listings_total"),

@@ -41,28 +41,28 @@ impl DeviceControllerMetrics {
     pub fn new() -> Self {
         const DEVICES: &str = "kubeedge_devicecontroller_devices";
         const REPORTS: &str = "kubeedge_devicecontroller_reports_total";
-        describe_gauge!(DEVICES, "Devices by state: placed on a node, or waiting for node or model.");
+        describe_gauge!(DEVICES, "Devices by state: placed on a node, or waiting for node or model");
         describe_counter!(
             "kubeedge_devicecontroller_downstream_messages_total",
-            "Changes of devices and models told to nodes, connected or not."
+            "Changes of devices and models told to nodes, connected or not"
         );
-        describe_counter!(REPORTS, "Twin and state reports of nodes, by result.");
+        describe_counter!(REPORTS, "Twin and state reports of nodes, by result");
         describe_counter!(
             "kubeedge_devicecontroller_foreign_properties_total",
-            "Reported properties that the Device does not have; they are left out."
+            "Reported properties that the Device does not have; they are left out"
         );
         describe_histogram!(
             "kubeedge_devicecontroller_patch_seconds",
             Unit::Seconds,
-            "From a report's arrival until the API has it in the DeviceStatus."
+            "From a report's arrival until the API has it in the DeviceStatus"
         );
         describe_counter!(
             "kubeedge_devicecontroller_call_errors_total",
-            "Failed calls about DeviceStatuses; each is followed by another try."
+            "Failed calls about DeviceStatuses; each is followed by another try"
         );
         describe_counter!(
             "kubeedge_devicecontroller_watch_errors_total",
-            "Failures of the watches of the Kubernetes API; each is followed by another try."
+            "Failures of the watches of the Kubernetes API; each is followed by another try"
         );
         Self {
             placed: gauge!(DEVICES, "state" => "placed"),

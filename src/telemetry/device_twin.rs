@@ -8,6 +8,7 @@ use metrics::{
     histogram,
 };
 
+use super::total::Total;
 use crate::model::DeviceId;
 
 /// States of devices that have a series of their own; the empty one is shown as `none`.
@@ -23,8 +24,8 @@ pub struct DeviceTwinMetrics {
     given_up: Counter,
     sync_seconds: Histogram,
     unconfirmed: Gauge,
-    publications_dropped: Counter,
-    exports_refused: Counter,
+    publications_dropped: Total,
+    exports_refused: Total,
     /// Groups of writes the store refused.
     pub store_errors: Counter,
 }
@@ -84,8 +85,8 @@ impl DeviceTwinMetrics {
             given_up: counter!("kubeedge_devicetwin_reports_given_up_total"),
             sync_seconds: histogram!("kubeedge_devicetwin_sync_seconds"),
             unconfirmed: gauge!("kubeedge_devicetwin_unconfirmed"),
-            publications_dropped: counter!("kubeedge_devicetwin_publications_dropped_total"),
-            exports_refused: counter!("kubeedge_devicetwin_exports_refused_total"),
+            publications_dropped: Total::new(counter!("kubeedge_devicetwin_publications_dropped_total")),
+            exports_refused: Total::new(counter!("kubeedge_devicetwin_exports_refused_total")),
             store_errors: counter!("kubeedge_devicetwin_store_errors_total"),
         }
     }
@@ -109,8 +110,8 @@ impl DeviceTwinMetrics {
             gauge.set(f64::from(states.get(state).copied().unwrap_or_default()));
         }
         self.unconfirmed.set(f64::from(u32::try_from(unconfirmed).unwrap_or(u32::MAX)));
-        self.exports_refused.absolute(exports_refused);
-        self.publications_dropped.absolute(dropped);
+        self.exports_refused.follow(exports_refused);
+        self.publications_dropped.follow(dropped);
     }
 
     /// Sets the series of one device value. The caller bounds how many there are.

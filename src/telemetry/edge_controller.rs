@@ -32,15 +32,15 @@ impl EdgeControllerMetrics {
         const UPSTREAM: &str = "kubeedge_edgecontroller_requests_total";
         describe_counter!(
             "kubeedge_edgecontroller_downstream_messages_total",
-            "Changes of objects told to nodes, connected or not."
+            "Changes of objects told to nodes, connected or not"
         );
-        describe_counter!(UPSTREAM, "Messages of nodes to the Kubernetes API, by result.");
+        describe_counter!(UPSTREAM, "Messages of nodes to the Kubernetes API, by result");
         describe_counter!(
             "kubeedge_edgecontroller_watch_errors_total",
-            "Failures of the watches of the Kubernetes API; each is followed by another try."
+            "Failures of the watches of the Kubernetes API; each is followed by another try"
         );
         const SEALS: &str = "kubeedge_identity_pod_seals_total";
-        describe_counter!(SEALS, "Pods sealed on their way to nodes, by result.");
+        describe_counter!(SEALS, "Pods sealed on their way to nodes, by result");
         Self {
             sealed: counter!(SEALS, "result" => "sealed"),
             not_sealed: counter!(SEALS, "result" => "failed"),

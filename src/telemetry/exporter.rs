@@ -116,7 +116,7 @@ mod tests {
         }
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let described =
-            families.filter(|family| family.starts_with("kubeedge_actor") || family.starts_with("process"));
+            families.filter(|family| family.starts_with("kubeedge_actor_") || family.starts_with("process"));
         for family in described {
             let (name, kind) = family.split_once(' ').unwrap();
             assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 
 const EXPIRY: &str = "kubeedge_identity_svid_expiry_seconds";
+const LIFETIME: &str = "kubeedge_identity_svid_lifetime_seconds";
 const ISSUED: &str = "kubeedge_identity_issued_total";
 const REFUSED: &str = "kubeedge_identity_refused_total";
 const AUDIT_RECORDS: &str = "kubeedge_identity_audit_records_total";
@@ -51,13 +52,16 @@ impl IdentityMetrics {
 
     fn of(kind: &'static str) -> Self {
         describe_gauge!(EXPIRY, Unit::Seconds, "When the certificate ends, unix time, by kind");
+        describe_gauge!(LIFETIME, Unit::Seconds, "How long the certificate lives as a whole, by kind");
         Self { kind }
     }
 
-    /// A certificate was loaded or renewed; it ends then.
-    pub fn set_end(&self, end: SystemTime) {
+    /// A certificate was loaded or renewed; it is valid in this time.
+    pub fn set_validity(&self, begin: SystemTime, end: SystemTime) {
         let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
         gauge!(EXPIRY, "kind" => self.kind).set(since.as_secs_f64());
+        let life = end.duration_since(begin).unwrap_or_default();
+        gauge!(LIFETIME, "kind" => self.kind).set(life.as_secs_f64());
     }
 }
 
@@ -81,6 +85,17 @@ pub enum Issued {
 }
 
 impl Issued {
+    pub const ALL: [Self; 8] = [
+        Self::Node,
+        Self::NodeCa,
+        Self::GoNode,
+        Self::Cloud,
+        Self::IssuingCa,
+        Self::X509Svid,
+        Self::JwtSvid,
+        Self::Repeated,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -142,6 +157,35 @@ pub enum Refused {
 }
 
 impl Refused {
+    pub const ALL: [Self; 26] = [
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenUsed,
+        Self::TokenRevoked,
+        Self::TokenReusable,
+        Self::OtherNode,
+        Self::Request,
+        Self::Proof,
+        Self::Chain,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::OtherTrustDomain,
+        Self::Revoked,
+        Self::Cloned,
+        Self::GraceOver,
+        Self::NotAttested,
+        Self::NoIdentity,
+        Self::Seal,
+        Self::StaticPod,
+        Self::ImagePolicy,
+        Self::Topic,
+        Self::Door,
+        Self::Limit,
+        Self::Malformed,
+        Self::Disabled,
+        Self::Unavailable,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -185,6 +229,10 @@ impl IdentityCounters {
     pub fn new() -> Self {
         describe_counter!(ISSUED, "Certificates and tokens issued, by kind");
         describe_counter!(REFUSED, "What was turned away, by reason");
+        // From 0 on: the first clone or revoked node must already be an increase.
+        for why in Refused::ALL {
+            counter!(REFUSED, "reason" => why.label()).increment(0);
+        }
         Self
     }
 

@@ -1,6 +1,6 @@
 //! IdentityController's metrics.
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// What IdentityController knows and does.
 #[derive(Clone)]
@@ -24,23 +24,24 @@ impl IdentityControllerMetrics {
     #[must_use]
     pub fn new() -> Self {
         const OBJECTS: &str = "kubeedge_identity_objects";
-        describe_gauge!("kubeedge_identity_document_bytes", "Length of the document that nodes hold.");
-        describe_counter!("kubeedge_identity_documents_sent_total", "Documents sent to nodes.");
+        describe_gauge!(
+            "kubeedge_identity_document_bytes",
+            Unit::Bytes,
+            "Length of the document that nodes hold"
+        );
+        describe_counter!("kubeedge_identity_documents_sent_total", "Documents sent to nodes");
         describe_counter!(
             "kubeedge_identity_documents_too_long_total",
-            "Times that registrations and policies did not fit into the document."
+            "Times that registrations and policies did not fit into the document"
         );
         describe_counter!(
             "kubeedge_identity_wrong_objects_total",
-            "Registrations and policies that were left out, wholly or in part."
+            "Registrations and policies that were left out, wholly or in part"
         );
-        describe_counter!(
-            "kubeedge_identity_watch_errors_total",
-            "Failures of IdentityController's watches."
-        );
-        describe_counter!("kubeedge_identity_write_errors_total", "Writes to the API that failed.");
-        describe_gauge!(OBJECTS, "Registrations and policies in force, by kind.");
-        describe_gauge!("kubeedge_identity_revoked_nodes", "Nodes that were revoked, allowed again or not.");
+        describe_counter!("kubeedge_identity_watch_errors_total", "Failures of IdentityController's watches");
+        describe_counter!("kubeedge_identity_write_errors_total", "Writes to the API that failed");
+        describe_gauge!(OBJECTS, "Registrations and policies in force, by kind");
+        describe_gauge!("kubeedge_identity_revoked_nodes", "Nodes that were revoked, allowed again or not");
         Self {
             document_bytes: gauge!("kubeedge_identity_document_bytes"),
             sent: counter!("kubeedge_identity_documents_sent_total"),

@@ -2,10 +2,11 @@
 
 use std::io::IsTerminal;
 
-use tracing::Subscriber;
+use metrics::{counter, describe_counter};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LoggingConfig};
@@ -43,11 +44,35 @@ where
         }
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(Counting);
     Ok(match config.format {
         LogFormat::Text => Box::new(registry.with(lines.with_ansi(colors))),
         LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true).with_current_span(false))),
     })
+}
+
+const EVENTS: &str = "kubeedge_log_events_total";
+
+/// Registers the counters of log lines. Events before the recorder is installed are not counted.
+pub fn show_counts() {
+    describe_counter!(EVENTS, "Lines of the log that warn or tell of an error, by level");
+    for level in ["warn", "error"] {
+        counter!(EVENTS, "level" => level).increment(0);
+    }
+}
+
+/// Counts what an operator should look at. Events that the level hides are not counted.
+struct Counting;
+
+impl<S: Subscriber> Layer<S> for Counting {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = *event.metadata().level();
+        if level == Level::ERROR {
+            counter!(EVENTS, "level" => "error").increment(1);
+        } else if level == Level::WARN {
+            counter!(EVENTS, "level" => "warn").increment(1);
+        }
+    }
 }
 
 /// Libraries whose everyday lines help nobody who runs this program. Naming one in the level
@@ -62,6 +87,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::telemetry::exporter::Exporter;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -100,6 +126,25 @@ mod tests {
             (json.lines().count(), &event["message"], &event["node"]),
             (1, &"connected".into(), &"edge\n1".into())
         );
+    }
+
+    #[test]
+    fn warnings_and_errors_are_counted_where_they_are_shown() {
+        let ((), exporter) = Exporter::record(|| {
+            show_counts();
+            let config = LoggingConfig { format: LogFormat::Text, level: "error".into() };
+            let subscriber = subscriber(&config, false, io::sink).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(level = "odd", "seen");
+                tracing::warn!("hidden");
+            });
+        });
+        let text = exporter.render();
+        for line in
+            [r#"kubeedge_log_events_total{level="error"} 1"#, r#"kubeedge_log_events_total{level="warn"} 0"#]
+        {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
     }
 
     #[test]

@@ -22,14 +22,14 @@ impl NodeMonitorMetrics {
     #[must_use]
     pub fn new() -> Self {
         const NODES: &str = "kubeedge_nodemonitor_nodes";
-        metrics::describe_gauge!(NODES, "Nodes by their Ready condition: ready, not_ready, unknown.");
+        metrics::describe_gauge!(NODES, "Nodes by their Ready condition: ready, not_ready, unknown");
         metrics::describe_counter!(
             "kubeedge_nodemonitor_silenced_total",
-            "Times a node was found silent and marked Unknown."
+            "Times a node was found silent and marked Unknown"
         );
         metrics::describe_counter!(
             "kubeedge_nodemonitor_errors_total",
-            "Changes of nodes or pods that the API server refused."
+            "Changes of nodes or pods that the API server refused"
         );
         Self {
             ready: metrics::gauge!(NODES, "state" => "ready"),

@@ -3,11 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use metrics::{describe_gauge, gauge};
 use parking_lot::Mutex;
 use serde::Serialize;
 
 /// The check that writes to the program's store succeed.
 pub const STORE: &str = "store";
+
+const READY: &str = "kubeedge_ready";
+
+/// Describes the gauges of the checks.
+pub(super) fn describe() {
+    describe_gauge!(READY, "1 while a check of /readyz holds, else 0");
+}
 
 /// The named checks of one program. Cheap to clone; all clones are one registry.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +50,14 @@ impl Readiness {
         let before = self.checks.lock().insert(name, ok);
         if before != Some(ok) {
             tracing::info!(check = name, ok, "readiness changed");
+        }
+    }
+
+    /// Shows every check as a gauge. The names are in the source code: a bounded set.
+    pub fn publish(&self) {
+        describe();
+        for (name, ok) in self.checks.lock().iter() {
+            gauge!(READY, "check" => *name).set(if *ok { 1.0 } else { 0.0 });
         }
     }
 

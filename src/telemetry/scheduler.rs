@@ -24,12 +24,13 @@ impl SchedulerMetrics {
         const ATTEMPTS: &str = "kubeedge_scheduler_attempts_total";
         metrics::describe_counter!(
             ATTEMPTS,
-            "Attempts to place a pod, by result: bound, unschedulable, error."
+            "Attempts to place a pod, by result: bound, unschedulable, error"
         );
-        metrics::describe_gauge!("kubeedge_scheduler_pending_pods", "Pods that wait for a node.");
+        metrics::describe_gauge!("kubeedge_scheduler_pending_pods", "Pods that wait for a node");
         metrics::describe_histogram!(
             "kubeedge_scheduler_bind_seconds",
-            "Seconds from seeing a pod to binding it to a node."
+            metrics::Unit::Seconds,
+            "Seconds from seeing a pod to binding it to a node"
         );
         Self {
             bound: metrics::counter!(ATTEMPTS, "result" => "bound"),

@@ -4,5 +4,6 @@ pub mod authority;
 pub mod dmi;
 pub mod frame;
 pub mod grpc;
+pub mod node_report;
 pub mod socket;
 pub mod workload;

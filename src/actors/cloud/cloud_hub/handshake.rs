@@ -8,6 +8,7 @@ use crate::model::NodeName;
 const ACK_WINDOW: &str = "ack-window";
 const RESYNC: &str = "resync";
 const IDENTITY: &str = "identity";
+const REPORT: &str = "report";
 
 /// The headers of an upgrade request that matter here.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,6 +83,7 @@ fn parse_extensions(offered: &str) -> Extensions {
             ACK_WINDOW => known.ack_window = true,
             RESYNC => known.resync = true,
             IDENTITY => known.identity = true,
+            REPORT => known.report = true,
             _ => {}
         }
     }
@@ -91,7 +93,12 @@ fn parse_extensions(offered: &str) -> Extensions {
 /// The accepted list for the 101 response; `None` when there is none to name.
 #[must_use]
 pub fn extensions_header(accepted: Extensions) -> Option<String> {
-    let known = [(accepted.ack_window, ACK_WINDOW), (accepted.resync, RESYNC), (accepted.identity, IDENTITY)];
+    let known = [
+        (accepted.ack_window, ACK_WINDOW),
+        (accepted.resync, RESYNC),
+        (accepted.identity, IDENTITY),
+        (accepted.report, REPORT),
+    ];
     let names: Vec<&str> = known.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
     (!names.is_empty()).then(|| names.join(","))
 }
@@ -102,16 +109,17 @@ mod tests {
 
     #[test]
     fn extensions() {
-        for (offered, ack_window, resync, identity, echoed) in [
-            ("", false, false, false, None),
-            ("ack-window,resync", true, true, false, Some("ack-window,resync")),
-            (" resync , zip", false, true, false, Some("resync")),
-            ("ack-window", true, false, false, Some("ack-window")),
-            ("ACK-WINDOW", false, false, false, None),
-            ("identity,ack-window", true, false, true, Some("ack-window,identity")),
+        for (offered, [ack_window, resync, identity, report], echoed) in [
+            ("", [false; 4], None),
+            ("ack-window,resync", [true, true, false, false], Some("ack-window,resync")),
+            (" resync , zip", [false, true, false, false], Some("resync")),
+            ("ack-window", [true, false, false, false], Some("ack-window")),
+            ("ACK-WINDOW", [false; 4], None),
+            ("identity,ack-window", [true, false, true, false], Some("ack-window,identity")),
+            ("report,reports", [false, false, false, true], Some("report")),
         ] {
             let got = parse_extensions(offered);
-            assert_eq!(got, Extensions { ack_window, resync, identity }, "{offered:?}");
+            assert_eq!(got, Extensions { ack_window, resync, identity, report }, "{offered:?}");
             assert_eq!(extensions_header(got).as_deref(), echoed);
         }
     }

@@ -129,6 +129,11 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
             return deny(subject, Denied::new(why.code(), reason, why.to_string()));
         }
     };
+    // Before the upgrade: whoever only asks, as keadm doctor does, hears it too.
+    let admitted = connection.peer.as_ref().map(|peer| door.issuer.admit(&accepted.node, peer));
+    if let Some(Err(denied)) = admitted {
+        return deny(accepted.node.as_str(), denied);
+    }
     if let Err(err) = ws::handshake(&request) {
         return refuse(400, err.to_string());
     }

@@ -34,6 +34,7 @@ use crate::identity::{Ca, JoinTokens};
 use crate::model::NodeName;
 use crate::supervise::{Policy, TreeHandle, WorkerAddr};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
+use crate::telemetry::federation::Federation;
 use crate::telemetry::identity::Refused;
 
 mod attest;
@@ -69,6 +70,8 @@ const OWN_MAILBOX: usize = 4_096;
 const SHARED: &str = "two machines share this node's certificate and end each other's sessions";
 /// What may wait for all nodes together, in bytes of frames.
 const ALL_QUEUES: usize = 256 << 20;
+/// What waits is shown this often.
+const SHOW_EVERY: Duration = Duration::from_secs(5);
 
 /// Why CloudHub cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +135,8 @@ pub struct CloudHubParts {
     pub node_gone: Link<NodeGone>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
+    /// Takes what nodes report.
+    pub federation: Federation,
 }
 
 /// The actor.
@@ -269,6 +274,13 @@ impl CloudHub {
         }
     }
 
+    /// Shows what waits for nodes, and the bounds.
+    fn show_queued(&mut self, _: &mut Context<Self>) {
+        self.metrics.queued_bytes.set(self.queued.bytes() as f64);
+        self.metrics.queued_limit.set(ALL_QUEUES as f64);
+        self.metrics.node_limit.set(f64::from(self.parts.config.node_limit));
+    }
+
     fn show_connected(&self) {
         let nodes = self.live.len() as f64;
         self.metrics.connected_nodes.set(nodes);
@@ -322,6 +334,7 @@ impl CloudHub {
                 delivered: self.parts.delivered.clone(),
                 ended: Link::to(NAME, &ctx.address(), Arc::clone(&self.stats)),
             },
+            federation: self.parts.federation.clone(),
             metrics: self.metrics.clone(),
             timer: None,
             unacked: 0,
@@ -346,6 +359,8 @@ impl Actor for CloudHub {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.show_queued(ctx);
+        ctx.run_interval(SHOW_EVERY, Self::show_queued);
         if let Err(err) = self.listen(ctx) {
             // The sockets are bound, so this is a lack of threads or files: supervision tries again.
             tracing::error!(error = %err, "cannot serve");

@@ -46,6 +46,12 @@ impl Total {
         Self { bytes: AtomicUsize::new(0), limit }
     }
 
+    /// What waits now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit
     }

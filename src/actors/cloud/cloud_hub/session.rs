@@ -55,6 +55,8 @@ pub enum Effect {
     AckSeconds(f64),
     /// The node asks for new certificates: decide, sign, and call [`Session::renewed`].
     Renew(Envelope),
+    /// The node says how it does.
+    Report(Envelope),
     /// Count a message that has no receiver here.
     Unhandled { source: String, operation: String, resource: String },
     /// Log what the edge complains about; it is neither an acknowledgement nor a refusal.
@@ -286,6 +288,12 @@ impl Session {
             }
             let why = "a renewal is under way".to_owned();
             return self.push(Outgoing::new(envelope.response(Body::Text(why), now_ms)), effects);
+        }
+        if route.resource == Resource::NodeReport
+            && route.operation == operation::REPORT
+            && self.extensions.report
+        {
+            return effects.push(Effect::Report(envelope));
         }
         if route.source == source::TWIN
             && matches!(

@@ -32,6 +32,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
             Effect::Delivered(it) => format!("delivered {} {}", it.kind, it.version.resource_version),
             Effect::AckSeconds(secs) => format!("acked after {secs}"),
             Effect::Renew(_) => "renew".to_owned(),
+            Effect::Report(_) => "report".to_owned(),
             Effect::Unhandled { .. } => "unhandled".to_owned(),
             Effect::EdgeError { .. } => "edge error".to_owned(),
             Effect::TooLarge { .. } => "too large".to_owned(),
@@ -43,7 +44,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
 #[test]
 fn routing() {
     let now = Instant::now();
-    let both = Extensions { ack_window: true, resync: true, identity: false };
+    let both = Extensions { ack_window: true, resync: true, ..Extensions::default() };
     for (source, operation, resource, want) in [
         ("websocket", "keepalive", "node", vec![]),
         ("edged", "query", "default/configmap/c", vec!["upstream"]),
@@ -143,7 +144,7 @@ fn a_session_ends_with_its_certificate_unless_that_is_renewed() {
 #[test]
 fn the_pipe_is_bounded() {
     let now = Instant::now();
-    let mut session = session(Extensions { ack_window: true, resync: true, identity: false }, now);
+    let mut session = session(Extensions { ack_window: true, resync: true, ..Extensions::default() }, now);
     let reply = || Outgoing::new(upstream("edgecontroller", "response", "default/lease/l"));
     for n in 0..PIPE_FRAMES + 10 {
         let want = usize::from(n < PIPE_FRAMES);

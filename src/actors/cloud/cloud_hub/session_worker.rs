@@ -16,8 +16,10 @@ use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
-use crate::model::{Envelope, NodeName, operation, unix_ms};
+use crate::model::{Envelope, Moment, NodeName, operation, unix_ms};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
+use crate::telemetry::federation::Federation;
+use crate::wire::node_report::report_of;
 
 /// A decoded frame of the edge. Answered when it is handled, so the pump reads no faster.
 #[derive(Message)]
@@ -81,6 +83,7 @@ pub struct SessionWorker {
     pub connection: Arc<Connection>,
     pub issuer: Arc<Issuer>,
     pub links: SessionLinks,
+    pub federation: Federation,
     pub metrics: CloudHubMetrics,
     pub timer: Option<(Instant, SpawnHandle)>,
     /// As shown in the gauge.
@@ -168,6 +171,7 @@ impl SessionWorker {
                     }
                 }
                 Effect::Renew(envelope) => self.renew(envelope, ctx),
+                Effect::Report(envelope) => self.take_report(&envelope),
                 Effect::AckSeconds(seconds) => self.metrics.ack_seconds.record(seconds),
                 Effect::Unhandled { source, operation, resource } => {
                     self.metrics.unhandled.increment(1);
@@ -182,6 +186,17 @@ impl SessionWorker {
                 }
                 Effect::End(reason) => self.finish(reason, ctx),
             }
+        }
+    }
+
+    /// Whatever is wrong with it is counted there, and ends nothing.
+    fn take_report(&self, envelope: &Envelope) {
+        let taken = match report_of(&envelope.body) {
+            Some(report) => self.federation.report(&self.node, self.id, report, Moment::now()),
+            None => self.federation.unreadable(&self.node, self.id),
+        };
+        if let Err(why) = taken {
+            tracing::debug!(node = %self.node, reason = why.label(), "report of the edge refused");
         }
     }
 
@@ -213,6 +228,7 @@ impl Actor for SessionWorker {
         if self.frames.is_none() {
             return ctx.stop();
         }
+        self.federation.session_opened(&self.node, self.id, Moment::now());
         let hello = NodeConnected { node: self.node.clone(), session: self.id, extensions: self.extensions };
         if let Err(err) = self.links.connected.tell(hello) {
             tracing::warn!(node = %self.node, error = %err, "session ends, the edge will try again");
@@ -227,6 +243,7 @@ impl Actor for SessionWorker {
         let reason = self.connection.ended().unwrap_or(EndReason::Shutdown);
         self.metrics.ended(reason);
         self.show_unacked(0);
+        self.federation.session_ended(&self.node, self.id);
         if reason == EndReason::Replaced {
             tracing::debug!(node = %self.node, session = self.id, "session replaced");
         } else {

@@ -3,4 +3,5 @@
 mod harness;
 mod identity;
 mod join;
+mod reports;
 mod websocket;

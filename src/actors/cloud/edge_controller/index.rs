@@ -67,6 +67,17 @@ impl Index {
         Kind::ALL.iter().all(|kind| self.listed.contains(kind))
     }
 
+    /// Has `kind` been listed at least once?
+    #[must_use]
+    pub fn has_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    /// Every edge node.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
     /// Takes one event of the watch of `kind`.
     pub fn apply(&mut self, kind: Kind, event: Event) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -158,6 +169,14 @@ impl Index {
             content: Content::Object(Arc::clone(&pod.stored.object)),
         };
         bound.map(update).collect()
+    }
+
+    /// Namespace and phase of every pod; the phase is empty before somebody reported one.
+    pub fn phases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pods.iter().map(|((namespace, _), pod)| {
+            let phase = pod.stored.object.pointer("/status/phase").and_then(Value::as_str);
+            (namespace.as_str(), phase.unwrap_or_default())
+        })
     }
 
     /// Does a pod of `node` name this object?

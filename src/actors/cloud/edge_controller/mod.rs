@@ -2,7 +2,7 @@
 //! Kubernetes API for them (protocol section 6).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ::kube::runtime::watcher;
 use actix::prelude::*;
@@ -23,6 +23,8 @@ use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, 
 use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
+use crate::telemetry::federation::Federation;
+use crate::telemetry::pods::PodMetrics;
 
 mod answer;
 mod authority;
@@ -34,6 +36,9 @@ mod plan;
 mod sealer;
 #[cfg(test)]
 mod tests;
+
+/// Pods are counted at most this often.
+const SHOW_PODS_EVERY: Duration = Duration::from_secs(5);
 
 /// Kinds whose objects at nodes it owns.
 pub const KINDS: [&str; 4] = ["pod", "configmap", "secret", "node"];
@@ -48,6 +53,8 @@ pub struct EdgeControllerParts {
     pub cloudcore: String,
     /// Seals pods.
     pub ca: Arc<Ca>,
+    /// Hears which edge nodes there are.
+    pub federation: Federation,
 }
 
 /// The actor.
@@ -58,6 +65,9 @@ pub struct EdgeController {
     downlink: Downlink,
     sealer: Sealer,
     metrics: EdgeControllerMetrics,
+    pods: PodMetrics,
+    /// A pod changed since its namespace was counted.
+    pods_changed: bool,
 }
 
 /// A planned message of a node.
@@ -80,6 +90,16 @@ impl EdgeController {
             index: Index::default(),
             lanes: Lanes::default(),
             metrics: EdgeControllerMetrics::new(),
+            pods: PodMetrics::new(),
+            pods_changed: false,
+        }
+    }
+
+    /// Shows the pods there are, if there is news and all are known.
+    fn show_pods(&mut self, _: &mut Context<Self>) {
+        if self.pods_changed && self.index.is_complete() {
+            self.pods_changed = false;
+            self.pods.show(self.index.phases());
         }
     }
 
@@ -242,6 +262,7 @@ impl Actor for EdgeController {
             let events = watch(&self.parts.client, "v1", kind.name(), kind.plural());
             ctx.add_stream(events.map(move |event| Watched(kind, event)));
         }
+        ctx.run_interval(SHOW_PODS_EVERY, Self::show_pods);
     }
 }
 
@@ -259,8 +280,8 @@ impl Supervised for EdgeController {
     /// Everything here can be listed again. What sessions missed meanwhile is found by their
     /// comparison, so they must end once.
     fn restarting(&mut self, _: &mut Self::Context) {
-        let parts = self.parts.clone();
-        *self = Self::new(parts);
+        let (parts, pods) = (self.parts.clone(), self.pods.clone());
+        *self = Self { pods, ..Self::new(parts) };
         let parts = &self.parts;
         self.downlink = Downlink::new(parts.send_down.clone(), parts.close_node.clone()).healing();
     }
@@ -270,9 +291,16 @@ impl StreamHandler<Watched> for EdgeController {
     fn handle(&mut self, Watched(kind, event): Watched, ctx: &mut Self::Context) {
         let was_complete = self.index.is_complete();
         let Some(event) = arrived(kind.plural(), event, &self.metrics.watch_errors) else { return };
+        let all_nodes_are_known = matches!((kind, &event), (Kind::Node, Event::Listed));
+        self.pods_changed |= kind == Kind::Pod;
         let changes = self.index.apply(kind, event);
         if !was_complete && self.index.is_complete() {
             tracing::info!("all objects are listed");
+        }
+        // A node that came or went is such a change; most updates of nodes are none.
+        let node_changed = || changes.iter().any(|change| change.key.kind == "node");
+        if all_nodes_are_known || (self.index.has_listed(Kind::Node) && node_changed()) {
+            self.parts.federation.known_nodes(self.index.nodes().cloned().collect());
         }
         self.tell_nodes(&changes, ctx);
     }

@@ -48,6 +48,7 @@ impl World {
         let ca = Arc::new(Ca::open(settings.clone(), SystemTime::now()).unwrap());
         let (send, down) = mpsc::channel(10_000);
         let (close, closed) = mpsc::channel(100);
+        let federation = Federation::new(100);
         let parts = EdgeControllerParts {
             client: core.client(),
             send_down: Link::from_fn(move |batch: SendDown| {
@@ -58,6 +59,7 @@ impl World {
             close_node: Link::from_fn(move |message| close.try_send(message).unwrap()),
             cloudcore: "10.0.0.1".to_owned(),
             ca: Arc::clone(&ca),
+            federation: federation.clone(),
         };
         let mut tree = Tree::new("test", TreeSettings::default());
         let slot = tree.slot::<EdgeController>("EdgeController", 1_000);

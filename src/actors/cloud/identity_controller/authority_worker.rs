@@ -33,13 +33,13 @@ pub fn look(ca: &Ca, served: &[Arc<CloudServerTls>], now: SystemTime) -> Looked 
             tracing::error!(%err, "a certificate of cloudcore is not renewed");
         }
     }
-    if let Some(end) = served.iter().map(|listener| listener.not_after()).min() {
-        IdentityMetrics::cloud().set_end(end);
+    if let Some(first) = served.iter().map(|listener| listener.validity()).min_by_key(|it| it.not_after) {
+        IdentityMetrics::cloud().set_validity(first.not_before, first.not_after);
     }
     let issuing = ca.issuing_validity();
-    IdentityMetrics::issuing_ca().set_end(issuing.not_after);
+    IdentityMetrics::issuing_ca().set_validity(issuing.not_before, issuing.not_after);
     if let Ok(root) = validity(&ca.cert_der()) {
-        IdentityMetrics::root().set_end(root.not_after);
+        IdentityMetrics::root().set_validity(root.not_before, root.not_after);
     }
     let life = issuing.not_after.duration_since(issuing.not_before).unwrap_or_default();
     Looked {

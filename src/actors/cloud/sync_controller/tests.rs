@@ -117,7 +117,7 @@ impl World {
     }
 
     fn connect_with(&self, session: u64, resync: bool, identity: bool) {
-        let extensions = Extensions { ack_window: resync, resync, identity };
+        let extensions = Extensions { ack_window: resync, resync, identity, report: false };
         self.connected.tell(NodeConnected { node: node(), session, extensions }).unwrap();
     }
 

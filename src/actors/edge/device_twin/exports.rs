@@ -33,6 +33,12 @@ impl Exports {
         Self { most, series: BTreeMap::new(), refused: 0 }
     }
 
+    /// How many there may be.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// A value was reported that the Device wants to be seen; text that is no number has no series.
     pub fn set(&mut self, device: &DeviceId, property: &str, value: &str) -> Option<Sample> {
         let value = number(value)?;

@@ -427,7 +427,10 @@ impl Supervised for DeviceTwin {
     /// `started` reads the disk again. The link is kept: it was told, not computed. Those who wait
     /// hear that their update was not taken; what waits to be published is published.
     fn restarting(&mut self, _: &mut Context<Self>) {
+        // The bound of exported series is the process's: the registry forgets none of them.
+        let exports = self.core.take_exports();
         self.core = new_core(&self.settings);
+        self.core.set_exports(exports);
         self.core.link_changed(self.link.connected, now());
         self.closed = Some("DeviceTwin restarts".to_owned());
         self.rows_read = false;

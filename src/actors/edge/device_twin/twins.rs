@@ -405,6 +405,17 @@ impl Twins {
         states
     }
 
+    /// The series this process made, for the core that comes after this one.
+    pub fn take_exports(&mut self) -> Exports {
+        let most = self.exports.most();
+        std::mem::replace(&mut self.exports, Exports::new(most))
+    }
+
+    /// Takes over the series of the core before.
+    pub fn set_exports(&mut self, exports: Exports) {
+        self.exports = exports;
+    }
+
     /// Reports the cloud has not confirmed, and values that found no room as metrics.
     #[must_use]
     pub fn open_counts(&self) -> (usize, u64) {

@@ -22,6 +22,7 @@ use crate::identity::{
 };
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, RenewalReply, RenewalRequest};
+use crate::telemetry::edge_hub::show_clock;
 use crate::telemetry::identity::IdentityMetrics;
 
 /// Gets, keeps and publishes the credentials of one node. Clones share everything.
@@ -254,7 +255,9 @@ impl Joiner {
 
     /// The cloud said that it is `date`.
     pub fn learn(&self, date: SystemTime) {
-        if let Some(line) = self.0.clock.lock().learn(date, SystemTime::now(), Instant::now()) {
+        let now = SystemTime::now();
+        show_clock(date, now);
+        if let Some(line) = self.0.clock.lock().learn(date, now, Instant::now()) {
             tracing::warn!("{line}");
         }
     }
@@ -268,9 +271,9 @@ impl Joiner {
     fn publish(&self, identity: &Identity) {
         let now = self.cloud_now();
         let metrics = IdentityMetrics::node();
-        metrics.set_end(identity.certificate.not_after);
+        metrics.set_validity(identity.certificate.not_before, identity.certificate.not_after);
         if let Some(node_ca) = &identity.node_ca {
-            IdentityMetrics::node_ca().set_end(node_ca.not_after);
+            IdentityMetrics::node_ca().set_validity(node_ca.not_before, node_ca.not_after);
         }
         let new = &identity.credentials;
         let is_new = self.0.published.send_if_modified(|held| {

@@ -36,6 +36,7 @@ const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// Header in which both sides name the extensions they have.
 const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
 const OUR_EXTENSIONS: &str = "ack-window,resync,identity";
+const OUR_EXTENSIONS_AND_REPORT: &str = "ack-window,resync,identity,report";
 /// Header that tells one process from another one with the same certificate: a cloned disk.
 const INSTANCE_HEADER: &str = "Kubeedge-Instance";
 
@@ -46,6 +47,8 @@ pub struct Dialled {
     pub resync: bool,
     /// The cloud offered the identity extension too: it renews over the session.
     pub identity: bool,
+    /// The cloud offered the report extension too, and so did we.
+    pub report: bool,
     /// The cloud's clock, if it tells.
     pub date: Option<SystemTime>,
 }
@@ -135,7 +138,9 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     headers.insert("node_id", value(node.as_str())?);
     headers.insert("project_id", value(&config.project_id)?);
     headers.insert("ConnectionUse", HeaderValue::from_static("msg"));
-    headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(OUR_EXTENSIONS));
+    let reports = config.report_interval_secs > 0;
+    let offered = if reports { OUR_EXTENSIONS_AND_REPORT } else { OUR_EXTENSIONS };
+    headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(offered));
     headers.insert(INSTANCE_HEADER, value(instance)?);
 
     let held = &identity.credentials;
@@ -157,6 +162,7 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
         stream,
         resync: names.contains(&"resync"),
         identity: names.contains(&"identity"),
+        report: reports && names.contains(&"report"),
         date: date.and_then(|date| date.to_str().ok()).and_then(http_date),
     })
 }

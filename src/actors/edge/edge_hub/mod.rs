@@ -2,7 +2,7 @@
 //! brings messages up by class and down to MetaManager, and renews the certificate.
 //!
 //! What is decided is in [`session`], [`queues`], [`routing`], [`backoff`], [`certificate`], [`clock`]
-//! and [`renewal`]; what is on disk in [`credential_files`]; the network in [`https_worker`],
+//! [`renewal`] and [`report`]; what is on disk in [`credential_files`]; the network in [`https_worker`],
 //! [`join_worker`], [`attest_worker`] and [`link_worker`].
 
 mod attest_worker;
@@ -17,6 +17,8 @@ mod link_worker;
 mod queues;
 mod renewal;
 mod renewal_worker;
+mod report;
+mod report_worker;
 mod routing;
 mod session;
 
@@ -33,6 +35,9 @@ use self::join_worker::Joiner;
 use self::link_worker::{Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump};
 use self::queues::{Outgoing, Purpose};
 use self::renewal_worker::Renewing;
+pub use self::report::Rendered;
+pub use self::report_worker::ReportSource;
+use self::report_worker::Reporting;
 use self::routing::Route;
 use self::session::{Effect, Hub};
 use crate::bus::Link;
@@ -60,6 +65,8 @@ pub struct HubSettings {
     pub identity: EdgeIdentityConfig,
     /// Where everybody else finds the node's credentials; they are published whenever they change.
     pub credentials: watch::Sender<Option<Arc<NodeCredentials>>>,
+    /// What is reported to the cloud every `modules.edgeHub.reportIntervalSecs`.
+    pub report: ReportSource,
 }
 
 /// Whom [`EdgeHub`] talks to.
@@ -104,6 +111,7 @@ pub struct EdgeHub {
     news: CloudLinkChanged,
     is_telling: bool,
     renewing: Renewing,
+    reporting: Reporting,
 }
 
 /// A message from the cloud was read.
@@ -131,9 +139,10 @@ impl EdgeHub {
         metrics: EdgeHubMetrics,
         publish: PublishState,
     ) -> Self {
-        let HubSettings { node, config, identity, credentials } = settings;
+        let HubSettings { node, config, identity, credentials, report } = settings;
         let hub = Hub::new(config.message_qps, config.message_burst, 0, now());
         let joiner = Joiner::new(node.clone(), config.clone(), identity, credentials, links.audit.clone());
+        let reporting = Reporting::new(report, config.report_interval_secs);
         let config = Arc::new(config);
         Self {
             joiner,
@@ -149,6 +158,7 @@ impl EdgeHub {
             news: CloudLinkChanged { connected: false, session: 0, resync: false },
             is_telling: false,
             renewing: Renewing::default(),
+            reporting,
         }
     }
 
@@ -238,6 +248,7 @@ impl EdgeHub {
 
     fn open(&mut self, identity: &Identity, dialled: Dialled, ctx: &mut Context<Self>) {
         self.renew_in_session(identity, dialled.identity);
+        let takes_reports = dialled.report;
         let (sender, receiver) = mpsc::channel(1);
         self.outgoing = Some(sender);
         let effects = self.hub.opened(dialled.resync, now());
@@ -266,6 +277,7 @@ impl EdgeHub {
             hub.run(effects, ctx);
         }));
         self.run(effects, ctx);
+        self.report_in_session(takes_reports, ctx);
     }
 
     fn apply(&mut self, envelope: Envelope, ctx: &mut Context<Self>) {
@@ -320,6 +332,7 @@ impl Actor for EdgeHub {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(RENEWAL_CHECK, |hub, ctx| hub.renew_if_due(ctx));
+        self.report_regularly(ctx);
         // Workloads get their identities before, and without, a connection.
         let joiner = self.joiner.clone();
         let loaded = async move { joiner.start().await };
@@ -345,6 +358,7 @@ impl Supervised for EdgeHub {
         self.wakeup = None;
         self.is_telling = false;
         self.renewing = Renewing::default();
+        self.reporting.restart();
         self.metrics.connected.set(0.0);
         self.news = CloudLinkChanged { connected: false, session: sessions, resync: false };
         (self.publish)(LinkState::Down { why: "EdgeHub restarts".to_owned() });

@@ -12,6 +12,8 @@ const MAX_BYTES: usize = 16 << 20;
 const MAX_CONTROL: usize = 4096;
 const MAX_EVENT: usize = 1024;
 const MAX_DEVICE: usize = 4096;
+/// A second report would say the same.
+const MAX_REPORT: usize = 1;
 
 /// What becomes of a message when the session it was queued in ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Purpose {
     Send,
     /// Somebody waits for the reply and hears that the session ended.
     Request,
+    /// Follows the reports before it in this session: the next one begins anew.
+    Report,
 }
 
 /// One encoded message.
@@ -34,12 +38,13 @@ pub struct Outgoing {
     pub frame: Bytes,
 }
 
-/// The three queues.
+/// The four queues.
 #[derive(Debug)]
 pub struct Queues {
     control: VecDeque<Outgoing>,
     event: VecDeque<Outgoing>,
     device: VecDeque<Outgoing>,
+    report: VecDeque<Outgoing>,
     event_limit: Bucket,
     device_limit: Bucket,
     /// Whether `device_limit` counts.
@@ -61,6 +66,7 @@ impl Queues {
             control: VecDeque::new(),
             event: VecDeque::new(),
             device: VecDeque::new(),
+            report: VecDeque::new(),
             event_limit: Bucket::new(qps, burst, now),
             device_limit: Bucket::new(qps, burst, now),
             limits_device_data: true,
@@ -82,6 +88,7 @@ impl Queues {
             Class::Control => (&mut self.control, MAX_CONTROL),
             Class::Event => (&mut self.event, MAX_EVENT),
             Class::Device => (&mut self.device, MAX_DEVICE),
+            Class::Report => (&mut self.report, MAX_REPORT),
         };
         if queue.len() >= most || self.bytes.saturating_add(size) > MAX_BYTES {
             return Err(Full);
@@ -99,6 +106,7 @@ impl Queues {
                 Class::Control => self.control.push_front(message),
                 Class::Event => self.event.push_front(message),
                 Class::Device => self.device.push_front(message),
+                Class::Report => self.report.push_front(message),
             }
         }
     }
@@ -108,9 +116,9 @@ impl Queues {
     pub fn take(&mut self, now: Instant, most: usize, most_bytes: usize) -> Vec<Outgoing> {
         let mut taken = Vec::new();
         let mut bytes = 0;
-        let Self { control, event, device, event_limit, device_limit, limits_device_data, .. } = self;
+        let Self { control, event, device, report, event_limit, device_limit, limits_device_data, .. } = self;
         let device_limit = limits_device_data.then_some(device_limit);
-        let classes = [(control, None), (event, Some(event_limit)), (device, device_limit)];
+        let classes = [(control, None), (event, Some(event_limit)), (device, device_limit), (report, None)];
         for (queue, mut limit) in classes {
             while taken.len() < most && bytes < most_bytes && !queue.is_empty() {
                 if limit.as_mut().is_some_and(|limit| !limit.take(now)) {
@@ -129,7 +137,7 @@ impl Queues {
     /// When [`Queues::take`] will give something again, if the limiters hold messages back.
     #[must_use]
     pub fn ready_at(&self, now: Instant) -> Option<Instant> {
-        if !self.control.is_empty() {
+        if !self.control.is_empty() || !self.report.is_empty() {
             return Some(now);
         }
         if !self.limits_device_data && !self.device.is_empty() {
@@ -141,12 +149,18 @@ impl Queues {
         times.into_iter().flatten().min()
     }
 
+    /// A report has not been taken yet.
+    #[must_use]
+    pub fn has_report(&self) -> bool {
+        !self.report.is_empty()
+    }
+
     /// Removes what `keep` refuses.
     pub fn retain(&mut self, keep: impl Fn(&Outgoing) -> bool) {
-        for queue in [&mut self.control, &mut self.event, &mut self.device] {
+        for queue in [&mut self.control, &mut self.event, &mut self.device, &mut self.report] {
             queue.retain(&keep);
         }
-        let all = self.control.iter().chain(&self.event).chain(&self.device);
+        let all = self.control.iter().chain(&self.event).chain(&self.device).chain(&self.report);
         self.bytes = all.map(|message| message.frame.len()).sum();
     }
 }
@@ -226,6 +240,21 @@ mod tests {
         let ready = queues.ready_at(now).unwrap();
         assert!(ready > now && ready <= now + Duration::from_millis(1002));
         assert_eq!(ids(&queues.take(ready, 100, 1000)), ["11", "1"]);
+    }
+
+    #[test]
+    fn one_report_waits_and_goes_last() {
+        let now = Instant::now();
+        let mut queues = Queues::new(0, 0, now);
+        queues.push(message(Class::Report, 30)).unwrap();
+        assert_eq!(queues.push(message(Class::Report, 31)), Err(Full));
+        for (id, class) in [Class::Device, Class::Event, Class::Control].into_iter().enumerate() {
+            queues.push(message(class, id)).unwrap();
+        }
+        assert_eq!(ids(&queues.take(now, 3, 1000)), ["2", "1", "0"]);
+        assert!(queues.has_report() && queues.ready_at(now) == Some(now));
+        assert_eq!(ids(&queues.take(now, 3, 1000)), ["30"]);
+        assert!(!queues.has_report() && queues.bytes == 0);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl<T> Hub<T> {
             .put_back(in_hand.into_iter().filter(|message| message.purpose == Purpose::Send).collect());
         let waiting = &self.waiting;
         self.queues.retain(|message| match message.purpose {
-            Purpose::Ack => false,
+            Purpose::Ack | Purpose::Report => false,
             Purpose::Send => true,
             Purpose::Request => waiting.contains_key(&message.msg_id),
         });
@@ -189,6 +189,23 @@ impl<T> Hub<T> {
         let mut effects = Vec::new();
         self.write_more(now, &mut effects);
         Ok(effects)
+    }
+
+    /// Queues a report: only in a session, as it is about what was reported in it before.
+    ///
+    /// # Errors
+    /// [`SendError::NotConnected`], [`SendError::QueueFull`]; then the report was not taken.
+    pub fn report(&mut self, message: Outgoing, now: Instant) -> Result<Vec<Effect<T>>, SendError> {
+        if !matches!(self.phase, Phase::Up { .. }) {
+            return Err(SendError::NotConnected);
+        }
+        self.send(message, now)
+    }
+
+    /// The report before is not written yet.
+    #[must_use]
+    pub fn report_waits(&self) -> bool {
+        self.queues.has_report() || self.in_hand.iter().any(|message| message.purpose == Purpose::Report)
     }
 
     /// Queues a message whose reply goes to `reply`, at the latest after `timeout`.

@@ -15,6 +15,7 @@ use crate::model::{Resource, operation, source};
 pub mod authority;
 mod cloud;
 mod identity;
+mod reports;
 
 /// The hub, what it had stored, what it told.
 struct Edge {
@@ -27,6 +28,14 @@ struct Edge {
 }
 
 fn edge(cloud: &Cloud) -> Edge {
+    let source = ReportSource::new(|| Rendered {
+        metrics: "# TYPE kubeedge_edgehub_connected gauge\nkubeedge_edgehub_connected 1\n".to_owned(),
+        actors: serde_json::json!({"name": "edgecore", "actors": []}),
+    });
+    edge_with(cloud, source)
+}
+
+fn edge_with(cloud: &Cloud, report: ReportSource) -> Edge {
     let (stored, news, states) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default(), Arc::default());
     let for_twin = Arc::clone(&stored);
     let facts = Arc::<Mutex<Vec<AuditFact>>>::default();
@@ -59,6 +68,7 @@ fn edge(cloud: &Cloud) -> Edge {
         config: cloud.config.clone(),
         identity: cloud.identity.clone(),
         credentials: sender,
+        report,
     };
     let publish = move |state| {
         let states: &Arc<Mutex<Vec<LinkState>>> = &for_states;
@@ -118,7 +128,7 @@ async fn joins_with_a_token_and_opens_a_session() {
         ("node_id", "edge-1"),
         ("project_id", "e632aba927ea4ac2b575ec1603d56f10"),
         ("connectionuse", "msg"),
-        ("kubeedge-extensions", "ack-window,resync,identity"),
+        ("kubeedge-extensions", "ack-window,resync,identity,report"),
     ] {
         assert_eq!(session.header(name), Some(want), "{name}");
     }

@@ -106,6 +106,12 @@ impl Handler<WorkerReport> for Edged {
                 }
                 self.count_phases();
             }
+            News::Waiting(reasons) => {
+                if let Some(entry) = self.pods.get_mut(&uid) {
+                    entry.waiting = reasons;
+                }
+                self.count_phases();
+            }
             News::Status(status) => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.status = Some(status);

@@ -140,6 +140,8 @@ struct Entry {
     /// `None`: waits for host ports that an ending pod still holds.
     worker: Option<WorkerAddr<PodWorker>>,
     phase: String,
+    /// Why its containers wait, one reason each.
+    waiting: Vec<String>,
     /// Told by the worker; `None` before it has looked.
     status: Option<Arc<PodStatus>>,
     removed: bool,
@@ -160,6 +162,7 @@ impl Edged {
     ) -> Self {
         let gate = Gate::new(settings.node.clone(), settings.identity.pod_seals, trust, metrics.clone());
         let kubelet = &settings.config.tailored_kubelet_config;
+        metrics.limit(kubelet.max_pods);
         let events = EventLog::new(settings.node.as_str(), kubelet.event_record_qps, kubelet.event_burst);
         Self {
             settings: Arc::new(settings),
@@ -324,6 +327,8 @@ impl Edged {
         self.metrics.pods_running.set(count("Running"));
         self.metrics.pods_succeeded.set(count("Succeeded"));
         self.metrics.pods_failed.set(count("Failed"));
+        let waiting = self.pods.values().flat_map(|entry| &entry.waiting);
+        self.metrics.show_waiting(waiting.map(String::as_str));
     }
 
     fn tell_node(&self, message: Reachable) {
@@ -338,7 +343,16 @@ impl Edged {
 impl Entry {
     fn new(given: Delivered, worker: Option<WorkerAddr<PodWorker>>) -> Self {
         let phase = given.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        Self { given, worker, phase, status: None, removed: false, behind: false, ended: false }
+        Self {
+            given,
+            worker,
+            phase,
+            waiting: Vec::new(),
+            status: None,
+            removed: false,
+            behind: false,
+            ended: false,
+        }
     }
 }
 
@@ -367,6 +381,7 @@ impl Actor for Edged {
             clock: Arc::clone(&settings.clock),
             update_every: settings.update_every,
             report_every: settings.report_every,
+            ready: self.metrics.runtime_ready.clone(),
         };
         let build = move || NodeWorker::new(Arc::new(node));
         let name = format!("node/{}", settings.node);

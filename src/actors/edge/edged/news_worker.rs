@@ -20,6 +20,8 @@ pub enum News {
     Owns(String),
     Note(Note),
     Phase(String),
+    /// Reasons of all containers that wait, one each.
+    Waiting(Vec<String>),
     /// What there is to say of the pod now.
     Status(Arc<PodStatus>),
     /// The containers are dead and released: host ports and such are free again.

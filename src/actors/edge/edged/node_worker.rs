@@ -9,6 +9,7 @@ use actix::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use metrics::Gauge;
 use serde_json::Value;
 
 use super::machine::{self, Machine, Usage};
@@ -74,6 +75,8 @@ pub struct NodeSettings {
     pub clock: Clock,
     pub update_every: Duration,
     pub report_every: Duration,
+    /// 1 while the runtime is well.
+    pub ready: Gauge,
 }
 
 impl NodeWorker {
@@ -141,6 +144,7 @@ impl NodeWorker {
                     "container runtime health changed"
                 );
             }
+            worker.settings.ready.set(if health.trouble.is_none() { 1.0 } else { 0.0 });
             worker.facts.runtime = health;
             worker.send(ctx);
             if std::mem::take(&mut worker.probe_again) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, Supervised, WrapFuture};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::Value;
 
 use super::action::{Action, Outcome, Work};
@@ -55,6 +55,8 @@ pub struct PodWorker {
     final_status: Option<Value>,
     wake: Option<SpawnHandle>,
     phase: String,
+    /// Why its containers wait, as Edged was told.
+    waiting: Vec<String>,
     /// When a pod that never ran arrived.
     arrived: Option<Timestamp>,
     ended: bool,
@@ -91,6 +93,7 @@ impl PodWorker {
             final_status: None,
             wake: None,
             phase: String::new(),
+            waiting: Vec::new(),
             arrived: fresh.then_some(now),
             ended: false,
         }
@@ -319,6 +322,7 @@ impl PodWorker {
         let computed = status(&self.state, &self.around, now);
         let Ok(value) = serde_json::to_value(&computed) else { return };
         let phase = computed.phase.clone().unwrap_or_default();
+        let waiting = waiting(&computed);
         if !self.is_told || self.wanted.as_ref() != Some(&value) {
             // What a full mailbox refused is told with the next look.
             let news = News::Status(Arc::new(computed.clone()));
@@ -326,6 +330,10 @@ impl PodWorker {
             self.is_told = self.site.report.tell(report).is_ok();
         }
         self.state.memory.status = computed;
+        if waiting != self.waiting {
+            self.waiting.clone_from(&waiting);
+            self.tell(News::Waiting(waiting));
+        }
         if phase != self.phase {
             self.phase.clone_from(&phase);
             self.tell(News::Phase(phase.clone()));
@@ -374,6 +382,13 @@ impl PodWorker {
     }
 }
 
+/// Why containers of the pod wait, one reason each.
+fn waiting(status: &PodStatus) -> Vec<String> {
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let reason = |one: &ContainerStatus| one.state.as_ref()?.waiting.as_ref()?.reason.clone();
+    all.filter_map(reason).collect()
+}
+
 /// Hash of each container's spec.
 fn hashes(pod: &Pod) -> BTreeMap<String, String> {
     specs(pod).map(|(spec, _)| (spec.name.clone(), names::container_hash(spec))).collect()
@@ -404,9 +419,11 @@ impl Supervised for PodWorker {
         pod.status = Some(self.state.memory.status.clone());
         let removed = self.state.memory.removed;
         let (site, phase) = (Arc::clone(&self.site), std::mem::take(&mut self.phase));
+        let waiting = std::mem::take(&mut self.waiting);
         let given = Delivered { pod: Arc::new(pod), claim: Arc::clone(&self.claim) };
         *self = Self::new(site, given, None);
         self.state.memory.removed = removed;
         self.phase = phase;
+        self.waiting = waiting;
     }
 }

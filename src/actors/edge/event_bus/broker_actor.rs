@@ -129,6 +129,7 @@ impl EventBus {
             return;
         }
         let mut broker = Broker::new(limits(&self.config), &LOCAL_FILTERS);
+        self.metrics.begin_anew();
         match self.broker_rows() {
             Ok(rows) => {
                 let loaded = broker.load(rows, now_unix_ms());

@@ -59,7 +59,7 @@ use crate::config::EventBusConfig;
 use crate::model::{NodeName, unix_ms};
 use crate::mqtt::{Broker, Effect, Input};
 use crate::store::{Committer, Store};
-use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::event_bus::{EventBusLimits, EventBusMetrics};
 
 /// Housekeeping: keep-alives, retries, figures.
 const TICK: Duration = Duration::from_secs(1);
@@ -137,6 +137,12 @@ impl EventBus {
         metrics: EventBusMetrics,
     ) -> Self {
         let EventBusSettings { node, config } = settings;
+        metrics.limit(EventBusLimits {
+            clients: config.internal.max_connections,
+            memory_bytes: config.internal.max_memory_bytes,
+            retained: config.internal.max_retained_messages,
+            uploads: config.internal.upload_outbox_max_messages,
+        });
         let keeper = Gatekeeper::new();
         let start = Instant::now();
         let (audit, internal) = (links.audit, config.internal.clone());

@@ -40,18 +40,19 @@ pub fn show(figures: &Figures, metrics: &EventBusMetrics) {
     metrics.subscriptions.set(count(figures.subscriptions));
     metrics.retained.set(count(figures.retained_messages));
     let moving = figures.queued_bytes + figures.unsent_bytes + figures.deferred_bytes;
+    metrics.queued.set(count(figures.queued_messages));
     metrics.stored_bytes.set(count(moving + figures.retained_bytes));
     metrics.held_back.set(count(figures.held_back));
     let counters = &figures.counters;
-    metrics.given_up.absolute(counters.given_up);
+    metrics.given_up.follow(counters.given_up);
     let directions = [(&metrics.received, counters.messages_in), (&metrics.sent, counters.messages_out)];
     for (handles, counts) in directions {
         for (handle, count) in handles.iter().zip(counts) {
-            handle.absolute(count);
+            handle.follow(count);
         }
     }
     for (reason, count) in counters.dropped.by_reason() {
-        metrics.dropped(reason).absolute(count);
+        metrics.dropped(reason).follow(count);
     }
     let closed = &counters.closed;
     for (reason, count) in [
@@ -62,13 +63,48 @@ pub fn show(figures: &Figures, metrics: &EventBusMetrics) {
         ("taken_over", closed.taken_over),
         ("not_stored", closed.not_stored),
     ] {
-        metrics.refused(reason).absolute(count);
+        metrics.refused(reason).follow(count);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::event_bus::{DROPPED, REFUSED};
+    use crate::telemetry::exporter::Exporter;
+
+    #[test]
+    fn a_new_broker_goes_on_counting_and_every_reason_has_its_series() {
+        let ((), exporter) = Exporter::record(|| {
+            let metrics = EventBusMetrics::new();
+            let mut figures = Figures::default();
+            figures.counters.messages_in = [0, 10, 0];
+            figures.counters.dropped.expired = 3;
+            figures.counters.closed.slow = 2;
+            show(&figures, &metrics);
+            metrics.begin_anew();
+            figures.counters.messages_in = [0, 12, 0];
+            show(&figures, &metrics);
+            for (reason, _) in figures.counters.dropped.by_reason() {
+                assert!(DROPPED.contains(&reason), "{reason}");
+            }
+            for (i, odd) in (0..1_000).map(|i| (i, format!("odd \"{i}\n"))) {
+                metrics.dropped(&odd).increment(i);
+                metrics.refused(&odd).increment(i);
+            }
+        });
+        let text = exporter.render();
+        for line in [
+            r#"kubeedge_eventbus_messages_total{direction="in",qos="1"} 22"#,
+            r#"kubeedge_eventbus_dropped_total{reason="expired"} 6"#,
+            r#"kubeedge_eventbus_refused_total{reason="slow"} 4"#,
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
+        let series = |family: &str| text.lines().filter(|line| line.starts_with(family)).count();
+        assert_eq!(series("kubeedge_eventbus_dropped_total{"), DROPPED.len());
+        assert_eq!(series("kubeedge_eventbus_refused_total{"), REFUSED.len());
+    }
 
     #[test]
     fn only_changes_are_published_and_only_now_and_then() {

@@ -137,6 +137,7 @@ impl MetaManager {
         metrics: MetaMetrics,
     ) -> Self {
         let MetaSettings { node, config } = settings;
+        metrics.outbox.limit.set(f64::from(config.outbox_max_messages));
         let query_timeout = Duration::from_secs(config.remote_query_timeout.max(1));
         let cloud = Cloud {
             request: links.request.clone(),

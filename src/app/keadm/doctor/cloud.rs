@@ -95,7 +95,7 @@ fn authorities(config: &CloudCoreConfig, now: SystemTime) -> Vec<Finding> {
     if cert.exists() || key.exists() {
         let fix = "put the root's key in place and restart cloudcore, which makes a new one".to_owned();
         let key = (!on_token).then_some(key.as_path());
-        all.push(files::pair(&Pair { check: "issuing CA", cert: &cert, key, roots: root, fix }, now));
+        all.push(files::pair(&Pair { check: "issuing CA", cert: &cert, key, roots: &cert, fix }, now));
     } else {
         all.push(Finding::skip("issuing CA", "cloudcore makes it when it starts"));
     }

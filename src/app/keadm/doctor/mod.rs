@@ -83,3 +83,41 @@ pub(super) async fn findings(side: Option<Side>, places: &Places, now: SystemTim
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Args as Keadm, Command};
+    use super::*;
+
+    /// What is printed, and the refusal's line.
+    async fn said(args: &[&str]) -> (String, Option<String>) {
+        let all = ["keadm", "doctor"].iter().chain(args);
+        let Command::Doctor(args) = Keadm::try_parse_from(all).expect("args").command else {
+            panic!("doctor")
+        };
+        let mut out = Vec::new();
+        let result = doctor(&args, SystemTime::now(), &mut out).await;
+        (String::from_utf8(out).expect("text"), result.err().map(|refusal| refusal.message))
+    }
+
+    #[tokio::test]
+    async fn a_machine_with_nothing_and_one_with_a_mistake() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().display().to_string();
+        let (out, refused) = said(&["--root", &root]).await;
+        assert!(out.starts_with("FAIL  config: neither ") && out.contains("; fix: keadm init"), "{out}");
+        assert!(refused.expect("failed").ends_with(&format!(" of {} checks failed", out.lines().count())));
+        let (out, _) = said(&["edge", "--root", &root]).await;
+        assert!(out.contains("edgecore.yaml does not exist") && out.contains("; fix: keadm join"), "{out}");
+
+        let file = dir.path().join("edgecore.yaml");
+        std::fs::write(&file, "modules:\n  edgeHubb: {}\n").expect("write");
+        let (out, _) = said(&["edge", "-o", "json", "--config", &file.display().to_string()]).await;
+        let json: serde_json::Value = serde_json::from_str(&out).expect("json");
+        assert_eq!((&json[0]["check"], &json[0]["verdict"]), (&"config".into(), &"fail".into()));
+        assert!(json[0]["text"].as_str().expect("text").contains("line 2: modules.edgeHubb"), "{json}");
+        assert!(json[0]["fix"].as_str().expect("fix").contains("correct that line"), "{json}");
+    }
+}

@@ -51,6 +51,7 @@ pub struct World {
     pub keys: Arc<Mutex<Vec<NodeKeyChanged>>>,
     pub revoked: watch::Sender<Arc<BTreeMap<NodeName, Revocation>>>,
     pub tree: TreeHandle,
+    pub federation: Federation,
     /// Answers of the API by path; `None` in place of the map: it is down.
     pub api: Arc<Mutex<Option<HashMap<String, Value>>>>,
     websocket: std::net::SocketAddr,
@@ -120,6 +121,7 @@ impl World {
             },
         };
         change_identities(&mut identities);
+        let federation = Federation::new(100);
         let parts = CloudHubParts {
             identities,
             cloned: told!(Cloned),
@@ -145,6 +147,7 @@ impl World {
                 })
             },
             delivered: told!(Delivered),
+            federation: federation.clone(),
         };
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, crate::supervise::MAIN_THREAD, quick, move || CloudHub::new(parts));
@@ -161,6 +164,7 @@ impl World {
             keys,
             revoked,
             tree: handle,
+            federation,
             api,
             websocket,
             https,

@@ -49,7 +49,7 @@ async fn a_session_both_ways() {
     match world.next_told().await {
         Told::Connected(it) => {
             assert_eq!(it.node, node("edge-1"));
-            assert_eq!(it.extensions, Extensions { ack_window: true, resync: false, identity: false });
+            assert_eq!(it.extensions, Extensions { ack_window: true, ..Extensions::default() });
         }
         other => panic!("{other:?}"),
     }

@@ -64,6 +64,8 @@ impl Session {
 pub struct Manners {
     /// It knows `POST /identity/node` and the identity extension.
     pub ours: bool,
+    /// It takes reports.
+    pub takes_reports: bool,
     pub svid_ttl: Duration,
     /// Signs, takes the token, and says nothing: so many answers are lost.
     pub lost_answers: usize,
@@ -85,6 +87,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             ours: false,
+            takes_reports: false,
             svid_ttl: HOUR,
             lost_answers: 0,
             grace: HOUR,
@@ -310,7 +313,7 @@ async fn serve_sessions(
         let Ok(stream) = acceptor.accept(socket).await else { continue };
         let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let mut headers = Vec::new();
-        let Manners { ours, revoked, .. } = manners.lock().clone();
+        let Manners { ours, takes_reports, revoked, .. } = manners.lock().clone();
         #[expect(clippy::result_large_err, reason = "the library's callback type")]
         let upgrade = |request: &Upgrade, mut response: Response| {
             headers.push(("path".to_owned(), request.uri().path().to_owned()));
@@ -322,7 +325,10 @@ async fn serve_sessions(
                 *refusal.status_mut() = http::StatusCode::FORBIDDEN;
                 return Err(refusal);
             }
-            let extensions = if ours { "resync, ack-window, identity" } else { "resync, ack-window" };
+            let mut extensions = vec!["resync", "ack-window"];
+            extensions.extend(ours.then_some("identity"));
+            extensions.extend(takes_reports.then_some("report"));
+            let extensions = extensions.join(", ");
             response.headers_mut().insert("Kubeedge-Extensions", extensions.parse().unwrap());
             Ok(response)
         };

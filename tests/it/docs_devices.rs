@@ -1,4 +1,4 @@
-//! "Devices in five minutes" of the README, typed in as it stands there: only ports and folders are
+//! docs/DEVICES.md, typed in as it stands there: only ports and folders are
 //! this test's own.
 
 use std::fs::{self, File};
@@ -12,20 +12,15 @@ use serde_json::Value;
 use super::harness::cluster::Edge;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
 use super::main_job::World;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use super::reader::{page, repository};
 
 fn section() -> String {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
-    let from = readme.split_once("\n## Devices in five minutes\n").expect("the section").1;
-    from.split_once("\n## ").expect("a section behind it").0.to_owned()
+    page("docs/DEVICES.md", None)
 }
 
 /// The fenced blocks of a language that come after a line.
 fn blocks(text: &str, after: &str, language: &str) -> Vec<String> {
-    let part = text.split_once(after).unwrap_or_else(|| panic!("no {after:?} in the README")).1;
+    let part = text.split_once(after).unwrap_or_else(|| panic!("no {after:?} on the page")).1;
     let parts = part.split("```").collect::<Vec<_>>();
     let fenced = parts.chunks(2).filter_map(|pair| pair.get(1));
     fenced.filter_map(|block| block.strip_prefix(&format!("{language}\n")).map(str::to_owned)).collect()
@@ -120,7 +115,7 @@ fn pairs<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_command_of_the_readme_works() {
+fn every_command_of_the_page_works() {
     let mut world = World::start();
     let kubectl = world.kubectl();
     let text = section();
@@ -143,7 +138,7 @@ fn every_command_of_the_readme_works() {
     let [sim, thermometer, modbus, server, plc, lamp, listen, publish, passwords, export] =
         commands.as_slice()
     else {
-        panic!("the README has other blocks now: {commands:#?}");
+        panic!("the page has other blocks now: {commands:#?}");
     };
 
     let _sim = shell.open(sim, "mapper-sim");
@@ -186,7 +181,7 @@ fn every_command_of_the_readme_works() {
     let file = world.dir.path().join("mqtt-passwords").display().to_string();
     let here = pairs([("/etc/kubeedge/mqtt-passwords", file.clone())]);
     Shell { here, ..shell }.run(passwords);
-    let yaml = blocks(&text, "### Who may use the broker inside", "yaml").remove(0);
+    let yaml = blocks(&text, "## Who may use the broker inside", "yaml").remove(0);
     let yaml = yaml.replace("/etc/kubeedge/mqtt-passwords", &file);
     the_doors_are_as_described(
         &mut world.edge,
@@ -220,12 +215,12 @@ fn the_doors_are_as_described(edge: &mut Edge, yaml: &str) {
 }
 
 #[test]
-fn every_config_of_the_readme_is_one() {
+fn every_config_of_the_page_is_one() {
     let configs = blocks(&section(), "", "yaml");
     assert_eq!(configs.len(), 2);
     for yaml in configs {
         let header = "apiVersion: edgecore.config.kubeedge.io/v1alpha2\nkind: EdgeCore\n";
-        let loaded = parse::<EdgeCoreConfig>(&format!("{header}{yaml}"), "README.md", &[]).unwrap();
+        let loaded = parse::<EdgeCoreConfig>(&format!("{header}{yaml}"), "docs/DEVICES.md", &[]).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }

@@ -1,0 +1,284 @@
+//! `deploy/kubernetes`: every document is what Kubernetes takes, and cloudcore, an edge, pods and
+//! devices work with the rights written there and no others.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, policy::v1 as policy, rbac::v1 as rbac};
+use kubeedge::config::{CloudCoreConfig, load};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::boards::{items, repository, text};
+use super::harness::cluster::{Cloud, Edge, Kubectl};
+use super::harness::containerd::Containerd;
+use super::harness::process::{PATIENCE, Process, http, until};
+use super::main_job::sleeper;
+
+fn documents(file: &str) -> Vec<Value> {
+    let yaml = fs::read_to_string(repository("deploy/kubernetes").join(file)).unwrap();
+    yaml_serde::Deserializer::from_str(&yaml).map(|one| Value::deserialize(one).unwrap()).collect()
+}
+
+/// The files that `kubectl apply -k` reads, and the one that is left to the reader.
+fn files() -> Vec<String> {
+    let [kustomization] = &documents("kustomization.yaml")[..] else { panic!("one document") };
+    let mut files: Vec<String> =
+        items(&kustomization["resources"]).map(|name| text(name).to_owned()).collect();
+    files.push("rbac-go-edges.yaml".to_owned());
+    files
+}
+
+/// Reads it as its type and writes it again: what the type does not know is missing then.
+fn strict<T: DeserializeOwned + Serialize>(document: &Value) -> Value {
+    let typed: T =
+        serde_json::from_value(document.clone()).unwrap_or_else(|err| panic!("{err} in {document}"));
+    serde_json::to_value(typed).unwrap()
+}
+
+/// Panics at the first field of `given` that `taken` does not have in the same way.
+fn within(given: &Value, taken: &Value, place: &str) {
+    match (given, taken) {
+        (Value::Object(given), Value::Object(taken)) => {
+            for (name, value) in given {
+                let place = format!("{place}.{name}");
+                let kept = taken.get(name).unwrap_or_else(|| panic!("{place} is no field of its type"));
+                within(value, kept, &place);
+            }
+        }
+        (Value::Array(given), Value::Array(taken)) => {
+            assert_eq!(given.len(), taken.len(), "{place}");
+            for (index, (given, taken)) in given.iter().zip(taken).enumerate() {
+                within(given, taken, &format!("{place}[{index}]"));
+            }
+        }
+        _ => assert_eq!(given, taken, "{place}"),
+    }
+}
+
+#[test]
+fn every_document_is_what_kubernetes_takes() {
+    for file in files() {
+        for document in documents(&file) {
+            let (version, kind) = (text(&document["apiVersion"]), text(&document["kind"]));
+            let taken = match (version, kind) {
+                ("v1", "Namespace") => strict::<core::Namespace>(&document),
+                ("v1", "ServiceAccount") => strict::<core::ServiceAccount>(&document),
+                ("v1", "ConfigMap") => strict::<core::ConfigMap>(&document),
+                ("v1", "Service") => strict::<core::Service>(&document),
+                ("apps/v1", "Deployment") => strict::<apps::Deployment>(&document),
+                ("policy/v1", "PodDisruptionBudget") => strict::<policy::PodDisruptionBudget>(&document),
+                ("rbac.authorization.k8s.io/v1", "ClusterRole") => strict::<rbac::ClusterRole>(&document),
+                ("rbac.authorization.k8s.io/v1", "Role") => strict::<rbac::Role>(&document),
+                ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
+                    strict::<rbac::ClusterRoleBinding>(&document)
+                }
+                ("rbac.authorization.k8s.io/v1", "RoleBinding") => strict::<rbac::RoleBinding>(&document),
+                other => panic!("{file}: {other:?}"),
+            };
+            within(&document, &taken, &format!("{file}: {kind}"));
+        }
+    }
+}
+
+#[test]
+fn the_pods_are_locked_up_and_their_parts_fit_together() {
+    let deployment = &documents("deployment.yaml")[0];
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    let container = &pod["containers"][0];
+    for one in items(&pod["containers"]).chain(items(&pod["initContainers"])) {
+        let context = &one["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"], true, "{one}");
+        assert_eq!(context["allowPrivilegeEscalation"], false, "{one}");
+        assert_eq!(context["capabilities"]["drop"][0], "ALL", "{one}");
+        for mount in items(&one["volumeMounts"]) {
+            let volume = items(&pod["volumes"]).any(|volume| volume["name"] == mount["name"]);
+            assert!(volume, "no volume for {mount}");
+        }
+    }
+    let ports: Vec<&str> = items(&container["ports"]).map(|port| text(&port["name"])).collect();
+    for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
+        assert_eq!(container[probe]["httpGet"]["path"], path);
+        assert!(ports.contains(&text(&container[probe]["httpGet"]["port"])), "{probe}");
+    }
+    let budget = documents("poddisruptionbudget.yaml").remove(0);
+    let selectors = documents("service.yaml").into_iter().map(|service| {
+        for port in items(&service["spec"]["ports"]) {
+            assert!(ports.contains(&text(&port["targetPort"])), "{port}");
+        }
+        service["spec"]["selector"].clone()
+    });
+    for selector in selectors.chain([budget["spec"]["selector"]["matchLabels"].clone()]) {
+        for (name, value) in selector.as_object().unwrap() {
+            assert_eq!(&labels[name], value, "{selector}");
+        }
+    }
+}
+
+/// The ConfigMap's files, with the test's folders instead of the pod's.
+fn configuration(dir: &Path) -> PathBuf {
+    let map = documents("configmap.yaml").remove(0);
+    let d = dir.display().to_string();
+    for (name, content) in map["data"].as_object().unwrap() {
+        let here = text(content)
+            .replace("/etc/kubeedge/config", &d)
+            .replace("/run/kubeedge", &d)
+            .replace("/var/lib/kubeedge", &d)
+            .replace("/var/run/secrets/kubernetes.io/serviceaccount", &d);
+        fs::write(dir.join(name), here).unwrap();
+    }
+    dir.join("cloudcore.yaml")
+}
+
+#[test]
+fn the_configuration_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = load::<CloudCoreConfig>(&configuration(dir.path())).unwrap();
+    assert_eq!(loaded.warnings.len(), 0, "{:?}", loaded.warnings);
+    let (config, deployment) = (loaded.config, documents("deployment.yaml").remove(0));
+    let ports: Vec<u64> = items(&deployment["spec"]["template"]["spec"]["containers"][0]["ports"])
+        .map(|port| port["containerPort"].as_u64().unwrap())
+        .collect();
+    let hub = &config.modules.cloud_hub;
+    assert_eq!(ports[..2], [u64::from(hub.websocket.port), u64::from(hub.https.port)]);
+    assert!(config.monitor_address().ends_with(&format!(":{}", ports[2])));
+}
+
+/// A cloudcore beside the cluster: harness's ports, the manifests' credentials.
+struct Beside {
+    cloud: Cloud,
+    kubeconfig: PathBuf,
+}
+
+impl Beside {
+    fn start(cluster: &Cloud, dir: &Path, settings: &[&str]) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let files = tempfile::tempdir_in(dir).unwrap().keep();
+        configuration(&files);
+        let admin = fs::read_to_string(cluster.dir.join("admin.conf")).unwrap();
+        let field = |name: &str| {
+            let line = admin.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
+            line.unwrap_or_else(|| panic!("{name} in admin.conf")).trim_matches('"').to_owned()
+        };
+        let ca = cluster.kubectl().run(&[
+            "config",
+            "view",
+            "--raw",
+            "-o",
+            "jsonpath={.clusters[0].cluster.certificate-authority-data}",
+        ]);
+        let path = files.join("kubeconfig");
+        let kubeconfig = fs::read_to_string(&path).unwrap();
+        let kubeconfig = kubeconfig.replace("https://kubernetes.default.svc", &field("server")).replace(
+            &format!("certificate-authority: {}/ca.crt", files.display()),
+            &format!("certificate-authority-data: {ca}"),
+        );
+        fs::write(&path, kubeconfig).unwrap();
+        let token =
+            cluster.kubectl().run(&["create", "token", "cloudcore", "-n", "kubeedge", "--duration=1h"]);
+        fs::write(files.join("token"), token.trim()).unwrap();
+        let setting = format!("kubeAPIConfig.kubeConfig={}", path.display());
+        let settings: Vec<&str> = settings.iter().copied().chain([setting.as_str()]).collect();
+        let cloud = Cloud::start(dir, &settings);
+        // The tests' kubectl asks as the administrator of the cluster.
+        fs::copy(cluster.dir.join("admin.conf"), dir.join("admin.conf")).unwrap();
+        Self { cloud, kubeconfig: path }
+    }
+
+    /// What the cluster did not allow.
+    fn refusals(&self) -> Vec<String> {
+        let log = self.cloud.process.log();
+        let refused = |line: &&str| {
+            let line = line.to_lowercase();
+            line.contains("forbidden") || line.contains("403")
+        };
+        log.lines().filter(refused).map(str::to_owned).collect()
+    }
+
+    fn connected(&self) -> bool {
+        let (_, metrics) = http("GET", &self.cloud.monitor, "/metrics", &[]).unwrap();
+        metrics.lines().any(|line| line == "kubeedge_cloudhub_connected_nodes 1")
+    }
+}
+
+const PARTS: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: words }
+data: { word: hello }
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: key }
+stringData: { key: secret }
+---
+";
+
+const VOLUMES: &str = "
+  volumes:
+  - { name: words, configMap: { name: words } }
+  - { name: key, secret: { secretName: key } }
+";
+
+#[test]
+fn two_cloudcores_work_with_the_rights_of_the_manifests_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Containerd::start();
+    let cluster = Cloud::start(&dir.path().join("cluster"), &[]);
+    let kubectl = cluster.kubectl();
+    for file in ["namespace.yaml", "rbac.yaml"] {
+        kubectl.run(&["apply", "-f", repository("deploy/kubernetes").join(file).to_str().unwrap()]);
+    }
+    let mut first = Beside::start(&cluster, &dir.path().join("one"), &[]);
+    let edge = Edge::join(&first.cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &[]);
+    let mut mapper = Command::new(env!("CARGO_BIN_EXE_mapper-sim"));
+    mapper.arg("--dmi-socket").arg(&edge.dmi_socket);
+    let _mapper = Process::start("mapper-sim", dir.path(), &mut mapper);
+
+    kubectl.apply(&format!("{PARTS}{}{VOLUMES}", sleeper("one", "")));
+    kubectl.run(&["apply", "-f", repository("config/examples/thermometer.yaml").to_str().unwrap()]);
+    kubectl.wait_running("one");
+    until("the thermometer's value is in the API", PATIENCE, || {
+        let path = "jsonpath={.status.twins[?(@.propertyName==\"temperature\")].reported.value}";
+        match kubectl.try_run(&["get", "devicestatus", "thermometer-1", "-o", path])? {
+            value if value.is_empty() => Err("none yet".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    kubectl.run(&["delete", "pod", "one", "--timeout=30s"]);
+    kubectl.wait_gone("pod/one");
+    assert_eq!(first.refusals(), Vec::<String>::new());
+
+    // The rights end somewhere.
+    let itself = Kubectl::at(&first.kubeconfig, &dir.path().join("home"));
+    for (verb, object, want) in [
+        ("list", "secrets", "yes"),
+        ("delete", "nodes", "no"),
+        ("update", "secrets", "no"),
+        ("create", "clusterrolebindings", "no"),
+    ] {
+        let asked = itself.output(&["auth", "can-i", verb, object, "-A"]);
+        assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), want, "{verb} {object}: {asked:?}");
+    }
+
+    // The other replica has the same root and its own issuing CA, and stands behind the same address.
+    let other = dir.path().join("two");
+    fs::create_dir_all(other.join("ca")).unwrap();
+    for file in ["rootCA.crt", "rootCA.key", "join-token.key"] {
+        fs::copy(first.cloud.dir.join("ca").join(file), other.join("ca").join(file)).unwrap();
+    }
+    let port = |name: &str, port: u16| format!("modules.cloudHub.{name}.port={port}");
+    let ports = [port("websocket", first.cloud.hub_port), port("https", first.cloud.join_port)];
+    first.cloud.process.terminate(PATIENCE);
+    let second = Beside::start(&cluster, &other, &[&ports[0], &ports[1]]);
+    until("the edge is connected to the other one", PATIENCE, || {
+        if second.connected() { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    kubectl.apply(&sleeper("two", VOLUMES.trim_start_matches('\n')));
+    kubectl.wait_running("two");
+    assert_eq!(second.refusals(), Vec::<String>::new());
+}
