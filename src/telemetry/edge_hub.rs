@@ -6,7 +6,6 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, g
 
 const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 const CLOCK: &str = "kubeedge_edgehub_clock_offset_seconds";
-const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 
 /// The cloud said that it is `theirs` when this machine's clock said `ours`. There is no gauge before
 /// that: it would look right.
