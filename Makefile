@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures clean
+.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -33,9 +33,14 @@ test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
 
-test-stack: ## deploy/compose.yaml from build to `down -v`, with an edge cut off (needs root; half an hour the first time)
+test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
 	@deploy/tools.sh stack
 	@tests/stack/run.sh
+	@$(MAKE) --no-print-directory release deb && tests/stack/release.sh && tests/stack/deb.sh
+
+console-pictures: ## takes docs/console/*.png anew, from real programs in Chromium
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_SCREENSHOTS="$(CURDIR)/docs/console" cargo test --locked --test it console_browser::pictures
 
 lint: ## formatting, clippy
 	@deploy/tools.sh build

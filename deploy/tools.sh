@@ -2,8 +2,9 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
-#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages
-#   deploy/tools.sh pictures     what test needs, Chromium and pngquant
+#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages,
+#                                Chromium with its driver, axe-core
+#   deploy/tools.sh pictures     what test needs, and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
 #   deploy/tools.sh stack        kubectl, python3, debootstrap, Docker and its compose, for `make test-stack`
 #   deploy/tools.sh release      cargo-deb and cargo-cyclonedx, into $KUBEEDGE_CACHE/bin; dpkg-dev, binutils
@@ -13,9 +14,12 @@
 # The npm packages of tests/boards/ go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
 # A `docker compose` that builds with BuildKit, where Docker brings none, goes to $KUBEEDGE_CACHE/bin; its
 # path is printed by: deploy/tools.sh compose
+# axe-core goes to $KUBEEDGE_CACHE; its path is printed by: deploy/tools.sh axe
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
+axe_version=4.14.1
+axe=$cache/axe-core-$axe_version.js
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 need=()
@@ -70,10 +74,11 @@ for_test() {
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'
+  want chromium command -v chromium
+  want chromium-driver command -v chromedriver
 }
 for_pictures() {
   for_test
-  want chromium command -v chromium
   want pngquant command -v pngquant
 }
 for_stack() { # Debian does not start dockerd before it is told to; the test starts its own.
@@ -101,6 +106,16 @@ npm_packages() {
   rm -rf "$have"; mkdir -p "$have"
   cp "$wanted"/package{,-lock}.json "$have"
   (cd "$have" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$have"; exit 1; }
+}
+# What judges how accessible the console's page is.
+install_axe() {
+  test -s "$axe" && return
+  echo "fetching axe-core $axe_version" >&2
+  local work; work=$(mktemp -d); mkdir -p "$cache"
+  npm pack --silent --pack-destination "$work" "axe-core@$axe_version" >/dev/null
+  tar -xzf "$work/axe-core-$axe_version.tgz" -C "$work" package/axe.min.js
+  mv "$work/package/axe.min.js" "$axe"
+  rm -rf "$work"
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -160,12 +175,13 @@ case ${1:-} in
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
   release) for_build; for_release; install_packages; cargo_tools ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages; install_axe ;;
   pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
   stack) for_stack; install_packages; install_kubectl; install_compose ;;
   compose) find_compose || { echo "no docker compose: run deploy/tools.sh stack" >&2; exit 1; } ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
   npm) echo "$cache/npm" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm" >&2; exit 64 ;;
+  axe) echo "$axe" ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm|axe" >&2; exit 64 ;;
 esac

@@ -21,8 +21,8 @@ cat <<TEXT
 It runs: a cloud, two edge nodes, their pods and devices. Where to look:
 
   Grafana      http://127.0.0.1:${KUBEEDGE_GRAFANA_PORT:-3000}
-  Console      http://127.0.0.1:${KUBEEDGE_CONSOLE_PORT:-9443}   sign in with what this prints: $compose exec cloudcore keadm console
-  edge-1's     http://127.0.0.1:${KUBEEDGE_EDGE_CONSOLE_PORT:-9444}   sign in with what this prints: $compose exec edge-1 keadm console
+  Console      http://127.0.0.1:${KUBEEDGE_CONSOLE_PORT:-9443}   its token: $compose exec cloudcore keadm console -q
+  edge-1's     http://127.0.0.1:${KUBEEDGE_EDGE_CONSOLE_PORT:-9444}   its token: $compose exec edge-1 keadm console -q
   Prometheus   http://127.0.0.1:${KUBEEDGE_PROMETHEUS_PORT:-9090}
 
   export KUBECONFIG=\$PWD/deploy/run/admin.conf

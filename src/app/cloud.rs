@@ -131,8 +131,8 @@ async fn declare(
         always: true,
         identity_only: true,
     });
-    // The trees of the edges come here once they report them.
-    served.extend(console::of_cloudcore(tree, config, shown, None, &ca, &names)?);
+    let trees = Arc::new(federation.clone());
+    served.extend(console::of_cloudcore(tree, config, shown, Some(trees), &ca, &names)?);
     let websocket_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Required)?);
     let https_tls = Arc::new(hub_tls(config, &ca, &names, ClientAuth::Optional)?);
     served.extend([Arc::clone(&websocket_tls), Arc::clone(&https_tls)]);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::authorities::hub_tls;
@@ -20,6 +21,17 @@ use crate::identity::{Ca, ClientAuth, CloudServerTls};
 use crate::model::{NodeName, unix_ms};
 use crate::supervise::{MAIN_THREAD, Policy, Tree};
 use crate::telemetry::console::ConsoleMetrics;
+use crate::telemetry::federation::Federation;
+
+impl NodeTrees for Federation {
+    fn nodes(&self) -> Vec<NodeName> {
+        Self::nodes(self).into_iter().map(|(node, ..)| node).collect()
+    }
+
+    fn tree(&self, node: &NodeName) -> Option<(i64, Arc<Value>)> {
+        self.actors(node)
+    }
+}
 
 /// Declares cloudcore's console, if it is wanted; the TLS server that has to be renewed.
 pub(super) fn of_cloudcore(

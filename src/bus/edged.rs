@@ -51,7 +51,8 @@ pub struct ListRunning;
 pub struct Running {
     /// The Node as this edge would register it now; `None` until the machine was looked at.
     pub node: Option<Box<Node>>,
-    pub pods: Vec<RunningPod>,
+    /// `None` until the store and the runtime have told which there are.
+    pub pods: Option<Vec<RunningPod>>,
 }
 
 /// A pod of this node.

@@ -31,7 +31,24 @@ macro_rules! assets {
 }
 
 /// Every file of the page. The first is the page.
-const ASSETS: &[(&str, &[u8])] = assets!["index.html", "app.js", "style.css", "icon.svg"];
+const ASSETS: &[(&str, &[u8])] = assets![
+    "index.html",
+    "actors.js",
+    "app.js",
+    "devices.js",
+    "dom.js",
+    "fleet.js",
+    "format.js",
+    "health.js",
+    "icon.svg",
+    "model.js",
+    "objects.js",
+    "parts.js",
+    "shell.js",
+    "stream.js",
+    "style.css",
+    "theme.js"
+];
 
 /// One file, ready to be sent.
 #[derive(Debug, Clone)]

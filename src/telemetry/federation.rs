@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use self::render::OWN;
+use self::render::Types;
 use self::series::Series;
 use crate::model::{MAX_ACTORS_BYTES, Moment, NodeName, NodeReport};
 use crate::wire::node_report::{BadReport, unpack};
@@ -134,6 +135,7 @@ pub struct Federation {
 #[derive(Debug)]
 struct Shared {
     nodes: Mutex<Nodes>,
+    types: Mutex<Types>,
     refused: Counts,
     max_series: usize,
 }
@@ -206,7 +208,12 @@ impl Federation {
     /// `max_series`: most series of one node.
     #[must_use]
     pub fn new(max_series: usize) -> Self {
-        let shared = Shared { nodes: Mutex::default(), refused: Counts::default(), max_series };
+        let shared = Shared {
+            nodes: Mutex::default(),
+            types: Mutex::default(),
+            refused: Counts::default(),
+            max_series,
+        };
         Self { shared: Arc::new(shared) }
     }
 

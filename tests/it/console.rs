@@ -2,10 +2,13 @@
 //! on working when something else does not.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use kubeedge::identity;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::harness::cluster::{Cloud, Edge};
@@ -225,8 +228,9 @@ fn what_happens_in_the_cluster_arrives() {
 #[test]
 fn an_edge_shows_itself_with_no_cloud_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(&dir.path().join("c"), &[]);
+    let mut cloud = Cloud::start(&dir.path().join("c"), &[]);
     let none = dir.path().join("none.sock");
+    cloud.process.kill9();
     let edge = Edge::start(&cloud, &dir.path().join("e"), "edge-1", &none, "", &[]);
     let token = edge_token(&edge);
     let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -241,6 +245,7 @@ fn an_edge_shows_itself_with_no_cloud_at_all() {
     let node = stream.item("node", "edge-1", |node| node["ready"] == "False");
     assert!(node["why"].as_str().unwrap().contains("container runtime is down"), "{node}");
     stream.wait("devices", |change| is(change, "synced") && change["kind"] == "device");
+    stream.wait("pods", |change| is(change, "trouble") && change["kind"] == "pod");
 
     // Sixty-four consoles and no more; who closes makes room.
     let mut open: Vec<Stream> = (1..64)
@@ -254,13 +259,98 @@ fn an_edge_shows_itself_with_no_cloud_at_all() {
         Stream::open(&edge.console, &cookie).map(drop).map_err(|_| "429".to_owned())
     });
     drop(open);
+}
 
-    // Who opens a stream and reads nothing is cut off, and holds nobody up.
-    let mut deaf = TcpStream::connect(&edge.console).unwrap();
+#[test]
+fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(dir.path(), &[]);
+    let kubectl = cloud.kubectl();
+    allow(&kubectl, "viewer", &EVERYTHING);
+    let cookie = sign_in(&cloud.console, &token(&kubectl, "viewer")).unwrap();
+    // More than fits into the sockets between.
+    let image = "x".repeat(1_000);
+    let containers: Vec<Value> =
+        (0..100).map(|n| json!({"name": format!("c{n}"), "image": format!("{image}:{n}")})).collect();
+    let pods: Vec<Value> = (10..60)
+        .map(|n| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("fat-{n}")},
+                "spec": {"containers": containers}})
+        })
+        .collect();
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let deaf = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(cloud.console.parse().unwrap()).await.unwrap().into_std().unwrap()
+    });
+    deaf.set_nonblocking(false).unwrap();
     let request =
-        format!("GET /console/stream HTTP/1.0\r\nHost: {}\r\nCookie: {cookie}\r\n\r\n", edge.console);
-    deaf.write_all(request.as_bytes()).unwrap();
-    stream.wait("ping", |change| is(change, "ping"));
-    drop(stream);
-    deaf.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        format!("GET /console/stream HTTP/1.0\r\nHost: {}\r\nCookie: {cookie}\r\n\r\n", cloud.console);
+    (&deaf).write_all(request.as_bytes()).unwrap();
+    let counted = |line: &str| {
+        let (_, text) = http("GET", &cloud.monitor, "/metrics", &[])?;
+        let line = text.lines().any(|own| own == line);
+        if line { Ok(()) } else { Err(text.lines().filter(|own| own.contains("console")).collect()) }
+    };
+    until("it is open", PATIENCE, || counted("kubeedge_console_streams 1"));
+    let stream = Stream::open(&cloud.console, &cookie).unwrap_or_else(|answer| panic!("{answer:?}"));
+    stream.item("pod", "default/fat-59", |_| true);
+    let slow = "kubeedge_console_refused_total{reason=\"slow_reader\"} 1";
+    until("the deaf one is cut off", PATIENCE, || counted(slow));
+    until("its place is free", PATIENCE, || counted("kubeedge_console_streams 1"));
+    kubectl.apply(&sleeper("after", ""));
+    stream.item("pod", "default/after", |_| true);
+    drop(deaf);
+}
+
+/// One request over TLS; all that came back. The server closes after HTTP/1.0.
+fn over_tls(address: &str, tls: Arc<rustls::ClientConfig>, request: &str) -> Result<String, String> {
+    let stream = TcpStream::connect(address).map_err(|err| err.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let session = ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, stream);
+    stream.write_all(request.as_bytes()).map_err(|err| err.to_string())?;
+    let mut answer = Vec::new();
+    // The end may come without a goodbye.
+    stream.read_to_end(&mut answer).ok();
+    match answer.is_empty() {
+        true => Err("nothing came back".to_owned()),
+        false => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    }
+}
+
+#[test]
+fn over_tls_the_certificate_is_ours_and_the_cookie_secure() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(&dir.path().join("c"), &["modules.console.tls=on"]);
+    let ca_pem = fs::read_to_string(cloud.dir.join("ca/rootCA.crt")).unwrap();
+    let verified = || identity::client_tls(&ca_pem, None).unwrap();
+    let body = json!({"token": token(&cloud.kubectl(), "visitor")}).to_string();
+    let request = |address: &str, body: &str| {
+        format!(
+            "POST /console/session HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let answer = over_tls(&cloud.console, verified(), &request(&cloud.console, &body)).unwrap();
+    assert!(
+        answer.split(' ').nth(1) == Some("204") && answer.contains("; SameSite=Strict; Secure"),
+        "{answer}"
+    );
+    let plain = http("GET", &cloud.console, "/console/", &[]);
+    assert!(!matches!(plain, Ok((200, _))), "{plain:?}");
+
+    // An edge has its certificate from the cloud: its console is there when it has joined.
+    let none = dir.path().join("none.sock");
+    let settings = ["modules.console.tls=on"];
+    let edge = Edge::start(&cloud, &dir.path().join("e"), "edge-1", &none, &cloud.token(), &settings);
+    let body = json!({"token": edge_token(&edge)}).to_string();
+    let answer = until("the edge's console speaks TLS", PATIENCE, || {
+        let blind = identity::client_tls_unverified().unwrap();
+        over_tls(&edge.console, blind, &request(&edge.console, &body))
+    });
+    assert!(answer.split(' ').nth(1) == Some("204") && answer.contains("; Secure"), "{answer}");
 }

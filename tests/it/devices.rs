@@ -71,7 +71,7 @@ fn wait_member(broker: Mqtt, dir: &Path, device: &str) {
     });
 }
 
-fn start_mapper(edge: &Edge, name: &str, binary: &str) -> Process {
+pub fn start_mapper(edge: &Edge, name: &str, binary: &str) -> Process {
     let mut command = Command::new(binary);
     command.arg("--dmi-socket").arg(&edge.dmi_socket).arg("--socket-dir").arg(edge.dir.join("mappers"));
     std::fs::create_dir_all(edge.dir.join("mappers")).unwrap();

@@ -234,6 +234,22 @@ fn knock(house: &House, door: &Door) {
                 assert_eq!(http(method, &address, path, &[]).unwrap().0, want, "{method} {path}");
             }
         }
+        doors::CLOUD_CONSOLE | doors::EDGE_CONSOLE => {
+            let address = house.tcp(door).to_string();
+            let json = ("Content-Type", "application/json");
+            for (method, path, headers, want) in [
+                ("GET", "/console/", [json, ("X", "x")], 200),
+                ("GET", "/console/stream", [json, ("X", "x")], 401),
+                ("GET", "/console/stream", [json, ("Authorization", "Bearer a.b.c")], 401),
+                ("GET", "/console/stream", [json, ("Cookie", "kubeedge-console=a.b.c")], 401),
+                ("POST", "/console/session", [json, ("X", "x")], 400),
+                ("POST", "/console/session", [json, ("Origin", "https://evil.example")], 403),
+                ("GET", "/metrics", [json, ("X", "x")], 404),
+                ("PUT", "/console/", [json, ("X", "x")], 405),
+            ] {
+                assert_eq!(http(method, &address, path, &headers).unwrap().0, want, "{method} {path}");
+            }
+        }
         doors::MQTT => {
             for (user, want) in [("", 0x87), ("admin", 0x87)] {
                 let answer = say(plain(house.tcp(door)), &mqtt_connect(user));
@@ -317,6 +333,8 @@ fn flood(house: &House) {
     pour("/nothing", house.tls(&doors::JOIN_SERVER, None), &post("/nothing"));
     pour("the cloud's monitor", plain(house.tcp(&doors::CLOUD_MONITOR)), &post("/metrics"));
     pour("the edge's monitor", plain(house.tcp(&doors::EDGE_MONITOR)), &post("/actors/Edged/panic"));
+    pour("the cloud's console", plain(house.tcp(&doors::CLOUD_CONSOLE)), &post("/console/session"));
+    pour("the edge's console", plain(house.tcp(&doors::EDGE_CONSOLE)), &post("/console/stream"));
     // A CONNECT of 256 MiB, and one whose client identifier never ends.
     pour("MQTT", plain(house.tcp(&doors::MQTT)), &[0x10, 0xff, 0xff, 0xff, 0x7f]);
     let endless = [&[0x10, 0xff, 0xff, 0x7f][..], &mqtt_connect("")[2..]].concat();
@@ -349,7 +367,7 @@ fn dawdle(house: &House) {
             std::thread::spawn(move || {
                 let mut stream = plain(address);
                 let first: &[u8] = match door.rule {
-                    doors::Rule::LoopbackRead => b"GET /met",
+                    doors::Rule::LoopbackRead | doors::Rule::TokenRead => b"GET /con",
                     doors::Rule::PasswordOrLoopback if door == doors::MQTT => &[0x10, 20, 0],
                     doors::Rule::PasswordOrLoopback => b"GET / HT",
                     _ => &[0x16, 3, 1],

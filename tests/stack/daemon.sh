@@ -115,7 +115,7 @@ rust_stand_in() {
     [ ! -e "$folder/librocksdb.a" ] || tar -C "$rocksdb" -c "${folder##*/}" | docker cp - "$box:/var/cache/kubeedge-rs/"
   done
   if [ -n "${KUBEEDGE_STACK_SEED:-}" ]; then
-    tar -C "$KUBEEDGE_STACK_SEED" --exclude incremental -c release | docker cp - "$box:/var/cache/kubeedge-target/"
+    tar -C "$KUBEEDGE_STACK_SEED" --exclude incremental --exclude 'libkubeedge-*' --exclude '*.rcgu.o' -c release | docker cp - "$box:/var/cache/kubeedge-target/"
   fi
   docker commit -c 'ENV CARGO_NET_OFFLINE=true' "$box" "$1" >/dev/null
   docker rm "$box" >/dev/null

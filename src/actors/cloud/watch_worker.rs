@@ -3,7 +3,7 @@
 use std::future::ready;
 
 use ::kube::Client;
-use ::kube::api::{Api, ApiResource, DynamicObject};
+use ::kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use ::kube::runtime::{WatchStreamExt, watcher};
 use futures_util::{Stream, StreamExt};
 use metrics::Counter;
@@ -48,6 +48,20 @@ pub fn watch_all(
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(api_version, kind, plural));
     watcher(api, watcher::Config::default()).filter_map(|event| ready(event.map(read).transpose()))
+}
+
+/// Asks for one object of a kind: may they be listed, and is the API there?
+///
+/// # Errors
+/// What the API answers, or that it does not.
+pub async fn may_list(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    plural: &str,
+) -> Result<(), ::kube::Error> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(api_version, kind, plural));
+    api.list(&ListParams::default().limit(1)).await.map(drop)
 }
 
 /// The objects of a kind in one namespace, in the same way.

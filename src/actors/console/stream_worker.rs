@@ -7,11 +7,11 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use futures_util::stream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::server_worker::{Line, Place, Room};
 use crate::console::door::Refused;
-use crate::console::feed::{Ended, Outlet, Visitor};
+use crate::console::feed::{Ended, Outlet, PATIENCE, Visitor};
 use crate::console::protocol::Change;
 use crate::console::tree::now_ms;
 
@@ -23,7 +23,7 @@ pub(super) fn stream(room: &Arc<Room>, visitor: Visitor, place: Place, line: Opt
     let (outlet, inlet) = Outlet::new();
     actix_web::rt::spawn(run(Arc::clone(room), visitor, outlet, place, line));
     let body = stream::unfold(inlet, async |mut inlet| {
-        let frame = inlet.recv().await?;
+        let frame = inlet.next().await?;
         Some((Ok::<_, Infallible>(frame), inlet))
     });
     HttpResponse::Ok()
@@ -61,11 +61,19 @@ async fn run(room: Arc<Room>, visitor: Visitor, outlet: Outlet, place: Place, li
     drop(place);
 }
 
+/// Pings, and sees whether the reader takes what waits for him.
 async fn ping(outlet: &Outlet) -> Ended {
     let mut clock = interval(PING_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut taken, mut since) = (0, Instant::now());
     loop {
         clock.tick().await;
+        let (now_taken, waits) = outlet.progress();
+        if now_taken != taken || !waits {
+            (taken, since) = (now_taken, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            return Ended::TooSlow;
+        }
         if let Err(ended) = outlet.send(&Change::Ping { now_ms: now_ms() }).await {
             return ended;
         }

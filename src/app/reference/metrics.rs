@@ -151,7 +151,7 @@ fn both(program: &'static str, store: &'static str) {
 fn cloud() {
     let now = SystemTime::now();
     let ends = [IdentityMetrics::cloud(), IdentityMetrics::issuing_ca(), IdentityMetrics::root()];
-    ends.into_iter().for_each(|end| end.set_end(now));
+    ends.into_iter().for_each(|end| end.set_validity(now, now));
     ApiServerMetrics::new().set_objects("pods", 0);
     let _ = (CloudHubMetrics::new(), SyncMetrics::new(), EdgeControllerMetrics::new());
     let _ = (DeviceControllerMetrics::new(), IdentityControllerMetrics::new());
@@ -183,7 +183,9 @@ fn cloud() {
 /// What only edgecore has.
 fn edge() {
     let now = SystemTime::now();
-    [IdentityMetrics::node(), IdentityMetrics::node_ca()].into_iter().for_each(|end| end.set_end(now));
+    [IdentityMetrics::node(), IdentityMetrics::node_ca()]
+        .into_iter()
+        .for_each(|end| end.set_validity(now, now));
     let _ = (EdgeHubMetrics::new(), OutboxMetrics::new(), MetaManagerMetrics::new(), EdgedMetrics::new());
     let _ = (CriMetrics::new(crate::cri::client::CALLS), EventBusMetrics::new(), DmiMetrics::new());
     let _ = WorkloadMetrics::new();

@@ -33,6 +33,9 @@ pub const OWN: [(&str, &str, &str, &[&str]); 4] = [
     ),
 ];
 
+/// The type of each family on the last page.
+pub type Types = BTreeMap<Box<str>, Kind>;
+
 /// Samples of all nodes by family.
 #[derive(Debug, Default)]
 pub struct Families(BTreeMap<Box<str>, BTreeMap<Kind, Samples>>);
@@ -58,13 +61,14 @@ impl Families {
         &mut samples.text
     }
 
-    /// A family has one type. Where nodes differ, that of most of them is shown; the number of
-    /// samples left out comes back.
-    fn write(self, page: &mut String) -> u64 {
-        let mut left_out = 0;
+    /// A family has one type. Where nodes differ, that of most of them is shown, among equals the
+    /// one of the last page (`shown`). The number of samples left out comes back.
+    fn write(self, shown: &mut Types, page: &mut String) -> u64 {
+        let (mut left_out, mut types) = (0, Types::new());
         for (name, kinds) in self.0 {
-            let winner =
-                kinds.iter().max_by_key(|(kind, it)| (it.nodes, Reverse(**kind))).map(|(kind, _)| *kind);
+            let before = shown.get(&name).copied();
+            let weight = |(kind, it): &(&Kind, &Samples)| (it.nodes, before == Some(**kind), Reverse(**kind));
+            let winner = kinds.iter().max_by_key(weight).map(|(kind, _)| *kind);
             for (kind, samples) in kinds {
                 if Some(kind) == winner {
                     head(page, &name, kind.word(), &samples.help);
@@ -73,7 +77,9 @@ impl Families {
                     left_out += samples.text.lines().count() as u64;
                 }
             }
+            types.extend(winner.map(|kind| (name, kind)));
         }
+        *shown = types;
         left_out
     }
 }
@@ -114,7 +120,7 @@ pub(super) fn render(shared: &Shared, now: Instant) -> String {
     states.sort_by(|one, other| one.node.cmp(&other.node));
 
     let mut page = String::new();
-    let left_out = families.write(&mut page);
+    let left_out = families.write(&mut shared.types.lock(), &mut page);
     if left_out > 0 {
         shared.refused.add(Refused::TypeConflict, left_out);
     }

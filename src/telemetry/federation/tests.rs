@@ -299,6 +299,19 @@ fn a_flood_is_counted_and_takes_nothing_from_others() {
     assert!(world.edges(4).contains("node=\"bad\""));
 }
 
+/// Among equals the one stays that was there first.
+#[test]
+fn a_single_liar_does_not_hide_a_single_node() {
+    let world = World::new(100);
+    world.once("b", 1, HELLO).unwrap();
+    assert!(world.edges(1).contains("node=\"b\""));
+    for kind in ["gauge", "histogram", "untyped"] {
+        world.once("a-liar", 2, &format!("# TYPE kubeedge_x_total {kind}\nkubeedge_x_total 9\n")).unwrap();
+        let shown = world.edges(1);
+        assert!(shown.contains("node=\"b\"") && !shown.contains("liar"), "{shown}");
+    }
+}
+
 /// The type that most nodes have is shown: one that lies hides itself.
 #[test]
 fn a_family_has_one_type() {

@@ -169,8 +169,11 @@ impl Stream {
         until(what, PATIENCE, || {
             let heard = self.heard.lock().unwrap();
             let found = heard.changes.iter().rev().find(|change| fits(change)).cloned();
-            let types: Vec<&Value> = heard.changes.iter().rev().take(20).collect();
-            found.ok_or_else(|| format!("ended: {}, heard last: {types:?}", heard.ended))
+            found.ok_or_else(|| {
+                let start = |change: &Value| change.to_string().chars().take(200).collect::<String>();
+                let last: Vec<String> = heard.changes.iter().rev().take(20).map(start).collect();
+                format!("ended: {}, heard last: {}", heard.ended, last.join("\n"))
+            })
         })
     }
 

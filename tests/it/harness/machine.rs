@@ -117,11 +117,22 @@ pub struct Session(Tls);
 impl Session {
     /// The session, or status and text of the refusal.
     pub fn open(cloud: &Cloud, node_id: &str, pair: &KeyPair) -> Result<Self, (u16, String)> {
+        Self::open_with(cloud, node_id, pair, "")
+    }
+
+    /// The same with extensions of ours, separated by commas.
+    pub fn open_with(
+        cloud: &Cloud,
+        node_id: &str,
+        pair: &KeyPair,
+        extensions: &str,
+    ) -> Result<Self, (u16, String)> {
         let mut tls = dial(cloud, cloud.hub_port, Some(pair));
         let head = format!(
             "GET /e632aba927ea4ac2b575ec1603d56f10/{node_id}/events HTTP/1.1\r\nHost: x\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: zJAdv+Yl9/VYB7b+LNYF0g==\r\nConnectionUse: msg\r\nnode_id: {node_id}\r\n\r\n"
+             Sec-WebSocket-Key: zJAdv+Yl9/VYB7b+LNYF0g==\r\nConnectionUse: msg\r\nnode_id: {node_id}\r\n\
+             Kubeedge-Extensions: {extensions}\r\n\r\n"
         );
         let lost = |err: std::io::Error| (0, err.to_string());
         tls.write_all(head.as_bytes()).map_err(lost)?;
@@ -140,6 +151,26 @@ impl Session {
         let mut why = String::new();
         drop(tls.read_to_string(&mut why));
         Err((code, why))
+    }
+
+    /// One text frame, whole. Clients mask (RFC 6455, 5.3); a key of zeros leaves it readable.
+    pub fn say(&mut self, text: &[u8]) -> std::io::Result<()> {
+        let mut frame = vec![0x81];
+        match u16::try_from(text.len()) {
+            Ok(length @ ..126) => frame.push(0x80 | length as u8),
+            Ok(length) => {
+                frame.push(0x80 | 126);
+                frame.extend(length.to_be_bytes());
+            }
+            Err(_) => {
+                frame.push(0x80 | 127);
+                frame.extend((text.len() as u64).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(text);
+        self.0.write_all(&frame)?;
+        self.0.flush()
     }
 
     /// Waits until the cloud closes it: how long that took.

@@ -32,6 +32,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
             Effect::Delivered(it) => format!("delivered {} {}", it.kind, it.version.resource_version),
             Effect::AckSeconds(secs) => format!("acked after {secs}"),
             Effect::Renew(_) => "renew".to_owned(),
+            Effect::Report(_) => "report".to_owned(),
             Effect::Unhandled { .. } => "unhandled".to_owned(),
             Effect::EdgeError { .. } => "edge error".to_owned(),
             Effect::TooLarge { .. } => "too large".to_owned(),

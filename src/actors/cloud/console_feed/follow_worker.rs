@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use ::kube::Client;
 use ::kube::runtime::watcher;
+use futures_util::StreamExt;
 use futures_util::stream::{self, LocalBoxStream};
-use futures_util::{Stream, StreamExt};
 use tokio::time::sleep;
 
-use crate::actors::cloud::watch_worker::{Event, watch_all};
+use crate::actors::cloud::watch_worker::{Event, may_list, watch_all};
 use crate::console::watched::{Resource, Watched};
 use crate::model::device;
 use crate::supervise::{doubled, spread};
@@ -17,7 +17,9 @@ use crate::supervise::{doubled, spread};
 const RESUME: Duration = Duration::from_millis(500);
 /// Pauses after a refusal or no answer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
+/// The API has this long to say whether a list is allowed.
+const ASK_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a watch says to its stream.
 pub(super) enum Heard {
@@ -53,14 +55,7 @@ pub(super) fn follow(client: Client, resource: Resource) -> LocalBoxStream<'stat
         let heard = follower.next().await;
         Some(((follower.resource, heard), follower))
     });
-    named(heard).boxed_local()
-}
-
-/// Says what the stream is made of, so that it can be boxed.
-fn named(
-    heard: impl Stream<Item = (Resource, Heard)> + 'static,
-) -> impl Stream<Item = (Resource, Heard)> + 'static {
-    heard
+    heard.boxed_local()
 }
 
 impl Follower {
@@ -69,12 +64,14 @@ impl Follower {
             if let Some(pause) = self.rest.take() {
                 sleep(pause).await;
             }
-            let (client, resource) = (&self.client, self.resource);
-            let watch = self.watch.get_or_insert_with(|| {
-                let (api_version, kind, plural) = names(resource);
-                watch_all(client, api_version, kind, plural).boxed_local()
-            });
-            match watch.next().await {
+            let event = match &mut self.watch {
+                Some(watch) => watch.next().await,
+                None => match self.open().await {
+                    Ok(()) => continue,
+                    Err(err) => Some(Err(err)),
+                },
+            };
+            match event {
                 Some(Ok(event)) => return Heard::Said(self.said(event)),
                 Some(Err(err)) if code(&err) == Some(401) => return Heard::NotWelcome,
                 // The watch itself resumes, or lists again where that is too late.
@@ -94,6 +91,20 @@ impl Follower {
                     self.rest = Some(RESUME);
                 }
             }
+        }
+    }
+
+    /// Begins a watch. Asked first: a watcher complains in the log of each refusal.
+    async fn open(&mut self) -> Result<(), watcher::Error> {
+        let (api_version, kind, plural) = names(self.resource);
+        let asked = may_list(&self.client, api_version, kind, plural);
+        match tokio::time::timeout(ASK_DEADLINE, asked).await {
+            Ok(Ok(())) => {
+                self.watch = Some(watch_all(&self.client, api_version, kind, plural).boxed_local());
+                Ok(())
+            }
+            Ok(Err(err)) => Err(watcher::Error::InitialListFailed(err)),
+            Err(late) => Err(watcher::Error::InitialListFailed(::kube::Error::Service(Box::new(late)))),
         }
     }
 

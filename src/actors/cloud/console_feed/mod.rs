@@ -21,6 +21,7 @@ use crate::console::feed::{Denied, Ended, Feed, Outlet, Visitor};
 use crate::console::sign_in::Token;
 use crate::console::tree::{OwnTree, frame};
 use crate::console::watched::{Resource, Watches};
+use crate::model::NodeName;
 use crate::supervise::TreeHandle;
 
 /// Trees of actors are looked at so often.
@@ -32,11 +33,11 @@ const STREAMS_OF_ONE: usize = 4;
 
 /// The trees that nodes have sent.
 pub trait NodeTrees: Send + Sync {
-    /// Which there are, and when each came: milliseconds since the epoch.
-    fn newest(&self) -> Vec<(String, u64)>;
+    /// The nodes that have sent one.
+    fn nodes(&self) -> Vec<NodeName>;
 
-    /// One of them: the JSON of `/actors`.
-    fn tree(&self, node: &str) -> Option<(u64, Value)>;
+    /// The newest of a node, the JSON of `/actors`, and when it came: milliseconds since the epoch.
+    fn tree(&self, node: &NodeName) -> Option<(i64, Arc<Value>)>;
 }
 
 /// See the module.
@@ -102,7 +103,7 @@ impl CloudFeed {
 struct Trees {
     own: Option<u64>,
     /// When each node's came.
-    nodes: HashMap<String, u64>,
+    nodes: HashMap<NodeName, i64>,
 }
 
 impl Trees {
@@ -114,13 +115,15 @@ impl Trees {
             outlet.send_frame(own.frame).await?;
         }
         let Some(nodes) = &feed.nodes else { return Ok(()) };
-        let newest = nodes.newest();
-        self.nodes.retain(|node, _| newest.iter().any(|(known, _)| known == node));
-        for (node, at_ms) in newest {
+        let there = nodes.nodes();
+        self.nodes.retain(|node, _| there.contains(node));
+        for node in there {
+            let Some((at_ms, tree)) = nodes.tree(&node) else { continue };
             if self.nodes.get(&node) == Some(&at_ms) {
                 continue;
             }
-            if let Some(framed) = nodes.tree(&node).and_then(|(at_ms, tree)| frame(&node, at_ms, tree)) {
+            let at = u64::try_from(at_ms).unwrap_or_default();
+            if let Some(framed) = frame(node.as_str(), at, Value::clone(&tree)) {
                 outlet.send_frame(framed.frame).await?;
             }
             self.nodes.insert(node, at_ms);

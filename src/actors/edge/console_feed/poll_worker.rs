@@ -82,7 +82,8 @@ impl Poller {
                 let nodes: Vec<Item> = running.node.iter().filter_map(|node| items::node(node)).collect();
                 let looking = || Err("the machine is being looked at".to_owned());
                 let nodes = if nodes.is_empty() { looking() } else { Ok(nodes) };
-                (nodes, Ok(running.pods.iter().filter_map(items::pod).collect()))
+                let pods = running.pods.map(|pods| pods.iter().filter_map(items::pod).collect());
+                (nodes, pods.ok_or_else(|| "the container runtime has not answered yet".to_owned()))
             }
             Err(err) => (Err(err.to_string()), Err(err.to_string())),
         }

@@ -21,7 +21,7 @@ impl Handler<ListRunning> for Edged {
             status: entry.status.clone(),
             removed: entry.removed,
         });
-        let pods: Vec<RunningPod> = pods.collect();
+        let pods = self.site.is_some().then(|| pods.collect::<Vec<RunningPod>>());
         let node = self.node.as_ref().map(|worker| worker.link());
         Box::pin(async move {
             let node = match node {
