@@ -6,7 +6,6 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, g
 
 const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 const CLOCK: &str = "kubeedge_edgehub_clock_offset_seconds";
-const CHANGED: &str = "kubeedge_edgehub_session_changed_timestamp_seconds";
 
 /// The cloud said that it is `theirs` when this machine's clock said `ours`. There is no gauge before
 /// that: it would look right.
@@ -63,11 +62,6 @@ impl EdgeHubMetrics {
             CLOCK,
             Unit::Seconds,
             "This machine's clock minus the cloud's, whole seconds, when last compared"
-        );
-        describe_gauge!(
-            CHANGED,
-            Unit::Seconds,
-            "When a session with the cloud last began or ended, 0 before the first"
         );
         const RENEWALS: &str = "kubeedge_identity_renewals_total";
         describe_counter!(RENEWALS, "Renewals of this node's identity, by result");

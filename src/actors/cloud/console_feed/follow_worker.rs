@@ -84,7 +84,7 @@ impl Follower {
                     self.rest =
                         Some(spread(doubled(FIRST_PAUSE, self.failures, LAST_PAUSE), fastrand::f64()));
                     self.failures = self.failures.saturating_add(1);
-                    return Heard::Said(Watched::Failed(words(resource, &err)));
+                    return Heard::Said(Watched::Failed(words(self.resource, &err)));
                 }
                 None => {
                     self.watch = None;
