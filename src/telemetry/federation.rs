@@ -162,6 +162,8 @@ struct Row {
     actors: Option<(i64, Arc<Value>)>,
     allowance: f64,
     allowance_at: Instant,
+    /// That something was refused was logged in this session.
+    warned: bool,
 }
 
 impl Row {
@@ -175,6 +177,7 @@ impl Row {
             actors: None,
             allowance: REPORTS_AT_ONCE,
             allowance_at: now,
+            warned: false,
         }
     }
 
@@ -236,6 +239,7 @@ impl Federation {
         row.series = Series::default();
         row.reported = None;
         row.interval = USUAL_INTERVAL;
+        row.warned = false;
     }
 
     /// The session is over: the node's series are. An older session than the newest changes nothing.
@@ -290,6 +294,13 @@ impl Federation {
             return Err(Refused::Rate);
         }
         let applied = row.series.apply(report, self.shared.max_series);
+        if applied.as_ref().map_or(true, |refused| !refused.is_empty())
+            && !std::mem::replace(&mut row.warned, true)
+        {
+            // Once a session: an edge must not be able to fill the log.
+            let why = applied.as_ref().map_or_else(|why| vec![why.label()], series::labels);
+            tracing::warn!(%node, reasons = why.join(","), "series of the edge are left out");
+        }
         let refused = applied.inspect_err(|_| row.series.lose())?;
         for (why, times) in refused {
             self.shared.refused.add(why, times);

@@ -33,6 +33,13 @@ const SAMPLE_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 /// How often parts of one report were refused.
 pub type Tally = HashMap<Refused, u64>;
 
+/// The reasons in a tally, sorted.
+pub fn labels(tally: &Tally) -> Vec<&'static str> {
+    let mut labels: Vec<&str> = tally.keys().map(|why| why.label()).collect();
+    labels.sort_unstable();
+    labels
+}
+
 /// Families and samples.
 #[derive(Debug, Default)]
 pub struct Series {
