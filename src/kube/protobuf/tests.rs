@@ -1,5 +1,6 @@
 use k8s_pb::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_pb::api::core::v1::Pod;
+use k8s_pb::api::rbac::v1::{ClusterRole, PolicyRule, RoleBinding, RoleRef, Subject};
 use k8s_pb::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use k8s_pb::apimachinery::pkg::runtime::TypeMeta;
 use proptest::prelude::*;
@@ -165,4 +166,51 @@ proptest! {
             prop_assert_eq!(&object["binaryData"][key], &encoded(raw));
         }
     }
+}
+
+#[test]
+fn roles_and_bindings() {
+    const RBAC: &str = "rbac.authorization.k8s.io/v1";
+    let text = |text: &str| Some(text.to_owned());
+    let metadata = || Some(ObjectMeta { name: text("x"), ..ObjectMeta::default() });
+    let rule = PolicyRule {
+        verbs: vec!["get".into()],
+        api_groups: vec![String::new()],
+        resources: vec!["pods/log".into()],
+        resource_names: vec!["p".into()],
+        ..PolicyRule::default()
+    };
+    let urls = PolicyRule {
+        verbs: vec!["get".into()],
+        non_resource_ur_ls: vec!["/m".into()],
+        ..PolicyRule::default()
+    };
+    let role = ClusterRole { metadata: metadata(), rules: vec![rule, urls], ..ClusterRole::default() };
+    assert_eq!(
+        decode(&body(RBAC, "ClusterRole", role.encode_to_vec())).unwrap(),
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": "x"}, "rules": [
+            {"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"], "resourceNames": ["p"]},
+            {"verbs": ["get"], "nonResourceURLs": ["/m"]},
+        ]})
+    );
+    let binding = RoleBinding {
+        metadata: metadata(),
+        subjects: vec![Subject {
+            kind: text("ServiceAccount"),
+            name: text("a"),
+            namespace: text("n"),
+            api_group: text(""),
+        }],
+        role_ref: Some(RoleRef {
+            api_group: text("rbac.authorization.k8s.io"),
+            kind: text("Role"),
+            name: text("x"),
+        }),
+    };
+    assert_eq!(
+        decode(&body(RBAC, "RoleBinding", binding.encode_to_vec())).unwrap(),
+        json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": "x"},
+            "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "n"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "x"}})
+    );
 }

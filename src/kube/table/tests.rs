@@ -222,3 +222,17 @@ fn empty_objects_and_wrong_types_still_make_rows() {
         assert_eq!(columns(kind).iter().filter(|column| column.format == "name").count(), 1, "{kind}");
     }
 }
+
+#[test]
+fn roles_and_bindings() {
+    let meta = json!({"name": "x", "creationTimestamp": "2026-11-22T19:55:00Z"});
+    assert_eq!(row("Role", json!({"metadata": meta})), ["x", "2026-11-22T19:55:00Z"]);
+    let binding = json!({
+        "metadata": meta, "roleRef": {"kind": "ClusterRole", "name": "view"},
+        "subjects": [
+            {"kind": "User", "name": "ann"}, {"kind": "User", "name": "bob"}, {"kind": "Group", "name": "ops"},
+            {"kind": "ServiceAccount", "namespace": "team", "name": "bot"},
+        ],
+    });
+    assert_eq!(row("RoleBinding", binding), ["x", "ClusterRole/view", "5m", "ann, bob", "ops", "team/bot"]);
+}
