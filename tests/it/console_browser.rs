@@ -68,14 +68,14 @@ fn show(browser: &Browser, hash: &str) {
 
 /// What the console said besides that the machine's network changed (pods come and go; the page opens its
 /// stream again then).
-fn complaints(browser: &Browser) -> Vec<String> {
+fn said(browser: &Browser) -> Vec<String> {
     let mut lines = browser.complaints();
     lines.retain(|line| !line.contains("net::ERR_NETWORK_CHANGED"));
     lines
 }
 
 fn nothing_is_wrong(browser: &Browser, what: &str) {
-    let complaints = complaints(browser);
+    let complaints = said(browser);
     assert!(complaints.is_empty(), "{what}: {complaints:#?}");
 }
 
@@ -324,7 +324,7 @@ fn a_wrong_token_an_old_one_and_a_cloud_that_restarts() {
         assert_eq!(browser.js("return document.cookie + Object.values(localStorage).join()"), "");
         browser.js("document.querySelector('#wrong').textContent = ''");
     }
-    let complaints = complaints(&browser);
+    let complaints = said(&browser);
     assert!(complaints.iter().all(|line| line.contains("401")), "{complaints:#?}");
     sign_in(&browser, &url, &token);
     let kept = browser.js("return document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage) + document.documentElement.outerHTML");
@@ -351,7 +351,7 @@ fn a_wrong_token_an_old_one_and_a_cloud_that_restarts() {
     kubectl.apply(&sleeper("after", ""));
     browser.reads("main", "after");
     assert_eq!(browser.js("return window.sameLoad"), true, "the page was loaded again");
-    let complaints = complaints(&browser);
+    let complaints = said(&browser);
     let network = |line: &String| {
         line.contains("net::ERR_") || line.contains("the server responded with a status of 5")
     };
