@@ -63,7 +63,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let store_metrics = StoreMetrics::new("edge");
     let plain = RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?;
     let plain = Arc::new(plain.measured(store_metrics.clone()));
-    stage.watch_store(&plain, store_metrics);
+    let meta_bytes = metrics.objects.store_bytes.clone();
+    stage.watch_store(&plain, move |bytes| {
+        store_metrics.sized(bytes);
+        meta_bytes.set(bytes as f64);
+    });
     stage.watch_disk(&config.data_dir);
     let secrets =
         SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };

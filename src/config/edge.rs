@@ -124,6 +124,9 @@ pub struct EdgeModules {
     pub console: ConsoleConfig,
 }
 
+/// Reports that come more seldom would be taken for stale.
+const MAX_REPORT_INTERVAL_SECS: u64 = 300;
+
 /// The link to the cloud.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -135,9 +138,9 @@ pub struct EdgeHubConfig {
     pub heartbeat: u64,
     /// Seconds between reports of metrics and actors to the cloud; 0: none.
     pub report_interval_secs: u64,
-    /// Messages a second and burst of events, and of device data to a cloud without our extensions:
-    /// ours takes what it can, and confirmations bound what is under way. Leases, statuses and queries
-    /// are never limited.
+    /// Messages a second of events, and of device data to a cloud without our extensions: ours takes
+    /// what it can, and confirmations bound what is under way. Leases, statuses and queries are never
+    /// limited.
     #[serde(rename = "messageQPS")]
     pub message_qps: u32,
     /// Burst that `messageQPS` allows.
@@ -171,6 +174,9 @@ impl EdgeHubConfig {
         at_least_one(&key("heartbeat"), self.heartbeat)?;
         at_least_one(&key("messageQPS"), self.message_qps.into())?;
         at_least_one(&key("messageBurst"), self.message_burst.into())?;
+        let often = self.report_interval_secs <= MAX_REPORT_INTERVAL_SECS;
+        let why = format!("it must be at most {MAX_REPORT_INTERVAL_SECS}");
+        require(often, &key("reportIntervalSecs"), why)?;
         let id = &self.project_id;
         let fine =
             !id.is_empty() && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));

@@ -35,6 +35,7 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "index.html",
     "actors.js",
     "app.js",
+    "boot.js",
     "devices.js",
     "dom.js",
     "fleet.js",
@@ -47,7 +48,6 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "shell.js",
     "stream.js",
     "style.css",
-    "theme.js"
 ];
 
 /// One file, ready to be sent.

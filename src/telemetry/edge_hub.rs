@@ -47,17 +47,16 @@ impl EdgeHubMetrics {
     #[must_use]
     pub fn new() -> Self {
         describe_gauge!("kubeedge_edgehub_connected", "1 while a session with the cloud is open");
-        describe_gauge!(
-            CHANGED,
-            Unit::Seconds,
-            "When a session with the cloud last began or ended, 0 before the first"
-        );
         describe_counter!("kubeedge_edgehub_reconnects_total", "Sessions opened after the first");
         describe_counter!("kubeedge_edgehub_messages_total", "Messages read from and written to the cloud");
         describe_counter!("kubeedge_edgehub_bad_frames_total", "Frames from the cloud that were skipped");
         describe_counter!("kubeedge_edgehub_unrouted_total", "Messages that no module of this edge takes");
         describe_counter!("kubeedge_edgehub_reports_total", "Reports of metrics and actors to the cloud");
-        describe_counter!("kubeedge_edgehub_report_bytes_total", "Bytes of these reports, as frames");
+        describe_counter!(
+            "kubeedge_edgehub_report_bytes_total",
+            Unit::Bytes,
+            "Bytes of the reports of metrics and actors to the cloud, as frames"
+        );
         describe_gauge!(
             CLOCK,
             Unit::Seconds,

@@ -192,6 +192,14 @@ fn fifty_nodes_of_which_half_are_offline() {
     let cloud = Cloud::start(&dir.path().join("c"), &[PATIENT]);
     let prometheus = scraping(&cloud, dir.path());
     let names: Vec<String> = (0..50).map(|n| format!("edge-{n}")).collect();
+    // A node that never came is down, not unknown.
+    let edge_node = |name: &String| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{ name: {name}, labels: {{ node-role.kubernetes.io/edge: '' }} }}\n---\n"
+        )
+    };
+    cloud.kubectl().apply(&names.iter().map(edge_node).collect::<String>());
+    wait_for(&prometheus, &format!("count({UP} == 0)"), &[50.0]);
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
     for name in &names {
         let held = Node::join(&cloud, name);

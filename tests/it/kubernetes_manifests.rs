@@ -156,7 +156,11 @@ struct Beside {
 
 impl Beside {
     fn start(cluster: &Cloud, dir: &Path, settings: &[&str]) -> Self {
-        fs::create_dir_all(dir).unwrap();
+        // One root for all that use an API: the Secret of the manifests. (The cluster is a cloudcore here.)
+        fs::create_dir_all(dir.join("ca")).unwrap();
+        for file in ["rootCA.crt", "rootCA.key"] {
+            fs::copy(cluster.dir.join("ca").join(file), dir.join("ca").join(file)).unwrap();
+        }
         let files = tempfile::tempdir_in(dir).unwrap().keep();
         configuration(&files);
         let admin = fs::read_to_string(cluster.dir.join("admin.conf")).unwrap();
@@ -268,9 +272,8 @@ fn two_cloudcores_work_with_the_rights_of_the_manifests_one_after_the_other() {
     // The other replica has the same root and its own issuing CA, and stands behind the same address.
     let other = dir.path().join("two");
     fs::create_dir_all(other.join("ca")).unwrap();
-    for file in ["rootCA.crt", "rootCA.key", "join-token.key"] {
-        fs::copy(first.cloud.dir.join("ca").join(file), other.join("ca").join(file)).unwrap();
-    }
+    let tokens = "ca/join-token.key";
+    fs::copy(first.cloud.dir.join(tokens), other.join(tokens)).unwrap();
     let port = |name: &str, port: u16| format!("modules.cloudHub.{name}.port={port}");
     let ports = [port("websocket", first.cloud.hub_port), port("https", first.cloud.join_port)];
     first.cloud.process.terminate(PATIENCE);

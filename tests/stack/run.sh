@@ -66,7 +66,7 @@ trap 'exit 130' INT TERM
 daemon_start
 [ -n "${own_daemon:-}" ] && stand_ins
 all=(images_are_built everything_comes_up nodes_and_pods devices_move prometheus_sees_all boards_answer \
-  console_lets_in actors_are_shown an_edge_is_cut_off every_service_restarts second_up_changes_nothing \
+  console_lets_in actors_are_shown an_edge_is_cut_off every_service_restarts what_dies_inside_comes_back second_up_changes_nothing \
   signals_end_in_order port_taken no_privileges missing_kernel_features sizes down_leaves_nothing)
 for next in ${KUBEEDGE_STACK_STEPS:-"${all[@]}"}; do
   step=$next

@@ -80,12 +80,9 @@ fn kind(schema: &Value) -> String {
         "integer" => "whole number".to_owned(),
         "object" => "map of text to text".to_owned(),
         "array" => {
-            let items = schema.get("items").map(kind).unwrap_or_default();
-            if items.starts_with("map") || items.is_empty() {
-                "list of sections".to_owned()
-            } else {
-                format!("list of {items}")
-            }
+            // Structs in a list are references; they have sections of their own.
+            let items = schema.get("items").filter(|items| items.get("$ref").is_none());
+            items.map_or_else(|| "list of sections".to_owned(), |items| format!("list of {}", kind(items)))
         }
         other => panic!("{other:?} is no type of a key: {schema}"),
     }
@@ -139,7 +136,7 @@ fn odd_values(schema: &Value) -> Vec<Value> {
 
 /// What the program says to odd values of the key, the rest of the file being as shipped.
 fn refused<T: ConfigFile>(path: &str, schema: &Value) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut said: Vec<(String, Vec<String>)> = Vec::new();
     for odd in odd_values(schema) {
         let mut file = serde_json::to_value(T::default()).unwrap();
         let pointer = format!("/{}", path.replace('.', "/"));
@@ -147,12 +144,20 @@ fn refused<T: ConfigFile>(path: &str, schema: &Value) -> String {
         *place = odd.clone();
         let Ok(config) = serde_json::from_value::<T>(file) else { continue };
         let Err(err) = config.validate() else { continue };
-        if err.key.starts_with(path) {
-            let why = err.why.split(", found ").next().unwrap_or_default().to_owned();
-            said.push(format!("{}: {why}", shown(&odd)));
+        if !err.key.starts_with(path) {
+            continue;
+        }
+        let why = err.why.split(", found ").next().unwrap_or_default();
+        // What is repeated of the value says nothing new.
+        let quoted = odd.as_str().map(|text| format!("{text:?} ")).unwrap_or_default();
+        let why = why.strip_prefix(&quoted).unwrap_or(why).to_owned();
+        match said.iter_mut().find(|(same, _)| *same == why) {
+            Some((_, values)) => values.push(shown(&odd)),
+            None => said.push((why, vec![shown(&odd)])),
         }
     }
-    said.join("<br>")
+    let lines = said.iter().map(|(why, values)| format!("{}: {why}", values.join(", ")));
+    lines.collect::<Vec<_>>().join("<br>")
 }
 
 /// Goes through a struct; its sections come after it.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, counter,
@@ -26,6 +26,7 @@ use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::edge_hub::{EdgeHubMetrics, OutboxMetrics, show_clock};
 use crate::telemetry::edged::EdgedMetrics;
 use crate::telemetry::event_bus::EventBusMetrics;
+use crate::telemetry::exporter::Exporter;
 use crate::telemetry::federation;
 use crate::telemetry::host::{DiskMetrics, show_build};
 use crate::telemetry::identity::{AuditMetrics, IdentityCounters, IdentityMetrics, Issued, Refused};
@@ -172,7 +173,8 @@ fn cloud() {
             describe_counter!(name, help);
             labels.into_iter().for_each(|label| drop(counter!(name, [label].iter())));
         } else {
-            describe_gauge!(name, help);
+            let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+            describe_gauge!(name, unit, help);
             let _ = gauge!(name, labels.iter());
         }
     }
@@ -283,7 +285,14 @@ fn page() -> String {
     });
     merged.retain(|name, _| shared.contains(name));
     table(&mut page, "Both programs", &merged, |_| true);
-    table(&mut page, "cloudcore", &cloudcore, |name| !shared.contains(name));
+    let of_page = |name: &str| federation::OWN.iter().any(|own| own.0 == name);
+    table(&mut page, "cloudcore", &cloudcore, |name| !shared.contains(name) && !of_page(name));
+    table(
+        &mut page,
+        "cloudcore, on `/federate/edges` beside the families of all connected edges",
+        &cloudcore,
+        of_page,
+    );
     table(&mut page, "edgecore", &edgecore, |name| !shared.contains(name));
     page
 }
@@ -299,7 +308,9 @@ fn every_family_has_help_a_unit_where_its_name_has_one_and_prometheus_manners() 
         for (name, family) in &families {
             let help = &family.help;
             assert!(
-                help.len() > 5 && !help.ends_with('.') && !help.contains('\n'),
+                help.len() > 5
+                    && (!help.ends_with('.') || name.starts_with("process_"))
+                    && !help.contains('\n'),
                 "{program}: {name}: {help:?}"
             );
             assert_eq!(
@@ -377,4 +388,45 @@ fn every_bound_is_about_a_label_there_is() {
             assert!(free || values.len() <= 32, "{name}: {label} has {} values", values.len());
         }
     }
+}
+
+/// Everything that takes a word from outside the program, given a thousand that mean nothing.
+fn odd_words() {
+    let odd: Vec<String> = (0..1_000).map(|i| format!("odd\"{i}\\\n{{le=}}é")).collect();
+    let (api, dmi, bus) = (ApiServerMetrics::new(), DmiMetrics::new(), EventBusMetrics::new());
+    let (cri, edged) = (CriMetrics::new(crate::cri::client::CALLS), EdgedMetrics::new());
+    for word in &odd {
+        api.answered(word, 200, 0.1);
+        cri.record(word, Duration::from_millis(1), true);
+        dmi.record(word, Duration::from_millis(1), false);
+        bus.dropped(word).increment(1);
+        bus.refused(word).increment(1);
+    }
+    edged.show_waiting(odd.iter().map(String::as_str));
+    PodMetrics::new().show(odd.iter().map(|word| (word.as_str(), word.as_str())));
+    let states = odd.iter().map(|word| (word.as_str(), 1)).collect();
+    DeviceTwinMetrics::new().show(&states, 1_000, 1, 1);
+}
+
+#[test]
+fn a_thousand_odd_words_from_outside_make_no_series() {
+    let series = |work: fn()| {
+        let ((), exporter) = Exporter::record(|| {
+            both("edgecore", "edge");
+            edge();
+            work();
+        });
+        let text = exporter.render();
+        let names = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        names.filter(|line| !line.starts_with("kubeedge_pods{")).count()
+    };
+    let apis = series(|| drop((ApiServerMetrics::new(), CloudHubMetrics::new())));
+    assert!(apis > 200, "{apis}");
+    // Everything on: the words may only fill what is bounded.
+    let without = series(|| {
+        let (api, _, edged) = (ApiServerMetrics::new(), DmiMetrics::new(), EdgedMetrics::new());
+        api.answered("other", 200, 0.1);
+        edged.show_waiting(std::iter::empty());
+    });
+    assert_eq!(series(odd_words), without);
 }

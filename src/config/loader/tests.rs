@@ -263,6 +263,10 @@ fn set_options_follow_the_types() {
         ),
         ("modules.edgeHub.heartbeat=soon", "--set: modules.edgeHub.heartbeat: invalid type: string \"soon\""),
         ("modules.edgeHub.heartbeat=0", "--set: modules.edgeHub.heartbeat: it must be at least 1"),
+        (
+            "modules.edgeHub.reportIntervalSecs=301",
+            "--set: modules.edgeHub.reportIntervalSecs: it must be at most 300",
+        ),
         ("=1", "unknown key"),
     ] {
         let err = edge("", &[set]).expect_err(set).to_string();

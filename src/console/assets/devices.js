@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { clock, matches, wordsOf } from "./format.js";
 import { deviceState, differs, link, staleness } from "./health.js";
-import { a, bar, eventTable, eventsAbout, facts, more, nodeLink, nothing, panel, shape, sheet, spark, status, title, troubles, when } from "./parts.js";
+import { a, bar, eventTable, eventsAbout, facts, lastKnown, more, nodeLink, nothing, panel, shape, sheet, spark, status, title, troubles, when } from "./parts.js";
 import { missing } from "./objects.js";
 
 const COLUMNS = [["Property", ""], ["Reported", "value"], ["Trend", "trend"], ["Desired", "value"], ["In force", "value"], ["Taken", "num"]];
@@ -21,7 +21,7 @@ export function deviceGroups(ctx, devices, id) {
 
 function group(ctx, device) {
   const head = h("tr", { class: "device", role: "row", key: "head" }, h("th", { colspan: "6", scope: "rowgroup", role: "rowheader" },
-    a(link("devices", device.key), h("span", { class: "ns" }, `${device.namespace}/`), device.name), status(deviceState(ctx.model, device)),
+    a(link("devices", device.key), h("span", { class: "ns" }, `${device.namespace}/`), device.name), status(deviceState(ctx.model, device)), lastKnown(deviceState(ctx.model, device)),
     h("span", { class: "about dim" }, [device.model, device.protocol].filter(Boolean).join(", "), device.node && ctx.route.parts[0] !== "nodes" ? [" on ", nodeLink(device.node)] : null)));
   return h("tbody", { key: device.key, role: "rowgroup" }, head,
     device.twins.length ? device.twins.map((twin) => twinRow(ctx, device, twin))

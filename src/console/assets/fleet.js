@@ -56,8 +56,8 @@ function tiles(ctx, t) {
   const missing = (n, word) => (n ? `${n} ${word}` : "");
   return h("div", { class: "tiles", key: "tiles" },
     edge ? cloudTile(ctx) : tile("node", "#/nodes", "Nodes ready", t.ready, t.nodes, missing(t.nodes - t.ready, "not ready") || "all ready", t.ready < t.nodes ? "bad" : t.nodes ? "ok" : "unknown"),
-    tile("pod", "#/pods", "Pods running", t.running, t.pods, [missing(t.pods - t.running, "not running") || "all running", missing(t.done, "completed")].filter(Boolean).join(", "), t.running < t.pods ? "warn" : t.pods ? "ok" : "done"),
-    tile("device", "#/devices", "Devices online", t.online, t.devices, missing(t.devices - t.online, "not online") || "all online", t.online < t.devices ? "warn" : t.devices ? "ok" : "done"),
+    tile("pod", "#/pods", "Pods running", t.running, t.pods, [missing(t.pods - t.running - t.silentPods, "not running"), missing(t.silentPods, "not known"), missing(t.done, "completed")].filter(Boolean).join(", ") || "all running", t.running < t.pods ? "warn" : t.pods ? "ok" : "done"),
+    tile("device", "#/devices", "Devices online", t.online, t.devices, [missing(t.devices - t.online - t.silentDevices, "not online"), missing(t.silentDevices, "not known")].filter(Boolean).join(", ") || "all online", t.online < t.devices ? "warn" : t.devices ? "ok" : "done"),
     tile(null, "#/actors", "Actor restarts", t.restarts, undefined, !model.trees.size ? "no tree seen" : t.recent ? `${t.recent} in the last 10 minutes` : `in ${count(model.trees.size, "program")}`,
       t.recent ? "warn" : model.trees.size ? "ok" : "unknown"),
     tile("event", "#/events?show=warnings", "Warnings", t.warnings, undefined, "last 10 minutes", t.warnings ? "warn" : "ok"));
@@ -76,7 +76,7 @@ export function nodeTable(ctx, nodes, id) {
   const { survey, now, model } = ctx;
   const none = { pods: 0, running: 0, devices: 0, online: 0, restarts: 0 };
   const of = (node) => survey.nodes.get(node.key) || none;
-  const share = (is, all) => h("span", { class: is < all ? "t-warn strong" : "" }, `${is}/${all}`);
+  const share = (kind, is, all) => (model.trouble[kind] && !all ? h("span", { class: "dim" }, "–") : h("span", { class: is < all ? "t-warn strong" : "" }, `${is}/${all}`));
   const order = { bad: 0, warn: 1, busy: 2, ok: 3 };
   const rows = nodes.map((node) => ({ node, state: nodeState(node, now), figures: of(node) }))
     .sort((x, y) => order[x.state.tone] - order[y.state.tone] || (x.node.key < y.node.key ? -1 : 1));
@@ -85,8 +85,8 @@ export function nodeTable(ctx, nodes, id) {
     columns: [
       { name: "Node", cls: "name", sort: (r) => r.node.key, cell: (r) => a(link("nodes", r.node.key), r.node.key) },
       { name: "State", sort: (r) => r.state.word, cell: (r) => status(r.state) },
-      { name: "Pods running", cls: "num", sort: (r) => r.figures.running, cell: (r) => share(r.figures.running, r.figures.pods) },
-      { name: "Devices online", cls: "num", sort: (r) => r.figures.online, cell: (r) => share(r.figures.online, r.figures.devices) },
+      { name: "Pods running", cls: "num", sort: (r) => r.figures.running, cell: (r) => share("pod", r.figures.running, r.figures.pods) },
+      { name: "Devices online", cls: "num", sort: (r) => r.figures.online, cell: (r) => share("device", r.figures.online, r.figures.devices) },
       { name: "Actor restarts", cls: "num", sort: (r) => r.figures.restarts, cell: (r) => (model.trees.has(r.node.key) ? a(link("actors", r.node.key), String(r.figures.restarts)) : h("span", { class: "dim" }, "–")) },
       { name: "Last heartbeat", cls: "num", sort: (r) => r.node.heartbeatMs, cell: (r) => when(r.node.heartbeatMs, now) },
       { name: "Version", cls: "dim", cell: (r) => r.node.version },

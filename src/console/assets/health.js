@@ -101,7 +101,7 @@ export function survey(model) {
     if (!row) nodes.set(name, (row = { pods: 0, running: 0, devices: 0, online: 0, restarts: 0 }));
     return row;
   };
-  const totals = { nodes: 0, ready: 0, pods: 0, running: 0, done: 0, devices: 0, online: 0, restarts: 0, recent: 0, warnings: 0 };
+  const totals = { nodes: 0, ready: 0, pods: 0, running: 0, done: 0, silentPods: 0, devices: 0, online: 0, silentDevices: 0, restarts: 0, recent: 0, warnings: 0 };
   const add = (tone, href, what, why, atMs) => found.push({ tone, href, what, why, atMs });
 
   for (const node of model.objects.node.values()) {
@@ -122,6 +122,7 @@ export function survey(model) {
     totals.pods += 1;
     row.pods += 1;
     // A pod of a silent node is not counted as running: nobody knows.
+    if (state.tone === "unknown") totals.silentPods += 1;
     if (state.tone === "ok") {
       totals.running += 1;
       row.running += 1;
@@ -135,6 +136,7 @@ export function survey(model) {
     const state = deviceState(model, device);
     const row = of(device.node);
     totals.devices += 1;
+    if (state.tone === "unknown") totals.silentDevices += 1;
     row.devices += 1;
     if (state.tone === "ok") {
       totals.online += 1;

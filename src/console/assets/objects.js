@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { bytes, count, matches, wordsOf } from "./format.js";
 import { isSilent, link, nodeState, podState } from "./health.js";
-import { a, bar, eventTable, eventsAbout, facts, nodeLink, nothing, panel, shape, sheet, status, table, title, troubles, when } from "./parts.js";
+import { a, bar, eventTable, eventsAbout, facts, lastKnown, nodeLink, nothing, panel, shape, sheet, status, table, title, troubles, when } from "./parts.js";
 import { deviceGroups } from "./devices.js";
 import { tree } from "./actors.js";
 
@@ -21,7 +21,7 @@ export function node(ctx) {
   return [
     title(ctx, name, up, status(state)),
     troubles(ctx, ["node", "pod", "device", "event"]),
-    state.tone === "bad" ? h("p", { class: "note t-bad", key: "why" }, shape("bad"), h("span", {}, h("b", {}, `${state.word} `), "since ", when(node.sinceMs, now),
+    state.tone === "bad" ? h("p", { class: "note t-bad", key: "why" }, shape("bad"), h("span", {}, h("b", {}, `${state.word} `), "for ", when(node.sinceMs, now),
       node.why ? `: ${node.why}` : "", ". Pods and devices below are as last known; the node itself goes on without its cloud.")) : null,
     panel("Facts", null, facts([
       ["Address", node.address], ["Roles", node.roles.join(", ")], ["Version", node.version], ["Runtime", node.runtime],
@@ -84,7 +84,7 @@ function podTable(ctx, pods, id, withNode) {
     id, label: "Pods", rows, keyOf: (r) => r.pod.key, classOf: (r) => (r.state.tone === "unknown" ? "is-old" : ""),
     columns: [
       { name: "Pod", cls: "name", sort: (r) => r.pod.name, cell: (r) => a(link("pods", r.pod.key), h("span", { class: "ns" }, `${r.pod.namespace}/`), r.pod.name) },
-      { name: "Status", cls: "status-cell", sort: (r) => r.state.word, cell: (r) => [status(r.state), r.state.why && r.state.tone !== "ok" ? h("span", { class: "why", max: 120 }, r.state.why) : null] },
+      { name: "Status", cls: "status-cell", sort: (r) => r.state.word, cell: (r) => [status(r.state), lastKnown(r.state), r.state.why && r.state.tone !== "ok" && r.state.tone !== "unknown" ? h("span", { class: "why", max: 120 }, r.state.why) : null] },
       { name: "Ready", cls: "num", sort: (r) => r.pod.ready / (r.pod.total || 1), cell: (r) => `${r.pod.ready}/${r.pod.total}` },
       { name: "Restarts", cls: "num", sort: (r) => r.pod.restarts, cell: (r) => (r.pod.restarts ? h("span", { class: "strong" }, String(r.pod.restarts)) : "0") },
       withNode && { name: "Node", sort: (r) => r.pod.node, cell: (r) => nodeLink(r.pod.node) },

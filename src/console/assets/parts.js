@@ -23,6 +23,11 @@ export function status({ tone, word, why }) {
   return h("span", { class: `status t-${tone}`, title: why || undefined }, shape(tone), h("span", {}, word));
 }
 
+/** Beside what a silent node told last. */
+export function lastKnown(state) {
+  return state.tone === "unknown" && state.why ? h("span", { class: "dim last-known" }, "last known") : null;
+}
+
 /** A time with its age. */
 export function when(ms, now, title = "") {
   if (!ms) return h("span", { class: "dim" }, "–");

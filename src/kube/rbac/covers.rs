@@ -56,8 +56,8 @@ fn parts(rule: &Rule) -> Vec<Rule> {
 
 fn covers(own: &Rule, part: &Rule) -> bool {
     let resource = |wanted: &String| {
-        let (resource, sub) = wanted.split_once('/').unwrap_or((wanted, ""));
-        own.resources.iter().any(|own| own == wanted || resource_covers(own, resource, sub))
+        let (plural, sub) = wanted.split_once('/').unwrap_or((wanted, ""));
+        own.resources.iter().any(|own| own == wanted || resource_covers(own, plural, sub))
     };
     part.verbs.iter().all(|verb| has(&own.verbs, verb))
         && part.api_groups.iter().all(|group| has(&own.api_groups, group))

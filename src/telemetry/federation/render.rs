@@ -15,20 +15,20 @@ pub const OWN: [(&str, &str, &str, &[&str]); 4] = [
     (
         "kubeedge_federate_edge_up",
         "gauge",
-        "1 while the node has a session and, if it reports, a report that is not older than three intervals.",
+        "1 while the node has a session and, if it reports, a report that is not older than three intervals",
         &["node"],
     ),
     (
         "kubeedge_federate_report_age_seconds",
         "gauge",
-        "Since the newest report of a connected node.",
+        "Since the newest report of a connected node",
         &["node"],
     ),
-    ("kubeedge_federate_series", "gauge", "Series of all edges on this page.", &[]),
+    ("kubeedge_federate_series", "gauge", "Series of all edges on this page", &[]),
     (
         "kubeedge_federate_refused_total",
         "counter",
-        "Reports of edges, and families and series in them, that were refused, by reason.",
+        "Reports of edges, and families and series in them, that were refused, by reason",
         &["reason"],
     ),
 ];

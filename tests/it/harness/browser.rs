@@ -183,6 +183,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         if std::thread::panicking() && self.client.is_some() {
             self.leave_picture();
+            eprintln!("its console says: {:#?}", self.complaints());
         }
         if let Some(client) = self.client.take() {
             // The driver ends its browser with the session.

@@ -63,12 +63,18 @@ fn routing() {
         ("bus", "upload", "default/alarms", vec!["unhandled"]),
         ("edged", "insert", "some/Mqtt/Topic", vec!["unhandled"]),
         ("edged", "response", "default/pod/p", vec![]),
+        ("edgehub", "report", "node/report", vec!["unhandled"]),
     ] {
         let effects = session(both, now).receive(upstream(source, operation, resource), now, 0);
         assert_eq!(kinds(&effects), want, "{source} {operation} {resource}");
     }
     let old = session(Extensions::default(), now).receive(upstream("metamanager", "resync", "null"), now, 0);
     assert_eq!(kinds(&old), ["unhandled"], "the extension was not agreed on");
+    let reports = Extensions { report: true, ..both };
+    for (operation, want) in [("report", "report"), ("update", "unhandled")] {
+        let effects = session(reports, now).receive(upstream("edgehub", operation, "node/report"), now, 0);
+        assert_eq!(kinds(&effects), [want], "{operation}");
+    }
 }
 
 #[test]

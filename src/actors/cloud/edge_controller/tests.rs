@@ -26,6 +26,7 @@ struct World {
     differences: Link<SendDifferences>,
     reseal: Link<Reseal>,
     ca: Arc<Ca>,
+    federation: Federation,
     settings: CaSettings,
     tree: TreeHandle,
     _running: Running,
@@ -78,6 +79,7 @@ impl World {
             differences,
             reseal,
             ca,
+            federation,
             settings,
             tree: handle,
             _running: running,
@@ -195,6 +197,12 @@ async fn registration_and_lease() {
     let made = both.object.as_ref().unwrap();
     assert_eq!(made["metadata"]["annotations"]["cloudcore"], "10.0.0.1");
     assert_eq!(made["metadata"]["labels"]["kubernetes.io/os"], "linux");
+    let seen = async {
+        while world.federation.nodes() != [(NodeName::parse("edge-1").unwrap(), false, None)] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(ASK, seen).await.expect("Federation hears of it");
     let again = world.ask("edge-1", "insert", "null/node/edge-1", body()).await;
     assert!(matches!(&again.body, Body::ObjectResp(it) if reason(it) == "AlreadyExists"), "{again:?}");
 

@@ -87,4 +87,17 @@ mod tests {
         assert_eq!((exports.set(&b, "h", "2"), exports.refused), (None, 2), "a gone series keeps its place");
         assert!(exports.set(&a, "t", "3").is_some(), "and is taken up again");
     }
+
+    #[test]
+    fn a_thousand_odd_devices_fill_what_there_is_and_no_more() {
+        let mut exports = Exports::new(500);
+        let mut samples = std::collections::BTreeSet::new();
+        for i in 0..1_000 {
+            let device = DeviceId::new("odd\"\n", format!("{{{i}}}\\"));
+            let made = exports.set(&device, &format!("p{}", i % 7), "1");
+            samples.extend(made.map(|sample| (sample.device, sample.property)));
+            drop(exports.end(&device, |_| false));
+        }
+        assert_eq!((samples.len(), exports.refused), (500, 500));
+    }
 }

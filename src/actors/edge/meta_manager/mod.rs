@@ -50,7 +50,6 @@ use crate::telemetry::meta_manager::MetaManagerMetrics;
 
 /// Retries, notices that found a full mailbox, metrics.
 const TICK: Duration = Duration::from_secs(1);
-const TICKS_PER_SIZE: u32 = 30;
 const PAGE: usize = 500;
 /// Key prefix of events that wait for the cloud.
 const EVENTS: &str = "event/";
@@ -123,7 +122,6 @@ pub struct MetaManager {
     next_batch: Batch,
     next_done: Vec<Done>,
     is_writing: bool,
-    ticks: u32,
 }
 
 impl MetaManager {
@@ -172,7 +170,6 @@ impl MetaManager {
             next_batch: Batch::new(),
             next_done: Vec::new(),
             is_writing: false,
-            ticks: 0,
         }
     }
 
@@ -370,11 +367,6 @@ impl MetaManager {
         self.tell_notices();
         self.send_reports(ctx);
         self.drain_outbox(ctx);
-        if self.ticks.is_multiple_of(TICKS_PER_SIZE) {
-            let bytes = self.store.size_bytes();
-            self.metrics.objects.store_bytes.set(count(usize::try_from(bytes).unwrap_or(usize::MAX)));
-        }
-        self.ticks = self.ticks.wrapping_add(1);
     }
 }
 
