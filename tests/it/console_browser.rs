@@ -445,6 +445,7 @@ fn take_pictures(folder: &Path) {
 
     let browser = Browser::start();
     browser.prefers("light");
+    browser.size(1280, 860);
     sign_in(&browser, &url, &token);
     browser.reads("main", "CrashLoopBackOff");
     let points = "document.querySelectorAll('.spark').length > 4 && \
