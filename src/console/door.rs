@@ -30,6 +30,19 @@ pub enum Refused {
 }
 
 impl Refused {
+    pub const ALL: [Self; 10] = [
+        Self::Host,
+        Self::Origin,
+        Self::ContentType,
+        Self::Body,
+        Self::NoToken,
+        Self::BadToken,
+        Self::TooManyTries,
+        Self::TooManyStreams,
+        Self::SlowReader,
+        Self::Unavailable,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

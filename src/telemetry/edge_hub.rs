@@ -62,6 +62,11 @@ impl EdgeHubMetrics {
             Unit::Seconds,
             "This machine's clock minus the cloud's, whole seconds, when last compared"
         );
+        describe_gauge!(
+            CHANGED,
+            Unit::Seconds,
+            "When a session with the cloud last began or ended, 0 before the first"
+        );
         const RENEWALS: &str = "kubeedge_identity_renewals_total";
         describe_counter!(RENEWALS, "Renewals of this node's identity, by result");
         Self {

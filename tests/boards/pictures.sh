@@ -7,10 +7,10 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 export KUBEEDGE_DEMO_DIR=/var/lib/kubeedge-pictures
-export KUBEEDGE_DEMO_PORTS="16443 20000 20002 29091 29092 21884" KUBEEDGE_DEMO_NETWORK="kubeedgep1 10.88.121.0/24"
+export KUBEEDGE_DEMO_PORTS="36443 36000 36002 36091 36092 36884 36493 36494" KUBEEDGE_DEMO_NETWORK="kubeedgep1 10.88.121.0/24"
 export KUBEEDGE_BIN_DIR=${KUBEEDGE_BIN_DIR:-$repo/target/release}
 export KUBECONFIG=$KUBEEDGE_DEMO_DIR/etc/kubeedge/admin.conf
-dir=$KUBEEDGE_DEMO_DIR bin=$KUBEEDGE_BIN_DIR prometheus=127.0.0.1:29090 page=29300
+dir=$KUBEEDGE_DEMO_DIR bin=$KUBEEDGE_BIN_DIR prometheus=127.0.0.1:36090 page=36300
 kubectl=$("$repo/deploy/tools.sh" kubectl)
 work=$(mktemp -d)
 
@@ -35,10 +35,11 @@ edge() { # edge NUMBER: one more node with a containerd, broker and mapper of it
   keep containerd containerd --config "$own/containerd.toml"
   until_ready ctr --address "$own/containerd.sock" --connect-timeout 1s version
   for image in pause hello; do ctr --address "$own/containerd.sock" -n k8s.io image import "$dir/images/$image.tar" >/dev/null; done
-  "$bin/keadm" join --root "$own" --cloudcore-ipport 127.0.0.1:20000 --certport 20002 --edgenode-name "$name" \
+  "$bin/keadm" join --root "$own" --cloudcore-ipport 127.0.0.1:36000 --certport 36002 --edgenode-name "$name" \
     --token "$("$bin/keadm" gettoken --root "$dir")" --remote-runtime-endpoint "unix://$own/containerd.sock" \
-    --set "commonConfig.monitorServer.bindAddress=127.0.0.1:2909$(($1 + 1))" --set commonConfig.monitorServer.enableFaultInjection=true \
-    --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:2188$(($1 + 3))" --set modules.edgeHub.reportIntervalSecs=5 >/dev/null
+    --set "commonConfig.monitorServer.bindAddress=127.0.0.1:3609$(($1 + 1))" --set commonConfig.monitorServer.enableFaultInjection=true \
+    --set "modules.eventBus.mqttServerInternal=tcp://127.0.0.1:3688$(($1 + 3))" --set modules.edgeHub.reportIntervalSecs=5 \
+    --set modules.console.bindAddress=127.0.0.1:0 >/dev/null
   keep edgecore "$bin/edgecore" --config "$own/etc/kubeedge/config/edgecore.yaml"
   keep mapper-sim "$bin/mapper-sim" --dmi-socket "$own/etc/kubeedge/dmi.sock"
 }
@@ -72,15 +73,12 @@ YAML
 panic() { curl -fsS -X POST "http://127.0.0.1:$1/actors/$2/panic" >/dev/null; }
 
 "$repo/deploy/demo/up.sh" >/dev/null
-for program in cloudcore edgecore; do sed -i 's/^  monitorServer:/&\n    enableFaultInjection: true/' "$dir/etc/kubeedge/config/$program.yaml"; done
 sed -i 's/^  edgeHub:/&\n    reportIntervalSecs: 5/' "$dir/etc/kubeedge/config/edgecore.yaml"
-kill -9 "$(cat "$dir/log/cloudcore.pid")" "$(cat "$dir/log/edgecore.pid")"
-sleep 2
-until_ready curl -fsS http://127.0.0.1:29091/readyz
+kill -9 "$(cat "$dir/log/edgecore.pid")"
 for number in 2 3; do edge "$number"; done
 for number in 1 2 3; do until_ready "$kubectl" wait --for=condition=Ready "node/edge-$number" --timeout=1s; done
 
-sed "s#cloudcore:9091#127.0.0.1:29091#; s#localhost:9090#$prometheus#; s#evaluation_interval: 15s#evaluation_interval: 5s#; s#rules/#$repo/config/prometheus/rules/#" \
+sed "s#cloudcore:9091#127.0.0.1:36091#; s#localhost:9090#$prometheus#; s#evaluation_interval: 15s#evaluation_interval: 5s#; s#rules/#$repo/config/prometheus/rules/#" \
   "$repo/config/prometheus/prometheus.yml" > "$work/prometheus.yml"
 in_background prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address="$prometheus"
 
@@ -90,14 +88,14 @@ in_background prometheus --config.file="$work/prometheus.yml" --storage.tsdb.pat
   for n in 1 2 3; do pod "web-$n" default "edge-$n" "httpd -f -p 8080 & wait"; pod "till-$n" shop "edge-$n" "sleep 100000 & wait"; done
   pod crash shop edge-2 "sleep 8; exit 7"
 } | "$kubectl" apply -f - >/dev/null
-for port in 21884 21885 21886; do
+for port in 36884 36885 36886; do
   in_background bash -c "while sleep 1; do mosquitto_sub -p $port -q 1 -t 'plant/#'; done"
   in_background bash -c "while sleep 1; do mosquitto_sub -p $port -t '\$hw/events/device/#'; done"
   in_background bash -c "while sleep 1; do mosquitto_pub -p $port -q $((port % 3)) -t plant/line -m running --repeat 1000 --repeat-delay 0.0$((port % 7 + 3)); done"
   in_background bash -c "i=0; while sleep 5; do mosquitto_pub -p $port -q 1 -r -t plant/setting/\$((i++ % 20)) -m \$i; done"
 done
 lamp='$hw/events/device/default/lamp-1'
-in_background bash -c "while sleep 2; do mosquitto_pub -p 21884 -q 1 -t '$lamp/state/update' -m '{\"state\":\"online\"}'; mosquitto_pub -p 21884 -q 1 -t '$lamp/twin/update' -m '{\"twin\":{\"power\":{\"actual\":{\"value\":\"on\"}}}}'; done"
+in_background bash -c "while sleep 2; do mosquitto_pub -p 36884 -q 1 -t '$lamp/state/update' -m '{\"state\":\"online\"}'; mosquitto_pub -p 36884 -q 1 -t '$lamp/twin/update' -m '{\"twin\":{\"power\":{\"actual\":{\"value\":\"on\"}}}}'; done"
 in_background bash -c "while sleep 4; do '$kubectl' get pods,nodes -A; '$kubectl' get devicestatuses; '$kubectl' get pod nope; done"
 in_background bash -c "while sleep 40; do '$kubectl' run once-\$RANDOM --image registry.local/hello:1 --restart=Never --image-pull-policy=IfNotPresent -- sh -c 'sleep 5'; done"
 in_background node "$here/serve.mjs" --prometheus "http://$prometheus" --port "$page" --scrape 5
@@ -106,9 +104,9 @@ edge3() { kill "-$1" "$(cat "$dir/nodes/edge-3/log/edgecore.pid")"; }
 echo "it runs; the pictures are taken in eleven minutes"
 sleep 150; edge3 STOP          # edge-3 does not answer
 sleep 80;  edge3 CONT
-sleep 70;  panic 29093 DeviceTwin; panic 29091 Scheduler
+sleep 70;  panic 36093 DeviceTwin; panic 36091 Scheduler
 sleep 60;  kill -9 "$(cat "$dir/nodes/edge-2/log/edgecore.pid")"
-sleep 60;  panic 29092 Edged
+sleep 60;  panic 36092 Edged
 sleep 40;  edge3 STOP          # and again, until the end
 sleep 200
 mkdir -p "$repo/docs/boards"

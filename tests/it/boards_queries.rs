@@ -17,6 +17,7 @@ use super::main_job::World;
 
 /// Seconds between two scrapes and between two reports of the edge, so that a test sees many of both.
 const INTERVAL: &str = "1s";
+const SETTINGS: [&str; 1] = ["modules.edgeHub.reportIntervalSecs=1"];
 
 /// Scrapes as `config/prometheus/prometheus.yml` does, with the rules beside it.
 fn scraping(world: &World) -> Prometheus {
@@ -35,6 +36,18 @@ scrape_configs:
         rules.display()
     );
     Prometheus::start(&world.dir.path().join("prometheus"), &config)
+}
+
+/// A node that comes back shows how long it takes to compare.
+fn come_back(world: &mut World, prometheus: &Prometheus) {
+    until("the edge is seen", PATIENCE, || {
+        let answer = prometheus.ask("query", &[("query", "process_start_time_seconds{node=\"edge-1\"}")])?;
+        if items(&answer["result"]).count() == 1 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    world.edge.process.kill9();
+    world.edge.restart(&SETTINGS);
+    world.edge.wait_ready();
+    world.kubectl().wait_node("edge-1", "True");
 }
 
 /// What has to go on so that no figure stands still: a pod, one that crashes, a device with a mapper,
@@ -221,8 +234,9 @@ fn the_page_is_served(prometheus: &Prometheus, dir: PathBuf) {
 #[test]
 fn every_query_of_every_board_is_answered() {
     let since = now();
-    let world = World::with(&[], &["modules.edgeHub.reportIntervalSecs=1"]);
+    let mut world = World::with(&[], &SETTINGS);
     let prometheus = scraping(&world);
+    come_back(&mut world, &prometheus);
     let _running = put_to_work(&world);
     let fill =
         || boards().into_iter().map(|board| Filled::new(board, &prometheus)).collect::<Result<Vec<_>, _>>();

@@ -166,6 +166,42 @@ fn who_may_list_pods_sees_pods() {
 }
 
 #[test]
+fn the_api_of_a_cluster_is_shown_as_its_visitor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut api = Cloud::start(&dir.path().join("api"), &["modules.console.enable=false"]);
+    let config = format!("kubeAPIConfig.kubeConfig={}", api.dir.join("admin.conf").display());
+    // Another cloudcore, to which that API is a real cluster's.
+    let cloud = Cloud::start(&dir.path().join("c"), &[&config]);
+    let kubectl = api.kubectl();
+    let Err(wrong) = sign_in(&cloud.console, "a.b.c") else { panic!("it came in") };
+    assert_eq!(wrong.status, 401);
+    allow(&kubectl, "clerk", &["pods"]);
+    let cookie = sign_in(&cloud.console, &token(&kubectl, "clerk")).unwrap();
+    let stream = Stream::open(&cloud.console, &cookie).unwrap_or_else(|answer| panic!("{answer:?}"));
+    let hello = stream.wait("hello", |change| is(change, "hello"));
+    assert_eq!(hello["user"], "system:serviceaccount:default:clerk");
+    stream.wait("pods", |change| is(change, "synced") && change["kind"] == "pod");
+    // As the visitor, not as cloudcore.
+    let trouble = stream.wait("nodes", |change| is(change, "trouble") && change["kind"] == "node");
+    assert!(trouble["why"].as_str().unwrap().contains("forbidden"), "{trouble}");
+    kubectl.apply(&sleeper("web", ""));
+    stream.item("pod", "default/web", |pod| pod["status"] == "Pending");
+
+    // Without its API it says so, and takes nobody's token for wrong.
+    api.process.kill9();
+    let trouble = stream.wait("no pods", |change| is(change, "trouble") && change["kind"] == "pod");
+    assert!(trouble["why"].as_str().unwrap().contains("does not answer"), "{trouble}");
+    let Err(refused) = Stream::open(&cloud.console, &cookie) else { panic!("nobody could know it") };
+    assert_eq!(refused.status, 503);
+    api.restart(&["modules.console.enable=false"]);
+    let pods = || stream.changes().iter().filter(|it| is(it, "synced") && it["kind"] == "pod").count();
+    until("pods are shown again", PATIENCE, || match pods() {
+        0 | 1 => Err("not yet".to_owned()),
+        _ => Ok(()),
+    });
+}
+
+#[test]
 fn what_happens_in_the_cluster_arrives() {
     let mut world = World::start();
     let kubectl = world.kubectl();

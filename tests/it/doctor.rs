@@ -6,8 +6,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use kubeedge::identity::{Ca, CaSettings};
 use serde_json::Value;
 
 use super::harness::cluster::{Cloud, Edge};
@@ -125,7 +126,9 @@ fn one_thing_after_another() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let other = fs::read_to_string(at.join("certs/node-ca.key")).unwrap();
     with(&key, &other, || doctor.says(&["certificate: "]));
-    let stranger = fs::read_to_string(at.join("certs/node-ca.crt")).unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    let settings = CaSettings::new(&elsewhere.join("ca.crt"), &elsewhere.join("ca.key"));
+    let stranger = Ca::open(settings, SystemTime::now()).unwrap().cert_pem();
     with(&root, &stranger, || doctor.says(&["join server: https://127.0.0.1:"]));
     doctor.says(&[]);
 
@@ -198,7 +201,6 @@ fn what_is_collected_for_others_holds_no_secret() {
         at.join("certs/node-ca.key"),
         cloud.dir.join("ca/rootCA.key"),
         cloud.dir.join("ca/issuing.key"),
-        cloud.dir.join("ca/join-token.key"),
     ] {
         let text = fs::read_to_string(&file).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
         secrets.extend(

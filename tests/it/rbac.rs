@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::harness::api::{Api, kubectls};
 use crate::harness::cluster::Cloud;
+use crate::harness::process::eventually;
 
 /// A kubeconfig of nobody; the token comes as a flag.
 fn bare_config(api: &Api) -> String {
@@ -179,6 +180,7 @@ fn the_consoles_token_reads_everything_but_secrets() {
     let dir = tempfile::tempdir().expect("temp dir");
     let cloud = Cloud::start(&dir.path().join("cloud"), &[]);
     let config = cloud.dir.join("cloudcore.yaml");
+    eventually("the kubeconfig is written", || cloud.dir.join("admin.conf").exists());
     let keadm = |args: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_keadm")).args(args).arg("--config").arg(&config).output();
         let out = out.expect("keadm runs");

@@ -114,9 +114,15 @@ rust_stand_in() {
   for folder in "$rocksdb"/rocksdb-*; do
     [ ! -e "$folder/librocksdb.a" ] || tar -C "$rocksdb" -c "${folder##*/}" | docker cp - "$box:/var/cache/kubeedge-rs/"
   done
+  # cargo takes what was compiled before only where the crates have the same path.
+  local home=$dir/cargo-home
+  rm -rf "$home"
+  mkdir -p "$home$registry"
+  ln -s /usr/local/cargo/registry "$home$registry/registry"
+  tar -C "$home" -c ".${registry}" | docker cp - "$box:/"
   if [ -n "${KUBEEDGE_STACK_SEED:-}" ]; then
     tar -C "$KUBEEDGE_STACK_SEED" --exclude incremental --exclude 'libkubeedge-*' --exclude '*.rcgu.o' -c release | docker cp - "$box:/var/cache/kubeedge-target/"
   fi
-  docker commit -c 'ENV CARGO_NET_OFFLINE=true' "$box" "$1" >/dev/null
+  docker commit -c "ENV CARGO_NET_OFFLINE=true CARGO_HOME=$registry" "$box" "$1" >/dev/null
   docker rm "$box" >/dev/null
 }

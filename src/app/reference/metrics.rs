@@ -14,10 +14,12 @@ use parking_lot::Mutex;
 
 use super::{cell, check};
 use crate::bus::identity::AuditAction;
+use crate::console::door;
 use crate::model::DeviceId;
 use crate::telemetry::actors::{ActorMetrics, actor_state, arbiter_lag, workers_of_kind};
 use crate::telemetry::apiserver::ApiServerMetrics;
 use crate::telemetry::cloud_hub::{CloudHubMetrics, SyncMetrics};
+use crate::telemetry::console::ConsoleMetrics;
 use crate::telemetry::cri::CriMetrics;
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 use crate::telemetry::device_twin::DeviceTwinMetrics;
@@ -100,7 +102,8 @@ impl Recorder for Catalog {
 const NODES: &str = "one for each edge node of the API, and each that has a session";
 
 /// Labels whose values are not all in the constructors: family (`*`: any), label, what bounds them.
-const BOUNDS: [(&str, &str, &str); 11] = [
+const BOUNDS: [(&str, &str, &str); 12] = [
+    ("kubeedge_console_requests_total", "code", "status codes of HTTP the console answers with, about 12"),
     ("*", "actor", "names of the tree's actors and kinds of its workers, about 20, fixed in the source"),
     ("*", "thread", "names of the program's arbiters, at most 6, fixed in the source"),
     (
@@ -132,6 +135,9 @@ fn both(program: &'static str, store: &'static str) {
     show_counts();
     let _ = (DiskMetrics::new(), StoreMetrics::new(store), ActorMetrics::new("Monitor"));
     let _ = (actor_state("Monitor"), workers_of_kind("Session"), arbiter_lag("main"));
+    let console = ConsoleMetrics::new();
+    console.answered(200);
+    door::Refused::ALL.into_iter().for_each(|why| console.refused(why.label()));
     let readiness = Readiness::default();
     readiness.set(STORE, true);
     readiness.publish();
@@ -363,9 +369,13 @@ fn every_name_in_the_sources_is_on_the_page() {
     assert!(missing.is_empty(), "not on the page: {missing:#?}");
 }
 
+/// Begins names that an edge may not use; nothing has it.
+const RESERVED: &str = "kubeedge_nodes";
+
 fn is_name(text: &str) -> bool {
     let parts = text.strip_prefix("kubeedge_").map(|rest| rest.split('_').count()).unwrap_or_default();
     parts >= 1
+        && text != RESERVED
         && !text.ends_with('_')
         && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
         && !["_bucket", "_sum", "_count"].iter().any(|end| text.ends_with(end))

@@ -88,7 +88,7 @@ export function nodeTable(ctx, nodes, id) {
       { name: "Pods running", cls: "num", sort: (r) => r.figures.running, cell: (r) => share("pod", r.figures.running, r.figures.pods) },
       { name: "Devices online", cls: "num", sort: (r) => r.figures.online, cell: (r) => share("device", r.figures.online, r.figures.devices) },
       { name: "Actor restarts", cls: "num", sort: (r) => r.figures.restarts, cell: (r) => (model.trees.has(r.node.key) ? a(link("actors", r.node.key), String(r.figures.restarts)) : h("span", { class: "dim" }, "–")) },
-      { name: "Last heartbeat", cls: "num", sort: (r) => r.node.heartbeatMs, cell: (r) => when(r.node.heartbeatMs, now) },
+      { name: "Last status", cls: "num", sort: (r) => r.node.heartbeatMs, cell: (r) => when(r.node.heartbeatMs, now) },
       { name: "Version", cls: "dim", cell: (r) => r.node.version },
       { name: "Age", cls: "num", sort: (r) => r.node.createdMs, cell: (r) => when(r.node.createdMs, now, "created ") },
     ],

@@ -27,7 +27,7 @@ export function node(ctx) {
       ["Address", node.address], ["Roles", node.roles.join(", ")], ["Version", node.version], ["Runtime", node.runtime],
       ["System", node.osImage], ["Kernel", [node.kernel, node.architecture].filter(Boolean).join(", ")],
       ["CPU", node.cpu && count(Number(node.cpu) || 0, "core")], ["Memory", bytes(node.memory)], ["Most pods", node.maxPods], ["Pressure", node.ready === "True" ? (pressures.length ? `${pressures.length} (below)` : "none") : "not known"],
-      ["Last heartbeat", when(node.heartbeatMs, now)], [`${state.word} since`, when(node.sinceMs, now)], ["Joined", when(node.createdMs, now)],
+      ["Last status", when(node.heartbeatMs, now)], [`${state.word} since`, when(node.sinceMs, now)], ["Joined", when(node.createdMs, now)],
     ])),
     pressures.length ? panel("Under pressure", null, h("ul", { class: "conditions" }, pressures)) : null,
     panel("Pods", count(pods.length, "pod"), pods.length ? podTable(ctx, pods, "node-pods", false) : nothing(ctx, "pod", false, "No pods on this node.")),

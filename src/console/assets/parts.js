@@ -20,7 +20,7 @@ export function shape(tone) {
 }
 
 export function status({ tone, word, why }) {
-  return h("span", { class: `status t-${tone}`, title: why || undefined }, shape(tone), h("span", {}, word));
+  return h("span", { class: `status t-${tone}`, title: why || undefined }, shape(tone), h("span", { max: 48 }, word));
 }
 
 /** Beside what a silent node told last. */

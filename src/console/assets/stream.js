@@ -7,17 +7,22 @@ const LONGEST_PAUSE_MS = 10000;
 /** One message of the stream; more than this is no honest server's. */
 const MAX_BUFFER = 16 * 1024 * 1024;
 
+function send(token) {
+  return fetch("session", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ token }),
+    credentials: "same-origin",
+    cache: "no-store",
+  });
+}
+
 /** Signs in. The token is in the request and nowhere else. Resolves to "" or to what is wrong. */
 export async function signIn(token) {
   let answer;
   try {
-    answer = await fetch("session", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ token }),
-      credentials: "same-origin",
-      cache: "no-store",
-    });
+    // Once more: a browser drops what is under way when its machine's network changes.
+    answer = await send(token).catch(() => new Promise((done) => setTimeout(done, FIRST_PAUSE_MS)).then(() => send(token)));
   } catch {
     return "The server of this console does not answer. Is it running, and is this machine still connected to it?";
   }

@@ -27,13 +27,17 @@ struct Binding {
     groups: BTreeSet<Arc<str>>,
 }
 
+/// Rules by the name of their role.
+type Roles = HashMap<Arc<str>, Arc<[Rule]>>;
+
 /// Bindings by place.
 type Named = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 /// All roles and bindings.
 #[derive(Debug, Default)]
 pub struct Access {
-    roles: HashMap<Arc<str>, HashMap<Arc<str>, Arc<[Rule]>>>,
+    /// By namespace.
+    roles: HashMap<Arc<str>, Roles>,
     bindings: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Binding>>,
     by_user: HashMap<Arc<str>, Named>,
     by_group: HashMap<Arc<str>, Named>,

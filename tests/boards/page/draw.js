@@ -155,7 +155,7 @@ function timeseries(panel, { series, step }, query, width, height, annotations) 
       const under = run.map(([t, , base]) => `${x(t).toFixed(1)},${own(base ?? low).toFixed(1)}`).reverse();
       parts.push(`<polygon points="${over.join(" ")} ${under.join(" ")}" fill="${color[at]}" opacity="${(custom.fillOpacity ?? 0) / 100}"/>`);
       if (run.length === 1) parts.push(`<circle cx="${x(run[0][0])}" cy="${own(run[0][1])}" r="1.6" fill="${color[at]}"/>`);
-      else parts.push(`<polyline points="${over.join(" ")}" fill="none" stroke="${color[at]}" stroke-width="1.3"/>`);
+      else if (custom.lineWidth > 0) parts.push(`<polyline points="${over.join(" ")}" fill="none" stroke="${color[at]}" stroke-width="1.3"/>`);
     }
   });
   parts.push(...marks(annotations, x, height));

@@ -184,7 +184,7 @@ async fn ask_cloud(
         Finding::fail(join, format!("{} holds no CA: {err}", hub.tls_ca_file.display()), REJOIN)
     })?;
     let answer = get(&place.host, place.certport, "/ca.crt", &[], Arc::clone(&tls)).await.map_err(|why| {
-        Finding::fail(join, format!("https://{at}: {why}"), "is it another cloud, or another root? keadm reset edge, then keadm join anew; a clock that is off looks like this too")
+        Finding::fail(join, format!("https://{at}: {why}"), "another cloud answers there, or its root was replaced: correct modules.edgeHub.httpServer, or keadm reset edge and join anew (a clock that is off looks like this too)")
     })?;
     found.push(Finding::ok(join, format!("{at} is reached, and is the cloud that this node joined")));
     found.push(match clock(now, answer.date) {

@@ -14,8 +14,9 @@ use crate::identity::{KeyPair, cert_ders_from_pem, cert_facts, client_tls};
 
 /// Below this a store cannot work through its next compaction, bytes.
 const LEAST_FREE: u64 = 200 << 20;
-/// A file system with less of its size free is said to be full.
+/// A file system with less of its size free, and less than [`AMPLE`], is said to be full.
 const LEAST_FREE_PERCENT: u64 = 3;
+const AMPLE: u64 = 2 << 30;
 /// Largest certificate or key file, bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -119,7 +120,8 @@ pub(super) fn disk(folder: &Path) -> Finding {
 fn judge_disk(folder: &Path, free: u64, size: u64) -> Finding {
     let (shown, mib) = (folder.display(), |bytes: u64| bytes >> 20);
     let text = format!("{} MiB of {} MiB are free below {shown}", mib(free), mib(size));
-    if free < LEAST_FREE || free.saturating_mul(100) < size.saturating_mul(LEAST_FREE_PERCENT) {
+    let little = free < AMPLE && free.saturating_mul(100) < size.saturating_mul(LEAST_FREE_PERCENT);
+    if free < LEAST_FREE || little {
         return Finding::fail(
             "disk",
             text,
@@ -233,7 +235,8 @@ mod tests {
         const GIB: u64 = 1 << 30;
         for (free, size, fails) in [
             (10 * GIB, 100 * GIB, false),
-            (2 * GIB, 100 * GIB, true),
+            (GIB, 100 * GIB, true),
+            (2 * GIB, 500 * GIB, false),
             (100 << 20, GIB, true),
             (300 << 20, 2 * GIB, false),
             (0, 0, true),
