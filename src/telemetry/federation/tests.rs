@@ -185,7 +185,7 @@ fn what_an_edge_may_not_say() {
             "# TYPE kubeedge_apiserver_requests_total counter\nkubeedge_apiserver_requests_total 1\n",
             "reserved",
         ),
-        ("# TYPE kubeedge_nodes gauge\nkubeedge_nodes 1\n", "reserved"),
+        ("# TYPE kubeedge_pods gauge\nkubeedge_pods 1\n", "reserved"),
         // Names that are none.
         ("# TYPE kubeedge-x gauge\n", "bad_series"),
         ("# TYPE kubeedge_x gauges\n", "bad_series"),
