@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex_lite::Regex;
+use regex_lite::{Captures, Regex};
 use yaml_serde::Value;
 
 pub(super) const REMOVED: &str = "<removed>";
@@ -43,12 +43,21 @@ static SHAPES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
             r#"(?i)([\w.-]*(?:passw|passphrase|token|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|key-data)[\w.-]*\\?["']?\s*[:=]\s*|--(?:password|token|secret)\s+)(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#,
             "$1<removed>",
         ),
-        // Keys and the like in base64: long, and no hex digest.
-        (r"[A-Za-z0-9+/_-]*[g-zG-Z+/][A-Za-z0-9+/_-]{79,}={0,2}", "<base64 removed>"),
-        (r"(?m)^[A-Za-z0-9+/]{44,}={0,2}$", "<base64 removed>"),
     ];
     rules.into_iter().filter_map(|(rule, by)| Some((Regex::new(rule).ok()?, by))).collect()
 });
+
+/// Keys and the like in base64: long, and no hex digest; or a line of its own.
+static BASE64: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let rules = [r"[A-Za-z0-9+/_-]*[g-zG-Z+/][A-Za-z0-9+/_-]{79,}={0,2}", r"(?m)^[A-Za-z0-9+/]{44,}={0,2}$"];
+    rules.into_iter().filter_map(|rule| Regex::new(rule).ok()).collect()
+});
+
+/// A long path in small letters (`/srv/kubeedge/site-7/..`) is made of base64's characters, too; base64
+/// of that length has capital letters.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
 
 /// Removes secrets. `known` are this machine's own.
 pub(super) struct Redactor {
@@ -79,6 +88,13 @@ impl Redactor {
         }
         for (shape, by) in SHAPES.iter() {
             text = shape.replace_all(&text, *by).into_owned();
+        }
+        for shape in BASE64.iter() {
+            let by = |found: &Captures<'_>| {
+                let found = found.get(0).map_or("", |all| all.as_str());
+                if is_path(found) { found.to_owned() } else { "<base64 removed>".to_owned() }
+            };
+            text = shape.replace_all(&text, by).into_owned();
         }
         text
     }
@@ -146,6 +162,7 @@ mod tests {
         let tail = PEM.split_once('\n').expect("lines").1;
         let join = format!("{}.{JWT}", "0a".repeat(32));
         let blob = format!("data {}", "PLANTED+".repeat(12));
+        let slashed = format!("/{}", "PLANTED/".repeat(6));
         for text in [
             PEM,
             &escaped,
@@ -154,6 +171,7 @@ mod tests {
             JWT,
             &join,
             &blob,
+            &slashed,
             &format!("Authorization: Bearer {JWT}"),
             "authorization: bearer PLANTEDopaque",
             "connect to mqtt://alice:PLANTED@broker:1883 failed",
@@ -181,6 +199,8 @@ mod tests {
             "image docker.io/library/busybox@sha256:9ae97d36d26566ff84e8893c64a6dc4fe8ca6d1144bf5b87b2b85a32def253c7",
             "{\"name\":\"EdgeHub\",\"state\":\"running\",\"restarts\":0}",
             "dataDir: /var/lib/kubeedge/edge",
+            "/srv/factory/hall/seven/var/lib/kubeedge/edge",
+            "cgroup /kubepods/besteffort/pod71311ecf-541f-4c6d-8064-0a71fe3697c3/9ae97d36d26566ff84e8893c64a6dc4fe8ca6d11",
         ] {
             assert_eq!(redactor.text(text), text);
         }
