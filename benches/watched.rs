@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
-use harness::process::{PATIENCE, Process, free_port, http, until};
+use harness::process::{PATIENCE, Process, http, until};
 use machine::{Cost, costs};
 use report::{memory, milliseconds, row};
 
@@ -46,8 +46,8 @@ const LOADS: usize = 20;
 fn main() {
     let dir = tempfile::tempdir().unwrap();
     let containerd = Containerd::start();
-    let console = format!("127.0.0.1:{}", free_port());
-    let cloud = Cloud::start(&dir.path().join("c"), &[&format!("modules.console.bindAddress={console}")]);
+    let cloud = Cloud::start(&dir.path().join("c"), &[]);
+    let console = cloud.console.as_str();
     let mut edge = Edge::join(&cloud, &dir.path().join("e"), NODE, containerd.socket(), &[]);
     edge.wait_ready();
     let kubectl = cloud.kubectl();
@@ -81,7 +81,7 @@ fn main() {
     show("scraped every 5 s: both /metrics and /federate/edges", &with_prometheus);
 
     let events = Arc::new(AtomicU64::new(0));
-    let consoles: Vec<_> = (0..CONSOLES).map(|_| open(&console, &token, &events, &stop)).collect();
+    let consoles: Vec<_> = (0..CONSOLES).map(|_| open(console, &token, &events, &stop)).collect();
     std::thread::sleep(SETTLE);
     let watched = costs(&pids, WINDOW);
     show(&format!("and {CONSOLES} consoles open"), &watched);
@@ -113,7 +113,7 @@ fn main() {
 
     println!("\n| the console's first load | here |");
     println!("|---|---|");
-    let loads: Vec<(usize, f64)> = (0..LOADS).map(|_| first_load(&console, &token)).collect();
+    let loads: Vec<(usize, f64)> = (0..LOADS).map(|_| first_load(console, &token)).collect();
     println!("| bytes of page, scripts and styles over the wire | {} |", loads[0].0);
     let times: Vec<f64> = loads.iter().map(|(_, secs)| *secs).collect();
     println!(

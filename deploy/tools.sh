@@ -3,7 +3,7 @@
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
 #   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages,
-#                                Chromium with its driver, axe-core
+#                                Chromium with its driver, npm packages
 #   deploy/tools.sh pictures     what test needs, and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
 #   deploy/tools.sh stack        kubectl, python3, debootstrap, Docker and its compose, for `make test-stack`
@@ -11,15 +11,12 @@
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
-# The npm packages of tests/boards/ go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
+# The npm packages of tests/package.json go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
 # A `docker compose` that builds with BuildKit, where Docker brings none, goes to $KUBEEDGE_CACHE/bin; its
 # path is printed by: deploy/tools.sh compose
-# axe-core goes to $KUBEEDGE_CACHE; its path is printed by: deploy/tools.sh axe
 set -euo pipefail
 
 cache=${KUBEEDGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubeedge-rs}
-axe_version=4.14.1
-axe=$cache/axe-core-$axe_version.js
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 need=()
@@ -98,24 +95,13 @@ python_venv() {
   "$cache/venv/bin/pip" install -q -r "$wanted"
   cp "$wanted" "$have"
 }
-# Grafana's types of a board and TypeScript, to check ours (tests/it/boards.rs).
 npm_packages() {
-  local wanted=$(dirname "$0")/../tests/boards have=$cache/npm
+  local wanted=$(dirname "$0")/../tests have=$cache/npm
   cmp -s "$wanted/package-lock.json" "$have/package-lock.json" && [ -d "$have/node_modules" ] && return
   echo "fetching the npm packages of $wanted/package.json" >&2
   rm -rf "$have"; mkdir -p "$have"
   cp "$wanted"/package{,-lock}.json "$have"
   (cd "$have" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$have"; exit 1; }
-}
-# What judges how accessible the console's page is.
-install_axe() {
-  test -s "$axe" && return
-  echo "fetching axe-core $axe_version" >&2
-  local work; work=$(mktemp -d); mkdir -p "$cache"
-  npm pack --silent --pack-destination "$work" "axe-core@$axe_version" >/dev/null
-  tar -xzf "$work/axe-core-$axe_version.tgz" -C "$work" package/axe.min.js
-  mv "$work/package/axe.min.js" "$axe"
-  rm -rf "$work"
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -175,13 +161,12 @@ case ${1:-} in
   run) for_build; for_run; install_packages; install_kubectl ;;
   bench) for_bench; install_packages ;;
   release) for_build; for_release; install_packages; cargo_tools ;;
-  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages; install_axe ;;
+  test) for_build; for_run; for_test; install_packages; install_kubectl; python_venv; npm_packages ;;
   pictures) for_build; for_run; for_pictures; install_packages; install_kubectl ;;
   stack) for_stack; install_packages; install_kubectl; install_compose ;;
   compose) find_compose || { echo "no docker compose: run deploy/tools.sh stack" >&2; exit 1; } ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
   npm) echo "$cache/npm" ;;
-  axe) echo "$axe" ;;
-  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm|axe" >&2; exit 64 ;;
+  *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm" >&2; exit 64 ;;
 esac

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -17,8 +16,9 @@ use crate::bus::identity::Credentials;
 use crate::config::{CloudCoreConfig, ConsoleConfig, ConsoleTls, EdgeCoreConfig};
 use crate::console::feed::Feed;
 use crate::console::token::EdgeToken;
+use crate::console::tree::now_ms;
 use crate::identity::{Ca, ClientAuth, CloudServerTls};
-use crate::model::{NodeName, unix_ms};
+use crate::model::NodeName;
 use crate::supervise::{MAIN_THREAD, Policy, Tree};
 use crate::telemetry::console::ConsoleMetrics;
 use crate::telemetry::federation::Federation;
@@ -129,8 +129,4 @@ pub(super) fn note_link(seen: &watch::Sender<CloudLink>, state: &LinkState) {
         }
         is_news
     });
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(unix_ms(SystemTime::now())).unwrap_or_default()
 }

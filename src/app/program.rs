@@ -23,6 +23,7 @@ use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::logging;
 use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
+use crate::telemetry::store::StoreMetrics;
 
 /// Something that keeps a program from starting. Printed as one line with its causes.
 pub type Fatal = Box<dyn Error + Send + Sync>;
@@ -45,11 +46,11 @@ impl Stage {
     }
 
     /// Shows how many bytes a store takes, for as long as somebody else keeps it open.
-    pub fn watch_store(&self, store: &Arc<impl Store>, show: impl Fn(u64) + Send + Sync + 'static) {
+    pub fn watch_store(&self, store: &Arc<impl Store>, metrics: StoreMetrics) {
         let store = Arc::downgrade(store);
         self.probes.add(move || {
             if let Some(store) = store.upgrade() {
-                show(store.size_bytes());
+                metrics.sized(store.size_bytes());
             }
         });
     }

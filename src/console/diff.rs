@@ -42,7 +42,7 @@ impl Board {
         } else if before == Some(print) {
             return None;
         }
-        Some(Change::Put { item })
+        Some(Change::Put { item: Box::new(item) })
     }
 
     /// An object is gone; nothing is said of one that was never shown.
@@ -137,7 +137,7 @@ mod tests {
         fn hear(&mut self, changes: impl IntoIterator<Item = Change>) {
             for change in changes {
                 match change {
-                    Change::Put { item } => drop(self.0.insert(item.key().to_owned(), item)),
+                    Change::Put { item } => drop(self.0.insert(item.key().to_owned(), *item)),
                     Change::Gone { key, .. } => assert!(self.0.remove(&key).is_some(), "{key} was not there"),
                     _ => {}
                 }

@@ -22,7 +22,7 @@ pub enum Change {
         now_ms: u64,
     },
     /// An object is there or has changed.
-    Put { item: Item },
+    Put { item: Box<Item> },
     /// An object is gone.
     Gone { kind: Kind, key: String },
     /// Every object of this kind that exists was put before this; the page forgets the others.

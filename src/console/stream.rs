@@ -104,7 +104,7 @@ mod tests {
         #[test]
         fn hostile_text_stays_in_its_event(name in "\\PC*", message in "(\\PC|[\r\n\u{2028}])*") {
             let view = PodView { key: name, message: message.clone(), ..PodView::default() };
-            let frame = encode(&Change::Put { item: Item::Pod(view) }).unwrap();
+            let frame = encode(&Change::Put { item: Box::new(Item::Pod(view)) }).unwrap();
             let text = std::str::from_utf8(&frame).unwrap();
             let line = text.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
             prop_assert!(!line.contains(['\r', '\n']));

@@ -46,7 +46,7 @@ impl Page {
     fn hear(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Put { item } => drop(self.items.insert((item.kind(), item.key().to_owned()), item)),
+                Change::Put { item } => drop(self.items.insert((item.kind(), item.key().to_owned()), *item)),
                 Change::Gone { kind, key } => assert!(self.items.remove(&(kind, key)).is_some()),
                 Change::Synced { kind } => {
                     self.synced.push(kind);

@@ -54,7 +54,6 @@ impl ActorMetrics {
 }
 
 /// 1 while the actor of the tree runs, 0 while it waits for its restart or is gone.
-#[must_use]
 pub fn actor_state(actor: &'static str) -> Gauge {
     describe_gauge!(
         "kubeedge_actor_state",
@@ -64,14 +63,12 @@ pub fn actor_state(actor: &'static str) -> Gauge {
 }
 
 /// Workers of one kind that live now.
-#[must_use]
 pub fn workers_of_kind(kind: &'static str) -> Gauge {
     describe_gauge!("kubeedge_actor_workers", "Workers of a kind that live now");
     gauge!("kubeedge_actor_workers", "actor" => kind)
 }
 
 /// How late `thread` comes to what is asked of it: one sample with each heartbeat.
-#[must_use]
 pub fn arbiter_lag(thread: &'static str) -> Histogram {
     describe_histogram!(
         "kubeedge_arbiter_lag_seconds",

@@ -10,6 +10,8 @@ use kubeedge::config::EdgeCoreConfig;
 use regex_lite::Regex;
 use serde_json::Value;
 
+use super::harness::peer;
+
 /// Panels of which `tests/boards/page` can make a picture, and rows.
 const KINDS: [&str; 7] = ["stat", "timeseries", "table", "bargauge", "state-timeline", "heatmap", "row"];
 const UNITS: [&str; 9] = ["none", "short", "s", "bytes", "Bps", "percentunit", "mps", "ops", "reqps"];
@@ -274,12 +276,8 @@ fn the_provisioning_fits_the_boards_and_the_scrapes() {
 /// of panels and targets, which they leave open.
 #[test]
 fn grafana_s_types_take_every_board() {
-    let tools = Command::new(repository("deploy/tools.sh")).arg("npm").output().unwrap();
-    let modules = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(modules.join("node_modules"), dir.path().join("node_modules"))
-        .and_then(|()| fs::metadata(dir.path().join("node_modules/typescript/bin/tsc")))
-        .unwrap_or_else(|e| panic!("{}: {e} (deploy/tools.sh test installs it)", modules.display()));
+    std::os::unix::fs::symlink(peer::node_modules(), dir.path().join("node_modules")).unwrap();
     fs::copy(repository("tests/boards/types.ts"), dir.path().join("types.ts")).unwrap();
     let source = |name: &str, json: &Value| {
         let file = dir.path().join(format!("{name}.ts"));

@@ -15,28 +15,9 @@ use super::harness::process::{PATIENCE, Process, http, until};
 use super::harness::prometheus::Prometheus;
 use super::main_job::World;
 
-/// Seconds between two scrapes and between two reports of the edge, so that a test sees many of both.
-const INTERVAL: &str = "1s";
+/// Between two points of a graph: what is scraped and reported every second.
+const STEP: &str = "1s";
 const SETTINGS: [&str; 1] = ["modules.edgeHub.reportIntervalSecs=1"];
-
-/// Scrapes as `config/prometheus/prometheus.yml` does, with the rules beside it.
-fn scraping(world: &World) -> Prometheus {
-    let (monitor, rules) = (&world.cloud.monitor, repository("config/prometheus/rules/*.yml"));
-    let config = format!(
-        "global: {{ scrape_interval: {INTERVAL}, scrape_timeout: {INTERVAL}, evaluation_interval: {INTERVAL} }}
-rule_files: ['{}']
-scrape_configs:
-- job_name: cloudcore
-  static_configs: [{{ targets: ['{monitor}'], labels: {{ cluster: kubeedge }} }}]
-- job_name: edges
-  metrics_path: /federate/edges
-  honor_labels: true
-  static_configs: [{{ targets: ['{monitor}'], labels: {{ cluster: kubeedge }} }}]
-",
-        rules.display()
-    );
-    Prometheus::start(&world.dir.path().join("prometheus"), &config)
-}
 
 /// A node that comes back shows how long it takes to compare.
 fn come_back(world: &mut World, prometheus: &Prometheus) {
@@ -169,7 +150,7 @@ impl Question {
         let answer = if self.is_instant {
             prometheus.ask("query", &[("query", &self.expr)])
         } else {
-            let range = [("query", self.expr.as_str()), ("start", &from), ("end", &to), ("step", INTERVAL)];
+            let range = [("query", self.expr.as_str()), ("start", &from), ("end", &to), ("step", STEP)];
             prometheus.ask("query_range", &range)
         };
         let answer = answer.map_err(told)?;
@@ -235,7 +216,7 @@ fn the_page_is_served(prometheus: &Prometheus, dir: PathBuf) {
 fn every_query_of_every_board_is_answered() {
     let since = now();
     let mut world = World::with(&[], &SETTINGS);
-    let prometheus = scraping(&world);
+    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor);
     come_back(&mut world, &prometheus);
     let _running = put_to_work(&world);
     let fill =

@@ -81,7 +81,7 @@ fn one_thing_after_another() {
     let mut runtime = Containerd::start();
     let mut cloud = Cloud::start(&dir.path().join("cloud"), &[]);
     let at = dir.path().join("edge");
-    let mut edge = Edge::join(&cloud, &at, "edge-1", &runtime.socket(), &[]);
+    let mut edge = Edge::join(&cloud, &at, "edge-1", runtime.socket(), &[]);
     let doctor = Doctor { side: "edge", config: at.join("edgecore.yaml") };
     let cloud_doctor = Doctor { side: "cloud", config: cloud.dir.join("cloudcore.yaml") };
     doctor.says(&[]);
@@ -193,7 +193,7 @@ fn what_is_collected_for_others_holds_no_secret() {
     let cloud = Cloud::start(&dir.path().join("cloud"), &[]);
     cloud.kubectl().apply(POD);
     let at = dir.path().join("edge");
-    let edge = Edge::join(&cloud, &at, "edge-1", &runtime.socket(), &[]);
+    let edge = Edge::join(&cloud, &at, "edge-1", runtime.socket(), &[]);
     let mut secrets: Vec<String> = vec!["PLANTED".into()];
     // Every line of every private key, and every token, of both.
     for file in [

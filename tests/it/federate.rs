@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 
 use kubeedge::identity::NodeCredentials;
 use kubeedge::model::{Body, Envelope, MAX_ACTORS_BYTES, NodeReport, Resource};
@@ -13,6 +11,7 @@ use kubeedge::wire::node_report::{Encoder, pack};
 use serde_json::Value;
 
 use super::harness::cluster::Cloud;
+use super::harness::exposition::parse;
 use super::harness::machine::{Session, join, token};
 use super::harness::process::{PATIENCE, http, until};
 use super::harness::prometheus::Prometheus;
@@ -22,33 +21,9 @@ use super::main_job::World;
 const PATIENT: &str = "modules.cloudHub.keepaliveInterval=600";
 const UP: &str = "kubeedge_federate_edge_up";
 
-/// Scrapes as `config/prometheus/prometheus.yml` does, but every two seconds.
-fn scraping(cloud: &Cloud, dir: &std::path::Path) -> Prometheus {
-    let monitor = &cloud.monitor;
-    let config = format!(
-        "global: {{ scrape_interval: 2s, scrape_timeout: 2s }}
-scrape_configs:
-- job_name: cloudcore
-  static_configs: [{{ targets: ['{monitor}'], labels: {{ cluster: kubeedge }} }}]
-- job_name: edges
-  metrics_path: /federate/edges
-  honor_labels: true
-  static_configs: [{{ targets: ['{monitor}'], labels: {{ cluster: kubeedge }} }}]
-"
-    );
-    Prometheus::start(&dir.join("prometheus"), &config)
-}
-
-/// (labels, value) of every series a query gives now.
-fn query(prometheus: &Prometheus, query: &str) -> Vec<(Value, f64)> {
-    let data = prometheus.ask("query", &[("query", query)]).unwrap();
-    let rows = data["result"].as_array().unwrap().iter();
-    rows.map(|row| (row["metric"].clone(), row["value"][1].as_str().unwrap().parse().unwrap())).collect()
-}
-
 fn wait_for(prometheus: &Prometheus, expr: &str, want: &[f64]) {
     until(&format!("{expr} = {want:?}"), PATIENCE, || {
-        let values: Vec<f64> = query(prometheus, expr).into_iter().map(|(_, value)| value).collect();
+        let values: Vec<f64> = prometheus.query(expr)?.into_iter().map(|(_, value)| value).collect();
         if values == want { Ok(()) } else { Err(format!("{values:?}")) }
     });
 }
@@ -57,21 +32,6 @@ fn page(cloud: &Cloud) -> String {
     let (status, text) = http("GET", &cloud.monitor, "/federate/edges", &[]).unwrap();
     assert_eq!(status, 200, "{text}");
     text
-}
-
-/// `promtool check metrics` has nothing to say.
-fn lint(text: &str) {
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool (Debian package prometheus)");
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let out = promtool.wait_with_output().unwrap();
-    let said = [out.stdout, out.stderr].concat();
-    assert!(out.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
 
 /// Every family stands once, every series once, every sample below its family.
@@ -93,11 +53,11 @@ fn well_formed(text: &str) -> usize {
 #[test]
 fn prometheus_sees_an_edge_through_the_cloud() {
     let mut world = World::with(&[], &["modules.edgeHub.reportIntervalSecs=1"]);
-    let prometheus = scraping(&world.cloud, world.dir.path());
+    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor);
     wait_for(&prometheus, UP, &[1.0]);
     let of_the_edge = "kubeedge_edgehub_connected{node=\"edge-1\"}";
     wait_for(&prometheus, of_the_edge, &[1.0]);
-    let (labels, _) = query(&prometheus, of_the_edge).remove(0);
+    let (labels, _) = prometheus.query(of_the_edge).unwrap().remove(0);
     assert_eq!((&labels["job"], &labels["cluster"]), (&Value::from("edges"), &Value::from("kubeedge")));
 
     // What the cloud shows is what the edge shows.
@@ -111,12 +71,12 @@ fn prometheus_sees_an_edge_through_the_cloud() {
         if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }
     });
     let text = page(&world.cloud);
-    lint(&text);
+    parse(text.clone()).lint();
     let series = well_formed(&text);
     let refused = "sum(kubeedge_federate_refused_total)";
     wait_for(&prometheus, refused, &[0.0]);
-    let reports = query(&prometheus, "kubeedge_edgehub_reports_total")[0].1;
-    let bytes = query(&prometheus, "kubeedge_edgehub_report_bytes_total")[0].1;
+    let reports = prometheus.query("kubeedge_edgehub_reports_total").unwrap()[0].1;
+    let bytes = prometheus.query("kubeedge_edgehub_report_bytes_total").unwrap()[0].1;
     println!("{series} series, {} bytes of text, {} bytes in {reports} reports", own.len(), bytes);
     wait_for(&prometheus, "kubeedge_edgehub_reports_total > bool 3", &[1.0]);
 
@@ -190,7 +150,7 @@ const SERIES_OF_A_NODE: usize = 40 * 2 * 8;
 fn fifty_nodes_of_which_half_are_offline() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(&dir.path().join("c"), &[PATIENT]);
-    let prometheus = scraping(&cloud, dir.path());
+    let prometheus = Prometheus::shipped(&dir.path().join("prometheus"), &cloud.monitor);
     let names: Vec<String> = (0..50).map(|n| format!("edge-{n}")).collect();
     // A node that never came is down, not unknown.
     let edge_node = |name: &String| {
@@ -211,7 +171,7 @@ fn fifty_nodes_of_which_half_are_offline() {
     wait_for(&prometheus, "count(kubeedge_test0_seconds_count{actor=\"Edged\"} == 10)", &[50.0]);
     let text = page(&cloud);
     println!("50 nodes: {} bytes, {} series", text.len(), well_formed(&text));
-    lint(&text);
+    parse(text.clone()).lint();
     wait_for(&prometheus, "kubeedge_federate_series", &[(50 * SERIES_OF_A_NODE) as f64]);
 
     for name in names.iter().take(25) {
@@ -223,7 +183,7 @@ fn fifty_nodes_of_which_half_are_offline() {
     wait_for(&prometheus, &format!("count({UP})"), &[50.0]);
     let text = page(&cloud);
     well_formed(&text);
-    lint(&text);
+    parse(text.clone()).lint();
     assert!(names.iter().take(25).all(|name| text.matches(&format!("node=\"{name}\"")).count() == 1));
     wait_for(&prometheus, "sum(kubeedge_federate_refused_total)", &[0.0]);
 }
@@ -254,7 +214,7 @@ fn a_hostile_edge_lies_to_nobody() {
         let shown = page(&cloud);
         if shown.contains("kubeedge_forged{") { Ok(shown) } else { Err(shown) }
     });
-    lint(&shown);
+    parse(shown.clone()).lint();
     well_formed(&shown);
     let forged: Vec<&str> = shown.lines().filter(|line| line.contains("node=\"bad\"")).collect();
     let want = "kubeedge_forged{node=\"bad\",exported_job=\"cloudcore\",exported_node=\"good\"} 1";
@@ -290,7 +250,7 @@ fn a_hostile_edge_lies_to_nobody() {
         if count("rate") > 400.0 { Ok(()) } else { Err(format!("{} refused", count("rate"))) }
     });
     let shown = page(&cloud);
-    lint(&shown);
+    parse(shown.clone()).lint();
     assert!(shown.len() < 1 << 20, "{}", shown.len());
     assert!(shown.contains("kubeedge_test1_seconds_count{node=\"good\",actor=\"Edged\"} 5\n"), "{shown}");
     good.report(&metrics(2));

@@ -159,23 +159,6 @@ const WITH_THE_FIRST: [&str; 4] = [
     "kubeedge_edgehub_clock_offset_seconds",
 ];
 
-/// The file that is shipped, with this test's cloudcore in it, faster.
-fn configuration(monitor: &str) -> String {
-    let shipped = fs::read_to_string(repository("config/prometheus/prometheus.yml")).unwrap();
-    let rules = repository("config/prometheus/rules/*.yml");
-    let changed = [
-        ("\"cloudcore:9091\"", format!("\"{monitor}\"")),
-        ("- rules/*.yml", format!("- {}", rules.display())),
-        ("scrape_interval: 5s", "scrape_interval: 1s".to_owned()),
-        ("scrape_timeout: 4s", "scrape_timeout: 1s".to_owned()),
-        ("evaluation_interval: 15s", "evaluation_interval: 1s".to_owned()),
-    ];
-    changed.iter().fold(shipped, |text, (from, to)| {
-        assert!(text.contains(from), "{from} in prometheus.yml");
-        text.replace(from, to)
-    })
-}
-
 #[test]
 fn a_healthy_cloud_and_edge_give_every_rule_its_figures_and_no_reason_to_fire() {
     let world = World::with(&[], &["modules.edgeHub.reportIntervalSecs=1"]);
@@ -187,8 +170,7 @@ fn a_healthy_cloud_and_edge_give_every_rule_its_figures_and_no_reason_to_fire() 
         kubectl.run(&["apply", "-f", repository("config/examples").join(file).to_str().unwrap()]);
     }
     kubectl.wait_running("hello");
-    let prometheus =
-        Prometheus::start(&world.dir.path().join("prometheus"), &configuration(&world.cloud.monitor));
+    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor);
 
     let wanted: BTreeSet<String> = rules().iter().flat_map(|rule| families_in(text(&rule["expr"]))).collect();
     let wanted: Vec<&String> =

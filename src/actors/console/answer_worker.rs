@@ -129,16 +129,13 @@ fn file(request: &HttpRequest, room: &Room, path: &str) -> HttpResponse {
     let Some(asset) = path.strip_prefix(HOME).and_then(|name| room.pages.find(name)) else {
         return HttpResponse::NotFound().json(json!({"error": "there is no such page"}));
     };
-    let mut answer = if asset.is_held(text(request, header::IF_NONE_MATCH)) {
-        HttpResponse::NotModified()
-    } else {
-        HttpResponse::Ok()
-    };
+    let is_held = asset.is_held(text(request, header::IF_NONE_MATCH));
+    let mut answer = if is_held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     answer
         .insert_header((header::ETAG, asset.etag.as_str()))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header((header::VARY, "Accept-Encoding"));
-    if asset.is_held(text(request, header::IF_NONE_MATCH)) {
+    if is_held {
         return answer.finish();
     }
     answer.insert_header((header::CONTENT_TYPE, asset.media_type));

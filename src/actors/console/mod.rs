@@ -1,5 +1,5 @@
-//! Console: serves the web page of this program, reading only (issue 5). What it shows comes from a
-//! [`Feed`]: cloudcore's watches the Kubernetes API as the visitor, edgecore's asks its own actors.
+//! Console: serves the web page of this program, reading only. What it shows comes from a [`Feed`]:
+//! cloudcore's watches the Kubernetes API as the visitor, edgecore's asks its own actors.
 //!
 //! Each open page is one stream, fed by a task on the server's thread. A slow reader waits in nobody's
 //! way but his own, and is cut off.
@@ -146,7 +146,7 @@ impl Console {
         }
     }
 
-    /// Takes the node's newest certificate, and each that follows.
+    /// Takes the node's newest certificate, and each that follows, where it serves with the node's.
     fn follow(&mut self, ctx: &mut Context<Self>) {
         let Tls::Node(credentials) = &self.tls else { return };
         let mut credentials = credentials.clone();
@@ -180,13 +180,8 @@ impl Actor for Console {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        match self.tls {
-            Tls::Node(_) => {
-                self.serve(ctx);
-                self.follow(ctx);
-            }
-            Tls::Off | Tls::On(_) => self.serve(ctx),
-        }
+        self.serve(ctx);
+        self.follow(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {

@@ -134,7 +134,7 @@ fn both(program: &'static str, store: &'static str) {
     show_build(program);
     show_counts();
     let _ = (DiskMetrics::new(), StoreMetrics::new(store), ActorMetrics::new("Monitor"));
-    let _ = (actor_state("Monitor"), workers_of_kind("Session"), arbiter_lag("main"));
+    drop((actor_state("Monitor"), workers_of_kind("Session"), arbiter_lag("main")));
     let console = ConsoleMetrics::new();
     console.answered(200);
     door::Refused::ALL.into_iter().for_each(|why| console.refused(why.label()));
@@ -181,7 +181,7 @@ fn cloud() {
         } else {
             let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
             describe_gauge!(name, unit, help);
-            let _ = gauge!(name, labels.iter());
+            drop(gauge!(name, labels.iter()));
         }
     }
     let namespaces: Vec<String> = (0..=MAX_NAMESPACES).map(|i| format!("n{i}")).collect();
@@ -195,8 +195,12 @@ fn edge() {
         .into_iter()
         .for_each(|end| end.set_validity(now, now));
     let _ = (EdgeHubMetrics::new(), OutboxMetrics::new(), MetaManagerMetrics::new(), EdgedMetrics::new());
-    let _ = (CriMetrics::new(crate::cri::client::CALLS), EventBusMetrics::new(), DmiMetrics::new());
-    let _ = WorkloadMetrics::new();
+    let _ = (
+        CriMetrics::new(crate::cri::client::CALLS),
+        EventBusMetrics::new(),
+        DmiMetrics::new(),
+        WorkloadMetrics::new(),
+    );
     show_clock(now, now);
     DeviceTwinMetrics::new().export(&DeviceId::new("default", "lamp"), "power", 1.0);
 }

@@ -278,7 +278,7 @@ fn a_million_series_cost_what_is_allowed() {
     assert!(world.edges(2).ends_with("kubeedge_g{node=\"a\",n=\"49\"} 50\n"));
     // Short lines, so that very many fit into a report; families without end.
     let lines = "x 1\n".repeat(200_000);
-    assert_eq!(world.once("a", 2, &"x 1\n"), Ok(()));
+    assert_eq!(world.once("a", 2, "x 1\n"), Ok(()));
     world.open("a", 3);
     assert_eq!(world.say("a", 3, raw(0, &lines), 1), Err(Refused::TooLong));
     let families: String = (0..1_000).map(|n| format!("# TYPE kubeedge_{n} gauge\n")).collect();

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use fantoccini::key::Key;
@@ -12,6 +12,7 @@ use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
+use super::peer;
 use super::process::{PATIENCE, Process, free_port, until};
 
 /// One browser with a new profile and one page; gone when the test lets go of it.
@@ -145,11 +146,7 @@ impl Browser {
 
     /// What axe-core finds in the page as it stands that is serious or worse.
     pub fn accessibility(&self) -> Vec<String> {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/tools.sh");
-        let printed = Command::new(tools).arg("axe").output().unwrap();
-        let path = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());
-        let axe = fs::read_to_string(&path)
-            .unwrap_or_else(|err| panic!("{}: {err}: run deploy/tools.sh test", path.display()));
+        let axe = fs::read_to_string(peer::node_modules().join("axe-core/axe.min.js")).unwrap();
         self.chrome("Runtime.evaluate", json!({"expression": axe}));
         let script = "window.found = null; axe.run().then((r) => { window.found = { passes: r.passes.length,
             bad: r.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical').map((v) =>

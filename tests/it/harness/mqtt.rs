@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::mosquitto::Mqtt;
+use super::peer;
 use super::process::{PATIENCE, Process, free_port, http, until};
 
 /// edgecore with its broker; nothing else of it finds what it looks for.
@@ -104,12 +105,7 @@ pub fn messages(process: &Process) -> Vec<String> {
 
 /// Runs a Python script with paho-mqtt.
 pub fn python(dir: &Path, script: &str, args: &[&str]) -> Output {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/tools.sh");
-    let python = Command::new(tools).arg("python").output().unwrap();
-    let python = String::from_utf8(python.stdout).unwrap();
     let file = dir.join("script.py");
     fs::write(&file, script).unwrap();
-    let mut command = Command::new(python.trim());
-    command.arg(&file).args(args);
-    command.output().unwrap_or_else(|e| panic!("{python}: {e} (deploy/tools.sh test installs it)"))
+    Command::new(peer::python()).arg(&file).args(args).output().unwrap()
 }

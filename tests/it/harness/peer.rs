@@ -17,11 +17,20 @@ pub struct Peer {
 
 /// The python that has the packages of `deploy/test-requirements.txt`.
 pub fn python() -> PathBuf {
+    installed("python")
+}
+
+/// The folder of the npm packages of `tests/package.json`.
+pub fn node_modules() -> PathBuf {
+    installed("npm").join("node_modules")
+}
+
+fn installed(what: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/tools.sh");
-    let printed = Command::new(tools).arg("python").output().unwrap();
-    let python = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());
-    assert!(python.exists(), "{} is missing: run deploy/tools.sh test", python.display());
-    python
+    let printed = Command::new(tools).arg(what).output().unwrap();
+    let path = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());
+    assert!(path.exists(), "{} is missing: run deploy/tools.sh test", path.display());
+    path
 }
 
 impl Peer {

@@ -18,10 +18,9 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Starts it under `dir` and waits until it is ready. `config` is the whole `prometheus.yml`.
-    pub fn start(dir: &Path, config: &str) -> Self {
+    fn start(dir: &Path, address: String, config: &str) -> Self {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("prometheus.yml"), config).unwrap();
-        let address = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", dir.join("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
@@ -51,13 +50,33 @@ impl Prometheus {
         }
     }
 
+    /// Starts it with `config/prometheus`, the cloudcore whose monitor this is in it, at one second's pace.
+    pub fn shipped(dir: &Path, monitor: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/prometheus");
+        let shipped = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
+        let address = local();
+        let changed = [
+            ("\"cloudcore:9091\"", format!("\"{monitor}\"")),
+            ("\"localhost:9090\"", format!("\"{address}\"")),
+            ("- rules/*.yml", format!("- {}/rules/*.yml", folder.display())),
+            ("scrape_interval: 5s", "scrape_interval: 1s".to_owned()),
+            ("scrape_timeout: 4s", "scrape_timeout: 1s".to_owned()),
+            ("evaluation_interval: 15s", "evaluation_interval: 1s".to_owned()),
+        ];
+        let config = changed.iter().fold(shipped, |text, (from, to)| {
+            assert!(text.contains(from), "{from} in prometheus.yml");
+            text.replace(from, to)
+        });
+        Self::start(dir, address, &config)
+    }
+
     /// Starts it with one job for each (name, address), scraped every two seconds.
     pub fn scraping(dir: &Path, jobs: &[(&str, &str)]) -> Self {
         let mut config = "global: { scrape_interval: 2s, scrape_timeout: 2s }\nscrape_configs:\n".to_owned();
         for (job, target) in jobs {
             config.push_str(&format!("- job_name: {job}\n  static_configs: [{{ targets: ['{target}'] }}]\n"));
         }
-        Self::start(dir, &config)
+        Self::start(dir, local(), &config)
     }
 
     /// The vector that an expression gives now: labels and value of each element.
@@ -90,6 +109,10 @@ impl Prometheus {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("Prometheus has no {name}")).parse().unwrap()
     }
+}
+
+fn local() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 fn escape(text: &str) -> String {

@@ -100,22 +100,11 @@ impl Handler<WorkerReport> for Edged {
                 self.owners.insert(id, uid);
             }
             News::Note(note) => self.report_event(&report.pod, &note),
-            News::Phase(phase) => {
-                if let Some(entry) = self.pods.get_mut(&uid) {
-                    entry.phase = phase;
-                }
-                self.count_phases();
-            }
-            News::Waiting(reasons) => {
-                if let Some(entry) = self.pods.get_mut(&uid) {
-                    entry.waiting = reasons;
-                }
-                self.count_phases();
-            }
             News::Status(status) => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
                     entry.status = Some(status);
                 }
+                self.count_pods();
             }
             News::Ended => {
                 if let Some(entry) = self.pods.get_mut(&uid) {
@@ -128,7 +117,7 @@ impl Handler<WorkerReport> for Edged {
                     self.pods.remove(&uid);
                     self.gate.forget(&uid);
                     self.owners.retain(|_, owner| *owner != uid);
-                    self.count_phases();
+                    self.count_pods();
                     self.admit_waiting();
                 }
             }

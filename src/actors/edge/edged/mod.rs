@@ -139,9 +139,6 @@ struct Entry {
     given: Delivered,
     /// `None`: waits for host ports that an ending pod still holds.
     worker: Option<WorkerAddr<PodWorker>>,
-    phase: String,
-    /// Why its containers wait, one reason each.
-    waiting: Vec<String>,
     /// Told by the worker; `None` before it has looked.
     status: Option<Arc<PodStatus>>,
     removed: bool,
@@ -247,7 +244,7 @@ impl Edged {
         let mut refusal = None;
         if !ran && !ending {
             let max = self.settings.config.tailored_kubelet_config.max_pods;
-            let placed = |entry: &&Entry| !entry.ended && !is_over(&entry.phase) && entry.worker.is_some();
+            let placed = |entry: &&Entry| !entry.ended && !is_over(entry.phase()) && entry.worker.is_some();
             let others: Vec<&Entry> = self.pods.values().filter(placed).collect();
             if let Err(found) = admission::admit(&pod, others.iter().map(|entry| &*entry.given.pod), max) {
                 let staying =
@@ -278,7 +275,7 @@ impl Edged {
             report_lost(worker.link().tell(Remove), &meta);
         }
         self.pods.insert(uid.to_owned(), Entry { removed, ..Entry::new(given, Some(worker)) });
-        self.count_phases();
+        self.count_pods();
     }
 
     /// Pods that wait for host ports try again.
@@ -318,17 +315,17 @@ impl Edged {
         }
     }
 
-    fn count_phases(&self) {
+    fn count_pods(&self) {
         let count = |phase: &str| {
-            let of = self.pods.values().filter(|entry| entry.phase == phase).count();
+            let of = self.pods.values().filter(|entry| entry.phase() == phase).count();
             f64::from(u32::try_from(of).unwrap_or(u32::MAX))
         };
         self.metrics.pods_pending.set(count("Pending") + count(""));
         self.metrics.pods_running.set(count("Running"));
         self.metrics.pods_succeeded.set(count("Succeeded"));
         self.metrics.pods_failed.set(count("Failed"));
-        let waiting = self.pods.values().flat_map(|entry| &entry.waiting);
-        self.metrics.show_waiting(waiting.map(String::as_str));
+        let told = self.pods.values().filter_map(|entry| entry.status.as_deref());
+        self.metrics.show_waiting(told.flat_map(status::waiting_reasons));
     }
 
     fn tell_node(&self, message: Reachable) {
@@ -342,17 +339,13 @@ impl Edged {
 
 impl Entry {
     fn new(given: Delivered, worker: Option<WorkerAddr<PodWorker>>) -> Self {
-        let phase = given.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        Self {
-            given,
-            worker,
-            phase,
-            waiting: Vec::new(),
-            status: None,
-            removed: false,
-            behind: false,
-            ended: false,
-        }
+        Self { given, worker, status: None, removed: false, behind: false, ended: false }
+    }
+
+    /// As the worker told it, before that as the pod arrived.
+    fn phase(&self) -> &str {
+        let status = self.status.as_deref().or(self.given.pod.status.as_ref());
+        status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
     }
 }
 

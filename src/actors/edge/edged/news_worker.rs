@@ -19,9 +19,6 @@ pub enum News {
     /// A container or sandbox of this pod: events about it are for this worker.
     Owns(String),
     Note(Note),
-    Phase(String),
-    /// Reasons of all containers that wait, one each.
-    Waiting(Vec<String>),
     /// What there is to say of the pod now.
     Status(Arc<PodStatus>),
     /// The containers are dead and released: host ports and such are free again.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, Supervised, WrapFuture};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::action::{Action, Outcome, Work};
@@ -54,10 +54,7 @@ pub struct PodWorker {
     report_failures: u32,
     final_status: Option<Value>,
     wake: Option<SpawnHandle>,
-    phase: String,
-    /// Why its containers wait, as Edged was told.
-    waiting: Vec<String>,
-    /// When a pod that never ran arrived.
+    /// When a pod that never ran arrived; `None` once it runs.
     arrived: Option<Timestamp>,
     ended: bool,
 }
@@ -92,8 +89,6 @@ impl PodWorker {
             report_failures: 0,
             final_status: None,
             wake: None,
-            phase: String::new(),
-            waiting: Vec::new(),
             arrived: fresh.then_some(now),
             ended: false,
         }
@@ -321,29 +316,19 @@ impl PodWorker {
         }
         let computed = status(&self.state, &self.around, now);
         let Ok(value) = serde_json::to_value(&computed) else { return };
-        let phase = computed.phase.clone().unwrap_or_default();
-        let waiting = waiting(&computed);
         if !self.is_told || self.wanted.as_ref() != Some(&value) {
             // What a full mailbox refused is told with the next look.
             let news = News::Status(Arc::new(computed.clone()));
             let report = WorkerReport { pod: Arc::clone(&self.state.pod), news };
             self.is_told = self.site.report.tell(report).is_ok();
         }
+        if computed.phase.as_deref() == Some("Running")
+            && let Some(arrived) = self.arrived.take()
+        {
+            let took = super::backoff::since(now, arrived);
+            self.site.metrics.pod_start_seconds.record(took.as_secs_f64());
+        }
         self.state.memory.status = computed;
-        if waiting != self.waiting {
-            self.waiting.clone_from(&waiting);
-            self.tell(News::Waiting(waiting));
-        }
-        if phase != self.phase {
-            self.phase.clone_from(&phase);
-            self.tell(News::Phase(phase.clone()));
-            if phase == "Running"
-                && let Some(arrived) = self.arrived.take()
-            {
-                let took = super::backoff::since(now, arrived);
-                self.site.metrics.pod_start_seconds.record(took.as_secs_f64());
-            }
-        }
         let starting = self.state.busy.iter().any(|work| matches!(work, Work::Start(_)));
         if self.state.ending() && !self.state.observed.any_alive() && !starting {
             self.final_status = Some(value.clone());
@@ -382,13 +367,6 @@ impl PodWorker {
     }
 }
 
-/// Why containers of the pod wait, one reason each.
-fn waiting(status: &PodStatus) -> Vec<String> {
-    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    let reason = |one: &ContainerStatus| one.state.as_ref()?.waiting.as_ref()?.reason.clone();
-    all.filter_map(reason).collect()
-}
-
 /// Hash of each container's spec.
 fn hashes(pod: &Pod) -> BTreeMap<String, String> {
     specs(pod).map(|(spec, _)| (spec.name.clone(), names::container_hash(spec))).collect()
@@ -418,12 +396,8 @@ impl Supervised for PodWorker {
         let mut pod = Pod::clone(&self.state.pod);
         pod.status = Some(self.state.memory.status.clone());
         let removed = self.state.memory.removed;
-        let (site, phase) = (Arc::clone(&self.site), std::mem::take(&mut self.phase));
-        let waiting = std::mem::take(&mut self.waiting);
         let given = Delivered { pod: Arc::new(pod), claim: Arc::clone(&self.claim) };
-        *self = Self::new(site, given, None);
+        *self = Self::new(Arc::clone(&self.site), given, None);
         self.state.memory.removed = removed;
-        self.phase = phase;
-        self.waiting = waiting;
     }
 }

@@ -23,6 +23,12 @@ pub struct Surroundings {
     pub qos_class: String,
 }
 
+/// Why containers of the pod wait, one reason each.
+pub fn waiting_reasons(status: &PodStatus) -> impl Iterator<Item = &str> {
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    all.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
+}
+
 /// Computes the status. Transition times continue from `state.memory.status`.
 #[must_use]
 pub fn status(state: &PodState, around: &Surroundings, now: Timestamp) -> PodStatus {

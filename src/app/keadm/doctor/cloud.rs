@@ -9,25 +9,17 @@ use super::super::revocation::client;
 use super::files::{self, Pair};
 use super::ports::{self, Door};
 use super::running;
-use crate::config::{CloudCoreConfig, KubeApiConfig, load};
+use crate::config::{CloudCoreConfig, KubeApiConfig};
 use crate::identity::authority_files;
 
 const PROGRAM: &str = "cloudcore";
 
 pub(super) async fn look(places: &Places, now: SystemTime) -> Vec<Finding> {
-    let path = places.config(PROGRAM);
-    let config = match load::<CloudCoreConfig>(&path) {
-        Ok(loaded) => loaded.config,
-        Err(err) => {
-            let fix = if path.exists() {
-                "correct that line (cloudcore --defaultconfig shows every key)"
-            } else {
-                "keadm init, or name the file with --config"
-            };
-            return vec![Finding::fail("config", err, fix)];
-        }
+    let (config, is_valid) = match files::config::<CloudCoreConfig>(places, "keadm init") {
+        Ok(found) => found,
+        Err(finding) => return vec![finding],
     };
-    let mut all = vec![Finding::ok("config", format!("{} is valid", path.display()))];
+    let mut all = vec![is_valid];
     all.push(files::data_dir(PROGRAM, &config.data_dir));
     all.push(files::disk(&config.data_dir));
     all.push(files::modes(&secret_files(&config)));

@@ -12,7 +12,7 @@ use super::files::{self, Content, Pair};
 use super::ports::{self, Door};
 use super::running;
 use crate::actors::edge::edge_hub;
-use crate::config::{EdgeCoreConfig, host, load};
+use crate::config::{EdgeCoreConfig, host};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
 use crate::identity::{KeyPair, client_tls};
@@ -26,19 +26,11 @@ const REJOIN: &str = "keadm gettoken on the cloud, put that token into modules.e
                       (0600) and restart edgecore, or keadm reset edge and keadm join";
 
 pub(super) async fn look(places: &Places, now: SystemTime) -> Vec<Finding> {
-    let path = places.config(PROGRAM);
-    let config = match load::<EdgeCoreConfig>(&path) {
-        Ok(loaded) => loaded.config,
-        Err(err) => {
-            let fix = if path.exists() {
-                "correct that line (edgecore --defaultconfig shows every key)"
-            } else {
-                "keadm join, or name the file with --config"
-            };
-            return vec![Finding::fail("config", err, fix)];
-        }
+    let (config, is_valid) = match files::config::<EdgeCoreConfig>(places, "keadm join") {
+        Ok(found) => found,
+        Err(finding) => return vec![finding],
     };
-    let mut all = vec![Finding::ok("config", format!("{} is valid", path.display()))];
+    let mut all = vec![is_valid];
     all.push(files::data_dir(PROGRAM, &config.data_dir));
     all.push(files::disk(&config.data_dir));
     all.push(files::modes(&secret_files(&config)));

@@ -9,7 +9,9 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::finding::Finding;
+use super::super::places::Places;
 use super::is_root;
+use crate::config::{ConfigFile, load};
 use crate::identity::{KeyPair, cert_ders_from_pem, cert_facts, client_tls};
 
 /// Below this a store cannot work through its next compaction, bytes.
@@ -71,6 +73,20 @@ pub(super) fn modes(files: &[PathBuf]) -> Finding {
         0 if !is_root() => Finding::skip(CHECK, "only root may look at them"),
         0 => Finding::skip(CHECK, "there are none yet"),
         _ => Finding::ok(CHECK, format!("{seen} files are their owner's alone")),
+    }
+}
+
+/// The program's configuration, or what is wrong with its file. `made_by`: the command that makes one.
+pub(super) fn config<T: ConfigFile>(places: &Places, made_by: &str) -> Result<(T, Finding), Finding> {
+    const CHECK: &str = "config";
+    let path = places.config(T::PROGRAM);
+    match load::<T>(&path) {
+        Ok(loaded) => Ok((loaded.config, Finding::ok(CHECK, format!("{} is valid", path.display())))),
+        Err(err) if path.exists() => {
+            let fix = format!("correct that line ({} --defaultconfig shows every key)", T::PROGRAM);
+            Err(Finding::fail(CHECK, err, fix))
+        }
+        Err(err) => Err(Finding::fail(CHECK, err, format!("{made_by}, or name the file with --config"))),
     }
 }
 
@@ -211,12 +227,12 @@ mod tests {
     fn modes_and_folders() {
         let dir = tempfile::tempdir().expect("temp dir");
         let (a, b) = (dir.path().join("a.key"), dir.path().join("b.key"));
-        assert_eq!(modes(&[a.clone()]).verdict, Verdict::Skip);
+        assert_eq!(modes(std::slice::from_ref(&a)).verdict, Verdict::Skip);
         for (file, mode) in [(&a, 0o600), (&b, 0o640)] {
             fs::write(file, "x").expect("write");
             fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("chmod");
         }
-        assert_eq!(modes(&[a.clone()]).verdict, Verdict::Ok);
+        assert_eq!(modes(std::slice::from_ref(&a)).verdict, Verdict::Ok);
         let found = modes(&[a.clone(), b.clone()]);
         assert_eq!(found.fix, format!("chmod 600 {}", b.display()));
         assert!(found.text.ends_with("b.key is 0640"), "{found}");

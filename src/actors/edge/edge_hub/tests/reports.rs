@@ -69,7 +69,7 @@ async fn a_slow_render_does_not_block_the_hub() {
     let mut cloud = Cloud::start().await.with_token();
     cloud.config.report_interval_secs = 1;
     cloud.manners.lock().takes_reports = true;
-    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
     let held = Mutex::new(held);
     let source = ReportSource::new(move || {
         held.lock().recv().ok();
