@@ -9,7 +9,7 @@ fn lasting(line: &str) -> Vec<&str> {
     let lasts = |word: &&str| {
         let word = word.trim_start_matches('(');
         let age = word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm']);
-        !age && !(word.contains('.') && word.parse::<f64>().is_ok())
+        !(age || word.contains('.') && word.parse::<f64>().is_ok())
     };
     line.split_whitespace().filter(lasts).collect()
 }
