@@ -36,11 +36,23 @@ static SHAPES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // JSON web tokens; join tokens have the hash of a CA before them.
         (r"([0-9a-f]{64}\.)?eyJ[A-Za-z0-9_-]{4,}(\.[A-Za-z0-9_-]*){1,4}", "<token removed>"),
         (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", "$1 <removed>"),
-        // scheme://name:password@host
-        (r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s:@"']*:[^/\s@"']+@"#, "$1<removed>@"),
+        // scheme://name:password@host, scheme://token@host; the password may have an @ itself.
+        (r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"'?#]+@"#, "$1<removed>@"),
+        // Headers, to the end of the line.
+        (
+            r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\\?["']?\s*[:=]\s*\\?["']?)[^\r\n"'\\]+"#,
+            "$1$2<removed>",
+        ),
+        // An environment variable of a container in JSON.
+        (
+            r#"(?i)(\\?"name\\?"\s*:\s*\\?"[^"]*(?:passw|passphrase|token|secret|credential|key)[^"]*"\s*,\s*\\?"value\\?"\s*:\s*\\?")[^"]*"#,
+            "$1<removed>",
+        ),
+        // pass=value, MYSQL_PWD: value.
+        (r#"(?i)((?:\b|_)(?:pass|pwd)\\?["']?\s*[:=]\s*)(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#, "$1<removed>"),
         // key=value, key: value, "key": "value"; --password value.
         (
-            r#"(?i)([\w.-]*(?:passw|passphrase|token|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|key-data)[\w.-]*\\?["']?\s*[:=]\s*|--(?:password|token|secret)\s+)(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#,
+            r#"(?i)([\w.-]*(?:passw|passphrase|token|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|key-data)[\w.-]*\\?["']?\s*[:=]\s*|--(?:password|token|secret)(?:\s+|\\?["'],\s*))(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#,
             "$1<removed>",
         ),
     ];
@@ -175,6 +187,14 @@ mod tests {
             &format!("Authorization: Bearer {JWT}"),
             "authorization: bearer PLANTEDopaque",
             "connect to mqtt://alice:PLANTED@broker:1883 failed",
+            "connect to mqtt://alice:P@PLANTED@broker:1883 failed",
+            "clone of https://PLANTED@git.example/a failed",
+            "Authorization: Token PLANTED",
+            "Cookie: kubeedge-console=PLANTED; a=PLANTED",
+            "{\"env\":[{\"name\":\"MQTT_PASSWORD\",\"value\":\"PLANTED\"}]}",
+            "{\\\"name\\\":\\\"API_KEY\\\",\\\"value\\\":\\\"PLANTED\\\"}",
+            "args [\"--password\", \"PLANTED\"]",
+            "MYSQL_PWD=PLANTED pass: PLANTED",
             "password=PLANTED next=word",
             "{\"token\": \"PLANTED\", \"a\": 1}",
             "{\\\"clientSecret\\\": \\\"PLANTED\\\"}",
@@ -201,6 +221,8 @@ mod tests {
             "dataDir: /var/lib/kubeedge/edge",
             "/srv/factory/hall/seven/var/lib/kubeedge/edge",
             "cgroup /kubepods/besteffort/pod71311ecf-541f-4c6d-8064-0a71fe3697c3/9ae97d36d26566ff84e8893c64a6dc4fe8ca6d11",
+            "https://127.0.0.1:6443/api/v1?fieldSelector=a@b tests passed: 5, bypass: on",
+            "GET https://cloud.example:10002/node?mail=a@b.example",
         ] {
             assert_eq!(redactor.text(text), text);
         }
