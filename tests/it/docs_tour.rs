@@ -47,7 +47,7 @@ fn every_command_of_the_tour_works_and_shows_what_the_page_shows() {
             other => panic!("a block of {other:?}"),
         }
     }
-    assert_eq!(shown, 7, "as many outputs as the page has");
+    assert_eq!(shown, 6, "as many outputs as the page has");
     // The last one has nothing to complain of.
     has(&came, &["ok"]);
     assert!(!came.contains("something is wrong"), "{came}");
