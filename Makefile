@@ -8,9 +8,9 @@ SHELL := /bin/bash
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: build ## cloudcore, an edge node on a private containerd, a pod; says what to try next
+demo: build ## cloudcore, an edge node on a private containerd, a pod, devices; says what to try next
 	@deploy/tools.sh run
 	@deploy/demo/up.sh
 
@@ -71,7 +71,7 @@ bench-watched: ## what scraping and open consoles cost, the console's first load
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench watched
 
-pictures: build ## docs/boards/*.png again, from a demo of their own (about 12 minutes, root)
+pictures: build ## takes docs/boards/*.png anew, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures
 	@tests/boards/pictures.sh
 

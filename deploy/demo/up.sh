@@ -21,8 +21,8 @@ fail() { echo "demo: $*" >&2; exit 1; }
 [ -n "${mqtt:-}" ] || fail "KUBEEDGE_DEMO_PORTS names fewer than six ports"
 for program in cloudcore edgecore keadm mapper-sim mapper-modbus; do [ -x "$bin/$program" ] || fail "$bin/$program is missing: run make build"; done
 [ ! -e "$dir/pids" ] || fail "it is running already, or was not stopped: run make demo-down first"
-for port in "$api" "$hub" "$join" "$cloud" "$edge" "$mqtt"; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use (KUBEEDGE_DEMO_PORTS names six others)"; fi
+for port in "$api" "$hub" "$join" "$cloud" "$edge" "$mqtt" ${console:+"$console"} ${edge_console:+"$edge_console"}; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use (KUBEEDGE_DEMO_PORTS names others)"; fi
 done
 
 mkdir -p "$dir/cni/net.d" "$dir/images" "$dir/log"
@@ -114,6 +114,13 @@ Want 23 degrees, and see the thermostat take it:
 
   kubectl patch device thermometer-1 --type json -p '[{"op":"replace","path":"/spec/properties/1/desired/value","value":"23"}]'
   kubectl wait devicestatus/thermometer-1 --timeout=30s --for 'jsonpath={.status.twins[?(@.propertyName=="setpoint")].reported.value}=23'
+TEXT
+cat <<TEXT
+
+Watch all of this in a browser: this prints the console's address and a token to sign in with (edge: that of the edge):
+
+  $bin/keadm console --root $dir
+  $bin/keadm console edge --root $dir
 TEXT
 lamp='$hw/events/device/default/lamp-1'
 if command -v mosquitto_rr >/dev/null; then cat <<TEXT

@@ -62,7 +62,7 @@ async fn declare(
         let metrics = StoreMetrics::new("api");
         let store = RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?;
         let store = Arc::new(store.measured(metrics.clone()));
-        stage.watch_store(&store, metrics);
+        stage.watch_store(&store, move |bytes| metrics.sized(bytes));
         let ca = authorities(config, enrolled_nodes(&*store)?)?;
         let (core, tls) = embedded_api(stage, config, store, &ca, &names)?;
         served.push(tls);

@@ -63,12 +63,20 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let store_metrics = StoreMetrics::new("edge");
     let plain = RocksStore::open(&config.data_dir.join("store"), Tuning::edge())?;
     let plain = Arc::new(plain.measured(store_metrics.clone()));
-    stage.watch_store(&plain, store_metrics);
+    let meta_bytes = metrics.objects.store_bytes.clone();
+    stage.watch_store(&plain, move |bytes| {
+        store_metrics.sized(bytes);
+        meta_bytes.set(bytes as f64);
+    });
     stage.watch_disk(&config.data_dir);
     let secrets =
         SecretSettings { key_file: config.store_key_file(), encrypt: config.identity.encrypt_secrets };
     let store: Arc<dyn Store> = Arc::new(SealedStore::open(plain, &secrets)?.0);
-    let settings = CommitterSettings { readiness: stage.readiness.clone(), ..Default::default() };
+    let settings = CommitterSettings {
+        seconds: metrics.objects.store_seconds.clone(),
+        readiness: stage.readiness.clone(),
+        ..Default::default()
+    };
     let (committer, guard) = Committer::start(Arc::clone(&store), settings)?;
     let timeout = parse_go_duration(&kubelet.runtime_request_timeout)?;
     let runtime = Arc::new(CriClient::new(&kubelet.container_runtime_endpoint, timeout)?);

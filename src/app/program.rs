@@ -23,7 +23,6 @@ use crate::telemetry::identity::AuditMetrics;
 use crate::telemetry::logging;
 use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
-use crate::telemetry::store::StoreMetrics;
 
 /// Something that keeps a program from starting. Printed as one line with its causes.
 pub type Fatal = Box<dyn Error + Send + Sync>;
@@ -46,11 +45,11 @@ impl Stage {
     }
 
     /// Shows how many bytes a store takes, for as long as somebody else keeps it open.
-    pub fn watch_store(&self, store: &Arc<impl Store>, metrics: StoreMetrics) {
+    pub fn watch_store(&self, store: &Arc<impl Store>, show: impl Fn(u64) + Send + Sync + 'static) {
         let store = Arc::downgrade(store);
         self.probes.add(move || {
             if let Some(store) = store.upgrade() {
-                metrics.sized(store.size_bytes());
+                show(store.size_bytes());
             }
         });
     }

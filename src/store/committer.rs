@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -17,13 +17,20 @@ pub struct CommitterSettings {
     pub capacity: usize,
     /// How long a caller waits for room before it gets [`StoreError::Busy`].
     pub wait: Duration,
+    /// Seconds from the start of a group's write until it is on disk.
+    pub seconds: metrics::Histogram,
     /// Told, under [`STORE`], whether the last write succeeded.
     pub readiness: Readiness,
 }
 
 impl Default for CommitterSettings {
     fn default() -> Self {
-        Self { capacity: 1024, wait: Duration::from_secs(5), readiness: Readiness::default() }
+        Self {
+            capacity: 1024,
+            wait: Duration::from_secs(5),
+            seconds: metrics::Histogram::noop(),
+            readiness: Readiness::default(),
+        }
     }
 }
 
@@ -77,11 +84,11 @@ impl Committer {
             wait: settings.wait,
         });
         let for_thread = Arc::clone(&queue);
-        let readiness = settings.readiness;
+        let (seconds, readiness) = (settings.seconds, settings.readiness);
         readiness.set(STORE, true);
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(move || for_thread.run(&*store, &readiness))
+            .spawn(move || for_thread.run(&*store, &seconds, &readiness))
             .map_err(|err| StoreError::Io {
                 op: "start the commit thread of",
                 path: "store".into(),
@@ -118,7 +125,7 @@ impl Committer {
 }
 
 impl Queue {
-    fn run(&self, store: &dyn Store, readiness: &Readiness) {
+    fn run(&self, store: &dyn Store, seconds: &metrics::Histogram, readiness: &Readiness) {
         // If the engine panics, nobody may wait for a thread that is gone.
         let _closes = CloseOnDrop(self);
         let mut failing = false;
@@ -148,7 +155,9 @@ impl Queue {
                 batches.push(job.batch);
                 answers.push((job.answer, job.place));
             }
+            let begun = Instant::now();
             let outcome = store.write(&batches);
+            seconds.record(begun.elapsed().as_secs_f64());
             failing = outcome.is_err();
             readiness.set(STORE, !failing);
             if let Err(err) = &outcome {

@@ -101,7 +101,7 @@ mod tests {
             actor.handle_seconds.record(0.000_007);
             actor.messages.absolute(3);
             metrics::histogram!("kubeedge_edged_cri_seconds", "call" => "version").record(0.002);
-            metrics::histogram!("kubeedge_store_write_seconds").record(0.002);
+            metrics::histogram!("kubeedge_metamanager_store_seconds").record(0.002);
         });
         exporter.upkeep();
         let text = exporter.render();
@@ -109,7 +109,7 @@ mod tests {
             r#"kubeedge_actor_handle_seconds_bucket{actor="EdgeHub",le="0.000005"} 0"#,
             r#"kubeedge_actor_handle_seconds_bucket{actor="EdgeHub",le="0.00001"} 1"#,
             r#"kubeedge_edged_cri_seconds_bucket{call="version",le="60"} 1"#,
-            r#"kubeedge_store_write_seconds_bucket{le="0.0005"} 0"#,
+            r#"kubeedge_metamanager_store_seconds_bucket{le="0.0005"} 0"#,
             r#"kubeedge_actor_messages_total{actor="EdgeHub"} 3"#,
         ] {
             assert!(text.lines().any(|have| have == line), "{line} in\n{text}");

@@ -25,7 +25,7 @@ impl Demo {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (number, subnet) = take_subnet();
-        let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
+        let ports: Vec<String> = (0..8).map(|_| free_port().to_string()).collect();
         Self {
             dir: folder.path().join("demo"),
             home: folder.path().join("home"),
@@ -107,6 +107,15 @@ fn the_demo_does_what_its_text_says() {
     };
     let thermostat = devices("Want 23 degrees, and see the thermostat take it:");
     assert!(thermostat.contains("condition met"), "{thermostat}");
+    let consoles = devices(
+        "Watch all of this in a browser: this prints the console's address and a token to sign in with (edge: that of the edge):",
+    );
+    let pages: Vec<&str> = consoles.lines().filter_map(|line| line.strip_prefix("URL    http://")).collect();
+    assert_eq!((pages.len(), consoles.matches("\ntoken  ").count()), (2, 2), "{consoles}");
+    for page in pages {
+        let (address, path) = page.split_at(page.find('/').unwrap());
+        assert_eq!(http("GET", address, path, &[]).unwrap().0, 200, "{page}");
+    }
     let lamp = devices(
         "Be the lamp, a device that speaks MQTT itself (mosquitto_rr publishes, and waits for an answer):",
     );

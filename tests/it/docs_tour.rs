@@ -3,12 +3,15 @@
 
 use super::reader::{Reader, fenced, has, page};
 
-/// Words of a line that are the same at each reading: no ages, versions and times.
+/// Words of a line that are the same at each reading: no ages (`2m19s`, `(3s`) and no readings of a
+/// sensor (`17.69`).
 fn lasting(line: &str) -> Vec<&str> {
-    let moves = |word: &&str| {
-        !word.strip_prefix(|c: char| c.is_ascii_digit()).is_some_and(|_| word.ends_with(['s', 'm']))
+    let lasts = |word: &&str| {
+        let word = word.trim_start_matches('(');
+        let age = word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm']);
+        !(age || word.contains('.') && word.parse::<f64>().is_ok())
     };
-    line.split_whitespace().filter(moves).collect()
+    line.split_whitespace().filter(lasts).collect()
 }
 
 /// Each line that the page shows must have come, word by word.

@@ -263,3 +263,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rule_of_many_parts_costs_little() {
+    let words = |of: &str| (0..300).map(|n| format!("{of}{n}")).collect::<Vec<String>>();
+    let wide = Rule {
+        verbs: words("v"),
+        api_groups: words("g"),
+        resources: words("r"),
+        resource_names: words("n"),
+        ..Rule::default()
+    };
+    let some = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}));
+    // 8.1e9 parts: refused as a whole, and what follows is not looked at.
+    assert_eq!(missing(&[&some], &[wide.clone(), some.clone()]), [Missing(wide.clone())]);
+    assert_eq!(missing(&[], std::slice::from_ref(&wide)).len(), 1);
+    // Who holds the whole rule may give it, and so may who holds everything.
+    let all = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+    assert!(missing(&[&some, &all], &[wide.clone(), some.clone()]).is_empty());
+    assert!(missing(&[&wide], std::slice::from_ref(&wide)).is_empty());
+    // Not more is told than anybody reads.
+    let many =
+        Rule { verbs: words("v"), api_groups: words("g"), resources: vec!["pods".into()], ..Rule::default() };
+    assert_eq!(missing(&[&some], &[many]).len(), 100);
+}

@@ -148,11 +148,19 @@ pub fn is_name(text: &str, of_metric: bool) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().enumerate().all(legal)
 }
 
-/// A number as Prometheus prints and reads it.
+/// A number as Prometheus prints and reads it. Go reads no sign before NaN and nothing that is too large:
+/// one such line would cost Prometheus the whole page.
 #[must_use]
 pub fn is_value(text: &str) -> bool {
     let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
-    text.len() <= MAX_VALUE && text.bytes().all(legal) && text.parse::<f64>().is_ok()
+    if text.len() > MAX_VALUE || !text.bytes().all(legal) {
+        return false;
+    }
+    match text.parse::<f64>() {
+        Ok(value) if value.is_nan() => !text.starts_with(['+', '-']),
+        Ok(value) => value.is_finite() || !text.contains(|c: char| c.is_ascii_digit()),
+        Err(_) => false,
+    }
 }
 
 /// `None`: cannot stand in a `# HELP` line.

@@ -15,14 +15,13 @@ const MAX_NODE_BYTES: usize = 2 << 20;
 /// What an edge's families begin with.
 const PREFIXES: [&str; 2] = ["kubeedge_", "process_"];
 /// Families of cloudcore: an edge must not speak for it.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 9] = [
     "kubeedge_apiserver_",
     "kubeedge_cloudhub_",
     "kubeedge_devicecontroller_",
     "kubeedge_edgecontroller_",
     "kubeedge_federate_",
     "kubeedge_nodemonitor_",
-    "kubeedge_nodes",
     "kubeedge_pods",
     "kubeedge_scheduler_",
     "kubeedge_synccontroller_",

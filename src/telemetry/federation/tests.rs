@@ -185,7 +185,7 @@ fn what_an_edge_may_not_say() {
             "# TYPE kubeedge_apiserver_requests_total counter\nkubeedge_apiserver_requests_total 1\n",
             "reserved",
         ),
-        ("# TYPE kubeedge_nodes gauge\nkubeedge_nodes 1\n", "reserved"),
+        ("# TYPE kubeedge_pods gauge\nkubeedge_pods 1\n", "reserved"),
         // Names that are none.
         ("# TYPE kubeedge-x gauge\n", "bad_series"),
         ("# TYPE kubeedge_x gauges\n", "bad_series"),
@@ -366,10 +366,11 @@ fn words_and_numbers() {
         assert_eq!(is_name(text, true), is, "{text}");
     }
     assert!(!is_name("a:b", false) && !is_name(&"a".repeat(129), true));
-    for (text, is) in
-        [("1", true), ("-1.5e-7", true), ("NaN", true), ("+Inf", true), ("0x1", false), ("", false)]
-    {
-        assert_eq!(is_value(text), is, "{text}");
+    for text in ["1", "-1.5e-7", "NaN", "+Inf", "-infinity", "1e308", "1e-999", "-0", ".5"] {
+        assert!(is_value(text), "{text}");
+    }
+    for text in ["0x1", "", "1e309", "-1e999", "+NaN", "-nan", "1_0", "1 1"] {
+        assert!(!is_value(text), "Prometheus refuses the page: {text}");
     }
     for kind in [Kind::Counter, Kind::Gauge, Kind::Histogram, Kind::Summary, Kind::Untyped] {
         assert_eq!(Kind::parse(kind.word()), Some(kind));

@@ -148,7 +148,8 @@ impl JoinServer {
         };
         self.metrics.joins_refused.increment(1);
         let peer = request.peer_addr();
-        tracing::info!(?peer, subject, code = denied.code, why = denied.why, "no certificate signed");
+        let shown = peer.map(tracing::field::display);
+        tracing::info!(peer = shown, subject, code = denied.code, why = denied.why, "no certificate signed");
         self.issuer.refused(subject, &denied, peer);
         refuse(&denied)
     }

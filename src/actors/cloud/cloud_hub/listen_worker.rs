@@ -98,7 +98,8 @@ fn run(server: Server, name: &'static str) -> ServerHandle {
 
 async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
     let refuse = |code: u16, why: String| {
-        tracing::info!(peer = ?request.peer_addr(), code, why, "session refused");
+        let peer = request.peer_addr().map(tracing::field::display);
+        tracing::info!(peer, code, why, "session refused");
         let code = actix_web::http::StatusCode::from_u16(code).unwrap_or_default();
         HttpResponse::build(code).force_close().content_type("text/plain; charset=utf-8").body(why)
     };

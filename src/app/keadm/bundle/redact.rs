@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex_lite::Regex;
+use regex_lite::{Captures, Regex};
 use yaml_serde::Value;
 
 pub(super) const REMOVED: &str = "<removed>";
@@ -36,19 +36,40 @@ static SHAPES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // JSON web tokens; join tokens have the hash of a CA before them.
         (r"([0-9a-f]{64}\.)?eyJ[A-Za-z0-9_-]{4,}(\.[A-Za-z0-9_-]*){1,4}", "<token removed>"),
         (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", "$1 <removed>"),
-        // scheme://name:password@host
-        (r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s:@"']*:[^/\s@"']+@"#, "$1<removed>@"),
-        // key=value, key: value, "key": "value"; --password value.
+        // scheme://name:password@host, scheme://token@host; the password may have an @ itself.
+        (r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"'?#]+@"#, "$1<removed>@"),
+        // Headers, to the end of the line.
         (
-            r#"(?i)([\w.-]*(?:passw|passphrase|token|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|key-data)[\w.-]*\\?["']?\s*[:=]\s*|--(?:password|token|secret)\s+)(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#,
+            r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\\?["']?\s*[:=]\s*\\?["']?)[^\r\n"'\\]+"#,
+            "$1$2<removed>",
+        ),
+        // An environment variable of a container in JSON.
+        (
+            r#"(?i)(\\?"name\\?"\s*:\s*\\?"[^"]*(?:passw|passphrase|token|secret|credential|key)[^"]*"\s*,\s*\\?"value\\?"\s*:\s*\\?")[^"]*"#,
             "$1<removed>",
         ),
-        // Keys and the like in base64: long, and no hex digest.
-        (r"[A-Za-z0-9+/_-]*[g-zG-Z+/][A-Za-z0-9+/_-]{79,}={0,2}", "<base64 removed>"),
-        (r"(?m)^[A-Za-z0-9+/]{44,}={0,2}$", "<base64 removed>"),
+        // pass=value, MYSQL_PWD: value.
+        (r#"(?i)((?:\b|_)(?:pass|pwd)\\?["']?\s*[:=]\s*)(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#, "$1<removed>"),
+        // key=value, key: value, "key": "value"; --password value.
+        (
+            r#"(?i)([\w.-]*(?:passw|passphrase|token|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|key-data)[\w.-]*\\?["']?\s*[:=]\s*|--(?:password|token|secret)(?:\s+|\\?["'],\s*))(\\?"[^"]*"|'[^']*'|[^\s,;}&]+)"#,
+            "$1<removed>",
+        ),
     ];
     rules.into_iter().filter_map(|(rule, by)| Some((Regex::new(rule).ok()?, by))).collect()
 });
+
+/// Keys and the like in base64: long, and no hex digest; or a line of its own.
+static BASE64: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let rules = [r"[A-Za-z0-9+/_-]*[g-zG-Z+/][A-Za-z0-9+/_-]{79,}={0,2}", r"(?m)^[A-Za-z0-9+/]{44,}={0,2}$"];
+    rules.into_iter().filter_map(|rule| Regex::new(rule).ok()).collect()
+});
+
+/// A long path in small letters (`/srv/kubeedge/site-7/..`) is made of base64's characters, too; base64
+/// of that length has capital letters.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
 
 /// Removes secrets. `known` are this machine's own.
 pub(super) struct Redactor {
@@ -79,6 +100,13 @@ impl Redactor {
         }
         for (shape, by) in SHAPES.iter() {
             text = shape.replace_all(&text, *by).into_owned();
+        }
+        for shape in BASE64.iter() {
+            let by = |found: &Captures<'_>| {
+                let found = found.get(0).map_or("", |all| all.as_str());
+                if is_path(found) { found.to_owned() } else { "<base64 removed>".to_owned() }
+            };
+            text = shape.replace_all(&text, by).into_owned();
         }
         text
     }
@@ -146,6 +174,7 @@ mod tests {
         let tail = PEM.split_once('\n').expect("lines").1;
         let join = format!("{}.{JWT}", "0a".repeat(32));
         let blob = format!("data {}", "PLANTED+".repeat(12));
+        let slashed = format!("/{}", "PLANTED/".repeat(6));
         for text in [
             PEM,
             &escaped,
@@ -154,9 +183,18 @@ mod tests {
             JWT,
             &join,
             &blob,
+            &slashed,
             &format!("Authorization: Bearer {JWT}"),
             "authorization: bearer PLANTEDopaque",
             "connect to mqtt://alice:PLANTED@broker:1883 failed",
+            "connect to mqtt://alice:P@PLANTED@broker:1883 failed",
+            "clone of https://PLANTED@git.example/a failed",
+            "Authorization: Token PLANTED",
+            "Cookie: kubeedge-console=PLANTED; a=PLANTED",
+            "{\"env\":[{\"name\":\"MQTT_PASSWORD\",\"value\":\"PLANTED\"}]}",
+            "{\\\"name\\\":\\\"API_KEY\\\",\\\"value\\\":\\\"PLANTED\\\"}",
+            "args [\"--password\", \"PLANTED\"]",
+            "MYSQL_PWD=PLANTED pass: PLANTED",
             "password=PLANTED next=word",
             "{\"token\": \"PLANTED\", \"a\": 1}",
             "{\\\"clientSecret\\\": \\\"PLANTED\\\"}",
@@ -181,6 +219,10 @@ mod tests {
             "image docker.io/library/busybox@sha256:9ae97d36d26566ff84e8893c64a6dc4fe8ca6d1144bf5b87b2b85a32def253c7",
             "{\"name\":\"EdgeHub\",\"state\":\"running\",\"restarts\":0}",
             "dataDir: /var/lib/kubeedge/edge",
+            "/srv/factory/hall/seven/var/lib/kubeedge/edge",
+            "cgroup /kubepods/besteffort/pod71311ecf-541f-4c6d-8064-0a71fe3697c3/9ae97d36d26566ff84e8893c64a6dc4fe8ca6d11",
+            "https://127.0.0.1:6443/api/v1?fieldSelector=a@b tests passed: 5, bypass: on",
+            "GET https://cloud.example:10002/node?mail=a@b.example",
         ] {
             assert_eq!(redactor.text(text), text);
         }

@@ -77,6 +77,8 @@ async fn a_slow_render_does_not_block_the_hub() {
     });
     let edge = edge_with(&cloud, source);
     let mut session = cloud.session().await;
+    // The hub knows of its session when it says something.
+    session.read_any().await;
     let under_way = ask(&edge, query());
     let request = session.read().await;
     assert!(!is_report(&request), "it is rendered still");
