@@ -17,7 +17,7 @@ const MAX_TEXT = 240;
 const ODD = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff]/g;
 
 /** Text as it is safe to look at. */
-export function clean(text, max = MAX_TEXT) {
+function clean(text, max = MAX_TEXT) {
   let shown = String(text);
   const whole = shown.length;
   if (whole > max) {

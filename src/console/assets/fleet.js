@@ -72,7 +72,7 @@ function cloudTile(ctx) {
     h("span", { class: "under" }, shape(tone), h("span", {}, is?.sinceMs ? `since ${clock(is.sinceMs, ctx.now)} (${span(ctx.now - is.sinceMs)})` : "not known yet")));
 }
 
-export function nodeTable(ctx, nodes, id) {
+function nodeTable(ctx, nodes, id) {
   const { survey, now, model } = ctx;
   const none = { pods: 0, running: 0, devices: 0, online: 0, restarts: 0 };
   const of = (node) => survey.nodes.get(node.key) || none;

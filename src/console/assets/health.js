@@ -3,7 +3,7 @@
 
 const MINUTE = 60000;
 /** Restarts and warnings of this last while count as news. */
-export const RECENT_MS = 10 * MINUTE;
+const RECENT_MS = 10 * MINUTE;
 /** A pod may take so long to become ready before it is a problem. */
 const PATIENCE_MS = MINUTE;
 

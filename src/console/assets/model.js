@@ -1,6 +1,6 @@
 // What the page knows: filled by the stream's changes (`src/console/protocol.rs`), read by the views.
 
-export const KINDS = ["node", "pod", "device", "event"];
+const KINDS = ["node", "pod", "device", "event"];
 /** Numbers kept for one sparkline. */
 const SERIES_LENGTH = 90;
 /** Events kept; the oldest go first. */

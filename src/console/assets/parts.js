@@ -113,7 +113,7 @@ function sorting(ctx) {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-export function sortBy(rows, value, down) {
+function sortBy(rows, value, down) {
   const sign = down ? -1 : 1;
   return rows.map((row) => [value(row), row]).sort(([x], [y]) =>
     sign * (typeof x === "number" && typeof y === "number" ? x - y : collator.compare(String(x), String(y)))).map(([, row]) => row);

@@ -7,9 +7,9 @@ async function api(path, parameters) {
 }
 
 const UNIT = { s: 1, m: 60, h: 3600, d: 86400 };
-export const duration = (text) => Number(text.slice(0, -1)) * UNIT[text.slice(-1)];
+const duration = (text) => Number(text.slice(0, -1)) * UNIT[text.slice(-1)];
 /** Unix seconds of `now`, `now-15m` or a time in milliseconds. */
-export const instant = (text) => {
+const instant = (text) => {
   if (!text.startsWith("now")) return Number(text) / 1000;
   return Date.now() / 1000 - (text.length > 3 ? duration(text.slice(4)) : 0);
 };

@@ -7,7 +7,7 @@ const hex = (name) => NAMED[name] ?? name;
 const escape = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 /** The color of the last step that the value reaches. */
-export function threshold(value, thresholds) {
+function threshold(value, thresholds) {
   let color = "green";
   for (const step of thresholds?.steps ?? []) if (step.value === null || value >= step.value) color = step.color;
   return hex(color);

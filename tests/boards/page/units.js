@@ -25,7 +25,7 @@ const BYTES = [" B", " KiB", " MiB", " GiB", " TiB"];
 const PLAIN = ["", " K", " Mil", " Bil"];
 const RATES = { mps: " msg/s", ops: " ops/s", reqps: " req/s" };
 
-export const UNITS = ["none", "short", "s", "bytes", "Bps", "percentunit", ...Object.keys(RATES)];
+const UNITS = ["none", "short", "s", "bytes", "Bps", "percentunit", ...Object.keys(RATES)];
 
 export function format(value, unit, decimals) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
