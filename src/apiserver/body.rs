@@ -1,21 +1,20 @@
 //! Request bodies: JSON, YAML or Kubernetes protobuf in, one JSON tree out; unknown fields.
 
-use std::cell::Cell;
-use std::fmt;
-
 use http::HeaderMap;
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::custom;
 use super::errors::ApiError;
 use super::kinds::Kind;
 use super::query::{FieldValidation, content_type};
-use crate::kube::protobuf;
+use crate::kube::{protobuf, yaml};
 
 /// Largest body accepted, bytes, as in Kubernetes.
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// Bytes of a YAML body times the lists and maps in brackets it opens: the parser's work, as each may stand in
+/// the one before.
+const MAX_FLOW: usize = 1 << 28;
 
 /// What bodies may be written in.
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -66,92 +65,18 @@ pub fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
 /// # Errors
 /// 400 saying where.
 pub fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
-    let budget = Budget(Cell::new(MAX_BODY_BYTES));
-    let document = yaml_serde::Deserializer::from_slice(body);
-    let value = Bounded(&budget).deserialize(document);
-    value.map_err(|err| ApiError::bad_request(format!("the body is not YAML: {err}")))
-}
-
-/// What a YAML document may still grow: a byte of text or a value costs one, so that only aliases
-/// can make a document cost more than it is long.
-struct Budget(Cell<usize>);
-
-impl Budget {
-    fn spend<E: Error>(&self, cost: usize) -> Result<(), E> {
-        let left = self.0.get().checked_sub(cost);
-        self.0.set(left.ok_or_else(|| E::custom("its aliases make it too large"))?);
-        Ok(())
+    let fail = |why: String| ApiError::bad_request(format!("the body is not YAML: {why}"));
+    let text = std::str::from_utf8(body).map_err(|err| fail(err.to_string()))?;
+    // Clients send JSON; who sends YAML of another sort has to as well.
+    if yaml::flow(text).opened.saturating_mul(body.len()) > MAX_FLOW {
+        return Err(fail("it has too many lists in [] and maps in {} for its length; send JSON".to_owned()));
     }
-}
-
-/// Builds a [`Value`] and stops as soon as the budget is spent.
-#[derive(Clone, Copy)]
-struct Bounded<'b>(&'b Budget);
-
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
-        input.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value that JSON has")
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
-        self.0.spend(1).map(|()| flag.into())
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
-        self.0.spend(1).map(|()| number.into())
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
-        self.0.spend(1).map(|()| number.into())
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
-        self.0.spend(1).map(|()| number.into())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        self.0.spend(text.len().max(1)).map(|()| text.into())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        self.0.spend(1).map(|()| Value::Null)
-    }
-
-    fn visit_none<E: Error>(self) -> Result<Value, E> {
-        self.visit_unit()
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
-        self.deserialize(input)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        self.0.spend(1)?;
-        let mut all = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            all.push(item);
-        }
-        Ok(Value::Array(all))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        self.0.spend(1)?;
-        let mut all = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            self.0.spend(name.len())?;
-            all.insert(name, members.next_value_seed(self)?);
-        }
-        Ok(Value::Object(all))
+    let mut all = yaml::documents(text, MAX_BODY_BYTES);
+    match (all.next(), all.next()) {
+        (None, _) => Ok(Value::Null),
+        (Some(Err(why)), _) => Err(fail(why)),
+        (Some(Ok(_)), Some(_)) => Err(fail("it has more than one document".to_owned())),
+        (Some(Ok(document)), None) => Ok(document),
     }
 }
 
@@ -306,8 +231,13 @@ mod tests {
         for bomb in [nested, &flat] {
             assert!(parse_yaml(bomb.as_bytes()).is_err_and(|err| err.code() == 400));
         }
+        for open in ["[", "{", "[ ", "{a: [", "? [", "- [", "[#]]]\n"] {
+            let deep = open.repeat(100_000);
+            assert!(parse_yaml(deep.as_bytes()).is_err_and(|err| err.code() == 400), "{open}");
+        }
         let long = format!("a: [{}1]", "1,".repeat(100_000));
         assert_eq!(parse_yaml(long.as_bytes()).unwrap()["a"].as_array().unwrap().len(), 100_001);
+        assert!(parse_yaml(b"a: 1\n---\nb: 2").is_err_and(|err| err.code() == 400), "one document");
         let shared = parse_yaml(b"a: &a {x: 1}\nb: *a\nc: [~, true, -1, 1.5, \"t\"]").unwrap();
         assert_eq!(shared, json!({"a": {"x": 1}, "b": {"x": 1}, "c": [null, true, -1, 1.5, "t"]}));
     }

@@ -14,3 +14,4 @@ pub mod structural;
 pub mod table;
 pub mod time;
 pub mod validate;
+pub mod yaml;

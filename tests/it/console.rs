@@ -341,6 +341,26 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
     drop(deaf);
 }
 
+/// Answers that nobody reads would pile up in memory.
+#[test]
+fn who_asks_on_and_on_gets_one_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(dir.path(), &[]);
+    for (at, path) in [(&cloud.console, "/console/app.js"), (&cloud.monitor, "/metrics")] {
+        let mut line = TcpStream::connect(at).unwrap();
+        line.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n").repeat(200);
+        line.write_all(request.as_bytes()).unwrap();
+        let mut answers = Vec::new();
+        // The line may end with a reset: most of what was asked was never read.
+        while let Ok(read) = line.read_to_end(&mut answers)
+            && read > 0
+        {}
+        let count = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
+        assert_eq!(count, 1, "{at}{path}");
+    }
+}
+
 /// One request over TLS; all that came back. The server closes after HTTP/1.0.
 fn over_tls(address: &str, tls: Arc<rustls::ClientConfig>, request: &str) -> Result<String, String> {
     let stream = TcpStream::connect(address).map_err(|err| err.to_string())?;

@@ -83,8 +83,8 @@ async fn answer(request: &HttpRequest, payload: Payload, room: &Arc<Room>) -> Re
     }
     let origin = Origin {
         host: host.as_deref(),
-        origin: text(request, header::ORIGIN),
-        fetch_site: text(request, HeaderName::from_static("sec-fetch-site")),
+        origin: said(request, header::ORIGIN),
+        fetch_site: said(request, HeaderName::from_static("sec-fetch-site")),
     };
     let foreign = || Refusal::new(Refused::Origin, "this request comes from another page");
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
@@ -123,6 +123,13 @@ fn host(request: &HttpRequest) -> Option<String> {
 
 fn text(request: &HttpRequest, name: HeaderName) -> Option<&str> {
     request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What is there but cannot be read, or twice, is not taken for absent.
+fn said(request: &HttpRequest, name: HeaderName) -> Option<&str> {
+    let mut all = request.headers().get_all(name);
+    let first = all.next()?;
+    Some(if all.next().is_some() { "" } else { first.to_str().unwrap_or_default() })
 }
 
 fn file(request: &HttpRequest, room: &Room, path: &str) -> HttpResponse {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::{Extensions, Server};
+use actix_web::http::KeepAlive;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
@@ -26,7 +27,6 @@ use crate::telemetry::console::ConsoleMetrics;
 /// A client has this long for a request head, and again for its body.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Connections at once; an open page holds two.
 const MAX_CONNECTIONS: usize = 256;
 const MAX_HANDSHAKES: usize = 64;
@@ -134,7 +134,9 @@ pub(super) fn serve(
         .client_request_timeout(READ_DEADLINE)
         .client_disconnect_timeout(Duration::from_secs(2))
         .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-        .keep_alive(KEEP_ALIVE)
+        // One answer for each connection: of a client that asks on and on and reads nothing, actix keeps every
+        // answer in memory.
+        .keep_alive(KeepAlive::Disabled)
         .max_connections(MAX_CONNECTIONS)
         .max_connection_rate(MAX_HANDSHAKES)
         .tcp_nodelay(true)

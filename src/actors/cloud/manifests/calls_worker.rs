@@ -1,6 +1,7 @@
 //! Files and calls of the API, each bounded.
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use ::kube::Client;
@@ -9,47 +10,70 @@ use ::kube::core::GroupVersionKind;
 use ::kube::discovery::{Scope, pinned_kind};
 
 use super::plan::Outcome;
-use super::read::{DIGEST, File, Key, Manifest};
+use super::read::{DIGEST, File, Key, Manifest, Wanted, read};
 use crate::actors::cloud::kube_worker::{CallError, in_time};
 
 /// Most files of the folder.
 const MAX_FILES: usize = 256;
 /// Largest file, bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
+/// All files together.
+const MAX_ALL_BYTES: u64 = 16 * MAX_BYTES;
 /// Namespace of what names none.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// The folder's `.yaml`, `.yml` and `.json` files, sorted by name; what cannot be read is told.
-pub async fn files(folder: PathBuf) -> Result<Vec<File>, String> {
-    let task = tokio::task::spawn_blocking(move || list(&folder));
-    task.await.unwrap_or_else(|err| Err(err.to_string()))
+/// What the folder's `.yaml`, `.yml` and `.json` files say, in the order of their names. One that cannot be
+/// read is told and stops no other.
+pub async fn look(folder: PathBuf) -> Wanted {
+    let task = tokio::task::spawn_blocking(move || {
+        let (files, mut wrong) = list(&folder);
+        let mut wanted = read(&files);
+        wanted.wrong.append(&mut wrong);
+        wanted
+    });
+    task.await.unwrap_or_else(|err| Wanted { wrong: vec![err.to_string()], ..Wanted::default() })
 }
 
-fn list(folder: &Path) -> Result<Vec<File>, String> {
-    let failed = |path: &Path, err: std::io::Error| format!("{}: {err}", path.display());
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|err| failed(folder, err))? {
-        let path = entry.map_err(|err| failed(folder, err))?.path();
+fn list(folder: &Path) -> (Vec<File>, Vec<String>) {
+    let failed = |err: std::io::Error| (Vec::new(), vec![format!("{}: {err}", folder.display())]);
+    let entries = match std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(err) => return failed(err),
+    };
+    let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
+    paths.retain(|path| {
         let ending = path.extension().and_then(|ending| ending.to_str());
-        if matches!(ending, Some("yaml" | "yml" | "json")) && path.is_file() {
-            paths.push(path);
-        }
-    }
+        matches!(ending, Some("yaml" | "yml" | "json")) && path.is_file()
+    });
     paths.sort();
     if paths.len() > MAX_FILES {
-        return Err(format!("{}: more than {MAX_FILES} files", folder.display()));
+        return failed(std::io::Error::other(format!("more than {MAX_FILES} files")));
     }
-    let mut files = Vec::new();
+    let (mut files, mut wrong, mut room) = (Vec::new(), Vec::new(), MAX_ALL_BYTES);
     for path in paths {
-        let length = std::fs::metadata(&path).map_err(|err| failed(&path, err))?.len();
-        if length > MAX_BYTES {
-            return Err(format!("{}: larger than {MAX_BYTES} bytes", path.display()));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|err| failed(&path, err))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        files.push(File { name, text });
+        match text(&path, room.min(MAX_BYTES)) {
+            Ok(text) => {
+                room = room.saturating_sub(text.len() as u64);
+                files.push(File { name, text });
+            }
+            // It went while the folder was read.
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            Err(err) => wrong.push(format!("{name}: {err}")),
+        }
     }
-    Ok(files)
+    (files, wrong)
+}
+
+fn text(path: &Path, most: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    // It may grow meanwhile.
+    std::fs::File::open(path)?.take(most.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        let why = format!("it is larger than {MAX_BYTES} bytes, or all files together than {MAX_ALL_BYTES}");
+        return Err(std::io::Error::other(why));
+    }
+    Ok(text)
 }
 
 /// Makes the API have them, one after the other.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use actix::prelude::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
 
 use self::plan::{Note, Plan};
-use self::read::{Manifest, Wanted, read};
+use self::read::Manifest;
 use crate::supervise::spread;
 
 /// Its name in the tree.
@@ -36,12 +36,8 @@ impl Manifests {
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let files = calls_worker::files(self.folder.clone());
-        ctx.spawn(files.into_actor(self).map(|files, this, ctx| {
-            let wanted = match files {
-                Ok(files) => read(&files),
-                Err(why) => Wanted { wrong: vec![why], ..Wanted::default() },
-            };
+        let wanted = calls_worker::look(self.folder.clone());
+        ctx.spawn(wanted.into_actor(self).map(|wanted, this, ctx| {
             let due = this.plan.due(wanted);
             this.apply(due, ctx);
         }));

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::identity::sha256_hex;
+use crate::kube::yaml;
 
 /// Annotation that holds the [`Manifest::digest`] an object was last made or changed from.
 pub const DIGEST: &str = "kubeedge.io/manifest-digest";
+
+/// Most bytes of a file's documents once aliases are followed.
+const MAX_GROWN: usize = 4 << 20;
+/// Deepest nesting of brackets; objects have a dozen.
+const MAX_NESTED: usize = 500;
 
 /// A file of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,10 +96,12 @@ pub fn read(files: &[File]) -> Wanted {
 /// The documents of one file, lists taken apart. One that cannot be read makes the file unreadable:
 /// half a file is nothing to act on.
 fn documents(text: &str) -> Result<Vec<Value>, String> {
+    if yaml::flow(text).deepest > MAX_NESTED {
+        return Err(format!("more than {MAX_NESTED} brackets stand in each other"));
+    }
     let mut all = Vec::new();
-    for document in yaml_serde::Deserializer::from_str(text) {
-        let value = Value::deserialize(document).map_err(|err| err.to_string())?;
-        match value {
+    for document in yaml::documents(text, MAX_GROWN) {
+        match document? {
             Value::Null => {}
             Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => {
                 match list.remove("items") {

@@ -70,6 +70,14 @@ fn mistakes_name_file_and_document_and_stop_nothing_else() {
         assert_eq!(wanted.manifests.len(), 1, "{text}");
         assert!(wanted.wrong.len() == 1 && wanted.wrong[0].starts_with(want), "{text}: {:?}", wanted.wrong);
     }
+    let bombs = [
+        format!("a: {}", "[".repeat(100_000)),
+        format!("a: &a {}\nb: [{}*a]", "x".repeat(500_000), "*a,".repeat(100_000)),
+    ];
+    for bomb in bombs {
+        let wanted = read(&[file("x.yaml", &bomb), file("y.yaml", pod)]);
+        assert_eq!((wanted.manifests.len(), wanted.wrong.len()), (1, 1), "{:?}", wanted.wrong);
+    }
     let twice = read(&[file("x.yaml", pod), file("y.yaml", &pod.replace("p}", "p, labels: {a: b}}"))]);
     assert_eq!(twice.manifests.len(), 1);
     assert_eq!(twice.manifests[0].object["metadata"]["labels"]["a"], "b", "the later counts");
@@ -196,6 +204,8 @@ async fn the_api_gets_what_the_files_say_and_keeps_what_users_do() {
     bench.write("map.yml", account);
     bench.write("broken.yaml", "kind: [");
     bench.write("ignored.txt", "kind: [");
+    bench.write("a-large.yaml", &"#".repeat(1024 * 1024 + 1));
+    fs::write(bench.dir.path().join("manifests/a-binary.json"), [0xff, 0xfe]).expect("write");
     let actor = bench.start();
     let maps = bench.api("", "v1", "ConfigMap", "configmaps");
     until(&bench.models(), "m", |model| model["spec"]["properties"][0]["unit"] == "C").await;
