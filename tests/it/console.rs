@@ -343,7 +343,7 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
 
 /// Answers that nobody reads would pile up in memory.
 #[test]
-fn who_asks_on_and_on_gets_one_answer() {
+fn who_asks_on_and_on_gets_few_answers() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(dir.path(), &[]);
     for (at, path) in [(&cloud.console, "/console/app.js"), (&cloud.monitor, "/metrics")] {
@@ -357,7 +357,8 @@ fn who_asks_on_and_on_gets_one_answer() {
             && read > 0
         {}
         let count = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
-        assert_eq!(count, 1, "{at}{path}");
+        // What came with the first request may be answered as well.
+        assert!((1..=32).contains(&count), "{count} answers of {at}{path}");
     }
 }
 
