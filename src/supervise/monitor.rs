@@ -114,8 +114,7 @@ impl Monitor {
             .worker_max_blocking_threads(1)
             .max_connections(MAX_CONNECTIONS)
             .client_request_timeout(REQUEST_TIMEOUT)
-            // One answer for each connection: of a client that asks on and on and reads nothing, actix keeps
-            // every answer in memory.
+            // Whoever scrapes every few seconds needs no connection in between.
             .keep_alive(KeepAlive::Disabled)
             .shutdown_timeout(1)
             .disable_signals()

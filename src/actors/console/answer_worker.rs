@@ -41,6 +41,9 @@ impl Refusal {
 
 pub(super) async fn handle(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
     let room = room.into_inner();
+    if let Some(line) = request.conn_data::<Line>() {
+        line.count();
+    }
     let mut response = match answer(&request, payload, &room).await {
         Ok(response) => response,
         Err(refusal) => refuse(&room, &refusal),

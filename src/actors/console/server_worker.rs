@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -26,6 +27,8 @@ use crate::telemetry::console::ConsoleMetrics;
 
 /// A client has this long for a request head, and again for its body.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// Requests of one connection before it is cut.
+const MAX_REQUESTS: u32 = 16;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections at once; an open page holds two.
 const MAX_CONNECTIONS: usize = 256;
@@ -94,12 +97,25 @@ impl Drop for Place {
 
 /// The connection below a request, to cut it: ending an answer waits for a reader who does not read.
 #[derive(Clone)]
-pub(super) struct Line(Arc<std::net::TcpStream>);
+pub(super) struct Line(Arc<Connection>);
+
+struct Connection {
+    stream: std::net::TcpStream,
+    asked: AtomicU32,
+}
 
 impl Line {
     pub fn cut(&self) {
-        if let Err(err) = self.0.shutdown(Shutdown::Both) {
+        if let Err(err) = self.0.stream.shutdown(Shutdown::Both) {
             tracing::debug!(%err, "a connection of the console had ended");
+        }
+    }
+
+    /// Counts a request. A connection carries one, and what came in the same packet may be answered as well;
+    /// of one that asks on and on and reads nothing actix would keep every empty answer in memory.
+    pub fn count(&self) {
+        if self.0.asked.fetch_add(1, Ordering::Relaxed) >= MAX_REQUESTS {
+            self.cut();
         }
     }
 }
@@ -110,7 +126,7 @@ fn remember_line(connection: &dyn Any, data: &mut Extensions) {
     let Some(stream) = plain.or_else(tls) else { return };
     match stream.as_fd().try_clone_to_owned() {
         Ok(line) => {
-            data.insert(Line(Arc::new(line.into())));
+            data.insert(Line(Arc::new(Connection { stream: line.into(), asked: AtomicU32::new(0) })));
         }
         Err(err) => tracing::warn!(%err, "a connection of the console cannot be cut when its reader is slow"),
     }
@@ -134,8 +150,7 @@ pub(super) fn serve(
         .client_request_timeout(READ_DEADLINE)
         .client_disconnect_timeout(Duration::from_secs(2))
         .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-        // One answer for each connection: of a client that asks on and on and reads nothing, actix keeps every
-        // answer in memory.
+        // See `Line::count`.
         .keep_alive(KeepAlive::Disabled)
         .max_connections(MAX_CONNECTIONS)
         .max_connection_rate(MAX_HANDSHAKES)
