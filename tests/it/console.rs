@@ -346,7 +346,7 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
 fn who_asks_on_and_on_gets_few_answers() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(dir.path(), &[]);
-    for (at, path) in [(&cloud.console, "/console/app.js"), (&cloud.monitor, "/metrics")] {
+    for (at, path, most) in [(&cloud.console, "/console/app.js", 17), (&cloud.monitor, "/metrics", 32)] {
         let mut line = TcpStream::connect(at).unwrap();
         line.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n").repeat(200);
@@ -358,7 +358,7 @@ fn who_asks_on_and_on_gets_few_answers() {
         {}
         let count = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
         // What came with the first request may be answered as well.
-        assert!((1..=17).contains(&count), "{count} answers of {at}{path}");
+        assert!((1..=most).contains(&count), "{count} answers of {at}{path}");
     }
 }
 
