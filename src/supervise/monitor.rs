@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
-use actix_web::http::{KeepAlive, header};
+use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use super::handle::TreeHandle;
@@ -114,8 +114,6 @@ impl Monitor {
             .worker_max_blocking_threads(1)
             .max_connections(MAX_CONNECTIONS)
             .client_request_timeout(REQUEST_TIMEOUT)
-            // Whoever scrapes every few seconds needs no connection in between.
-            .keep_alive(KeepAlive::Disabled)
             .shutdown_timeout(1)
             .disable_signals()
             .listen(self.socket.listener.try_clone()?)?;

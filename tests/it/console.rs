@@ -346,20 +346,18 @@ fn who_reads_nothing_is_cut_off_and_holds_nobody_up() {
 fn who_asks_on_and_on_gets_few_answers() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(dir.path(), &[]);
-    for (at, path, most) in [(&cloud.console, "/console/app.js", 17), (&cloud.monitor, "/metrics", 32)] {
-        let mut line = TcpStream::connect(at).unwrap();
-        line.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n").repeat(200);
-        line.write_all(request.as_bytes()).unwrap();
-        let mut answers = Vec::new();
-        // The line may end with a reset: most of what was asked was never read.
-        while let Ok(read) = line.read_to_end(&mut answers)
-            && read > 0
-        {}
-        let count = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
-        // What came with the first request may be answered as well.
-        assert!((1..=most).contains(&count), "{count} answers of {at}{path}");
-    }
+    let mut line = TcpStream::connect(&cloud.console).unwrap();
+    line.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET /console/app.js HTTP/1.1\r\nHost: {}\r\n\r\n", cloud.console).repeat(200);
+    line.write_all(request.as_bytes()).unwrap();
+    let mut answers = Vec::new();
+    // The line may end with a reset: most of what was asked was never read.
+    while let Ok(read) = line.read_to_end(&mut answers)
+        && read > 0
+    {}
+    let count = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
+    // What came with the first request may be answered as well.
+    assert!((1..=17).contains(&count), "{count} answers");
 }
 
 /// One request over TLS; all that came back. The server closes after HTTP/1.0.
