@@ -11,7 +11,7 @@
 # Nothing that is present is touched. kubectl goes to $KUBEEDGE_CACHE/bin when the machine has none
 # of version 1.30 or newer; its path is printed by: deploy/tools.sh kubectl. The Python packages of
 # deploy/test-requirements.txt go to $KUBEEDGE_CACHE/venv; its python is printed by: deploy/tools.sh python
-# The npm packages of tests/package.json go to $KUBEEDGE_CACHE/npm; its path is printed by: deploy/tools.sh npm
+# The npm packages of tests/package.json go to a folder in $KUBEEDGE_CACHE; its path is printed by: deploy/tools.sh npm
 # A `docker compose` that builds with BuildKit, where Docker brings none, goes to $KUBEEDGE_CACHE/bin; its
 # path is printed by: deploy/tools.sh compose
 set -euo pipefail
@@ -95,13 +95,17 @@ python_venv() {
   "$cache/venv/bin/pip" install -q -r "$wanted"
   cp "$wanted" "$have"
 }
+# A folder for each lock file: two checkouts of different age do not take each other's away.
+npm_folder() { echo "$cache/npm-$(sha256sum < "$(dirname "$0")/../tests/package-lock.json" | cut -c1-12)"; }
 npm_packages() {
-  local wanted=$(dirname "$0")/../tests have=$cache/npm
-  cmp -s "$wanted/package-lock.json" "$have/package-lock.json" && [ -d "$have/node_modules" ] && return
+  local wanted=$(dirname "$0")/../tests have work; have=$(npm_folder)
+  [ -d "$have" ] && return
   echo "fetching the npm packages of $wanted/package.json" >&2
-  rm -rf "$have"; mkdir -p "$have"
-  cp "$wanted"/package{,-lock}.json "$have"
-  (cd "$have" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$have"; exit 1; }
+  mkdir -p "$cache"
+  work=$(mktemp -d "$cache/npm.XXXXXX")
+  cp "$wanted"/package{,-lock}.json "$work"
+  (cd "$work" && npm ci --silent --no-audit --no-fund --ignore-scripts) || { rm -rf "$work"; exit 1; }
+  mv -T "$work" "$have" 2>/dev/null || rm -rf "$work" # another run was faster
 }
 install_packages() {
   [ ${#need[@]} -eq 0 ] && return
@@ -167,6 +171,6 @@ case ${1:-} in
   compose) find_compose || { echo "no docker compose: run deploy/tools.sh stack" >&2; exit 1; } ;;
   kubectl) find_kubectl || { echo "no kubectl 1.30 or newer: run deploy/tools.sh run" >&2; exit 1; } ;;
   python) echo "$cache/venv/bin/python" ;;
-  npm) echo "$cache/npm" ;;
+  npm) npm_folder ;;
   *) echo "usage: deploy/tools.sh build|run|test|pictures|bench|release|stack|kubectl|compose|python|npm" >&2; exit 64 ;;
 esac

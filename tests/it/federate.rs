@@ -83,7 +83,9 @@ fn prometheus_sees_an_edge_through_the_cloud() {
     world.edge.process.kill9();
     wait_for(&prometheus, of_the_edge, &[]);
     wait_for(&prometheus, UP, &[0.0]);
-    wait_for(&prometheus, "count({node=\"edge-1\", __name__!~\"kubeedge_federate_.*\"})", &[]);
+    // But for what the cloud says of it, and what rules make of that.
+    let edges = "count({node=\"edge-1\", __name__!~\"kubeedge_federate_.*|ALERTS.*|.*:.*\"})";
+    wait_for(&prometheus, edges, &[]);
     world.edge.restart(&["modules.edgeHub.reportIntervalSecs=1"]);
     wait_for(&prometheus, of_the_edge, &[1.0]);
     wait_for(&prometheus, UP, &[1.0]);
