@@ -3,6 +3,7 @@
 //! warning.
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -107,7 +108,13 @@ pub fn load_with<T: ConfigFile>(path: &Path, sets: &[String]) -> Result<Loaded<T
     if meta.len() > MAX_FILE_BYTES {
         return Err(fail("it is larger than 1 MiB".into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|err| fail(err.to_string()))?;
+    // A device or a pipe tells no size: what is read is bounded too.
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path).map_err(|err| fail(err.to_string()))?.take(MAX_FILE_BYTES + 1);
+    file.read_to_string(&mut text).map_err(|err| fail(err.to_string()))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(fail("it is larger than 1 MiB".into()));
+    }
     parse(&text, &path.display().to_string(), sets)
 }
 

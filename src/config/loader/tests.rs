@@ -281,3 +281,9 @@ proptest! {
         prop_assert!(edge(&text, &[&set]).is_err() || set.contains('='));
     }
 }
+
+#[test]
+fn a_device_without_end_is_not_read_to_its_end() {
+    let err = load::<EdgeCoreConfig>(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(err.contains("/dev/zero") && err.contains("larger than 1 MiB"), "{err}");
+}
