@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use kubeedge::model::ObjectKey;
 use serde_json::{Value, json};
 
 use super::harness::containerd::Containerd;
+use super::harness::process::free_port;
 
 const HELLO: &str = "registry.local/hello:1";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -165,10 +166,6 @@ async fn until<F: Future<Output = Option<T>>, T>(what: &str, mut probe: impl FnM
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port()
 }
 
 fn get(port: u16) -> Option<String> {

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -94,9 +96,20 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port nobody listens on. Below the range from which the kernel gives connections their ports (32768 and up): a
+/// program that is killed and started again finds it free, whatever connected elsewhere meanwhile. No port is given twice.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 11_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: OnceLock<AtomicU32> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(617)));
+    for _ in 0..COUNT {
+        let port = FIRST + (next.fetch_add(1, Ordering::Relaxed) % COUNT) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free from {FIRST} on");
 }
 
 /// Polls until `probe` gives something. `what` and the last refusal stand in the failure.
