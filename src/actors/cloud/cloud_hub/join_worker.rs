@@ -83,7 +83,7 @@ impl JoinServer {
             return Ok(None);
         }
         // Signed first and given out last: a request that is not signed costs nobody a token.
-        let svid = self.issuer.svid(&node, csr.to_vec(), not_before_min).await?;
+        let svid = self.issuer.go_certificate(&node, csr.to_vec(), not_before_min).await?;
         let mut kind = Issued::GoNode;
         if let Some(token) = once
             && self.uses.take(token, &node, &svid.key_hash).await?

@@ -37,6 +37,7 @@ use crate::telemetry::cloud_hub::CloudHubMetrics;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::identity::Refused;
 
+mod applications;
 mod attest;
 mod attest_worker;
 mod class;
@@ -203,6 +204,7 @@ impl CloudHub {
         let signer = Signer {
             ca: Arc::clone(&parts.ca),
             svid_ttl: parts.identities.svid_ttl,
+            go_ttl: parts.identities.go_ttl,
             node_ca_ttl: parts.identities.node_ca_ttl,
         };
         Self {

@@ -209,7 +209,7 @@ impl DeviceController {
             }
             if key.kind == "device" && wanted.is_none() {
                 let id = DeviceId::new(key.namespace(), key.name());
-                removed.push(Member { id: id.to_string(), name: id.name, description: String::new() });
+                removed.push(Member { id: id.to_string(), name: id.name, ..Member::default() });
             }
             deletes.push(message::skeleton(&node, key, &old.uid, now_ms));
         }
