@@ -166,9 +166,10 @@ pub struct Member {
     /// Always written, and always empty: an edge of KubeEdge's that has the device already takes a
     /// missing twin for a bad update, logs an error and publishes a 400 (KubeEdge 1.23, `addDevice` in
     /// `edge/pkg/devicetwin/dtmanager/membership.go`). Empty, it changes nothing.
+    #[serde(skip_deserializing)]
     pub twin: NoTwins,
 }
 
-/// `{}`. Nothing is read into it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `{}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NoTwins {}

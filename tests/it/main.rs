@@ -29,6 +29,8 @@ mod docs_identity;
 mod docs_tour;
 mod doctor;
 mod federate;
+mod golden_cloud;
+mod golden_edge;
 mod harness;
 mod hostile;
 mod identity_at_rest;

@@ -243,11 +243,23 @@ impl Edge {
         token: &str,
         settings: &[&str],
     ) -> Self {
+        Self::start_at((cloud.hub_port, cloud.join_port), dir, name, runtime_socket, token, settings)
+    }
+
+    /// The same with a cloud of somebody else's making: its ports on loopback, websocket and HTTPS.
+    pub fn start_at(
+        (hub, join): (u16, u16),
+        dir: &Path,
+        name: &str,
+        runtime_socket: &Path,
+        token: &str,
+        settings: &[&str],
+    ) -> Self {
         fs::create_dir_all(dir).unwrap();
         let monitor = format!("127.0.0.1:{}", free_port());
         let console = format!("127.0.0.1:{}", free_port());
         let (d, socket) = (dir.display(), runtime_socket.display());
-        let (hub, join, mqtt) = (cloud.hub_port, cloud.join_port, free_port());
+        let mqtt = free_port();
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2
 kind: EdgeCore
