@@ -24,6 +24,7 @@ use crate::telemetry::cri::CriMetrics;
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 use crate::telemetry::device_twin::DeviceTwinMetrics;
 use crate::telemetry::dmi::DmiMetrics;
+use crate::telemetry::doors::{self, DoorMetrics};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::edge_hub::{EdgeHubMetrics, OutboxMetrics, show_clock};
 use crate::telemetry::edged::EdgedMetrics;

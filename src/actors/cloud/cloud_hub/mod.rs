@@ -231,7 +231,9 @@ impl CloudHub {
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
         let door = Door { open, issuer: Arc::clone(&self.issuer) };
         let limit = parts.config.node_limit;
-        self.servers.push(listen_worker::websocket(websocket, &parts.websocket_tls, door, limit)?);
+        let patience = Duration::from_secs(parts.config.write_timeout.max(1));
+        let tls = &parts.websocket_tls;
+        self.servers.push(listen_worker::websocket(websocket, tls, door, limit, patience)?);
         self.servers.push(listen_worker::join(https, &parts.https_tls, join)?);
         Ok(())
     }
