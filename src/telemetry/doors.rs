@@ -1,9 +1,9 @@
-//! Metrics of the HTTP doors of both programs.
+//! Metrics of the HTTP and gRPC doors of both programs.
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 /// The doors, as their label says.
-pub const DOORS: [&str; 5] = ["api", "cloudhub", "join", "monitor", "console"];
+pub const DOORS: [&str; 7] = ["api", "cloudhub", "join", "monitor", "console", "dmi", "workload_api"];
 
 /// Why a connection was ended before its client wanted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,13 @@ impl DoorMetrics {
             refused: Refusal::ALL
                 .map(|why| (why, counter!(REFUSED, "door" => door, "reason" => why.label()))),
         }
+    }
+
+    /// Counts refusals for `why`.
+    #[must_use]
+    pub fn counter(&self, why: Refusal) -> Counter {
+        let found = self.refused.iter().find(|(one, _)| *one == why);
+        found.map_or_else(Counter::noop, |(_, counter)| counter.clone())
     }
 
     pub fn refused(&self, why: Refusal) {

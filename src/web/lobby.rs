@@ -12,13 +12,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::strangers::{Entry, Guests, Strangers};
+use super::strangers::{Entry, Graces, Guests, Strangers};
 use crate::telemetry::doors::{DoorMetrics, Refusal};
 
 /// Connections that wait for a place; more wait in the system's queue, where they cost nothing here.
 const WAITING: usize = 64;
-/// Whoever is in earnest has said who he is by then, over a satellite too.
-const GRACE: Duration = Duration::from_secs(1);
+/// Whoever is in earnest has shaken hands and said what he wants by then, over a satellite too.
+const CALM: Duration = Duration::from_secs(1);
+/// The same without TLS, where many wait: a request comes with the connection.
+const PRESSED_PLAIN: Duration = Duration::from_millis(100);
+/// An answer is taken by then, where others wait.
+const IN_HAND: Duration = Duration::from_secs(2);
 
 /// Somebody has as many connections as he may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,11 +67,14 @@ pub struct Lobby {
 }
 
 impl Lobby {
-    /// At most `strangers` places, and `of_one` connections of each who is known.
+    /// At most `strangers` places, and `of_one` connections of each who is known. `tls`: they shake hands
+    /// first.
     #[must_use]
-    pub fn new(strangers: usize, of_one: u32, metrics: DoorMetrics) -> Arc<Self> {
+    pub fn new(strangers: usize, of_one: u32, tls: bool, metrics: DoorMetrics) -> Arc<Self> {
+        let pressed = if tls { CALM } else { PRESSED_PLAIN };
+        let graces = Graces { calm: CALM, pressed, in_hand: IN_HAND };
         Arc::new(Self {
-            strangers: Mutex::new(Strangers::new(strangers, GRACE)),
+            strangers: Mutex::new(Strangers::new(strangers, graces)),
             guests: Mutex::new(Guests::new(of_one)),
             hasher: RandomState::new(),
             left: Notify::new(),
@@ -96,7 +103,8 @@ impl Lobby {
         let _waits = Waits::new(self);
         let end = Arc::new(End::default());
         loop {
-            let entry = self.strangers.lock().enter(|| Arc::clone(&end), Instant::now());
+            let pressed = self.waiting.load(Ordering::Acquire) >= WAITING / 2;
+            let entry = self.strangers.lock().enter(|| Arc::clone(&end), pressed, Instant::now());
             let number = match entry {
                 Entry::In(number) => number,
                 Entry::For(number, other) => {
@@ -161,6 +169,13 @@ impl Place {
         self.guest = Some(name);
         self.leave_strangers();
         Ok(())
+    }
+
+    /// A request of its is in hand, or none any more.
+    pub fn turn(&mut self, is_busy: bool) {
+        if self.guest.is_none() {
+            self.number = self.lobby.strangers.lock().turn(self.number, is_busy, Instant::now());
+        }
     }
 
     fn leave_strangers(&self) {

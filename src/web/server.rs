@@ -18,6 +18,7 @@ use actix_web::web::ServiceConfig;
 use actix_web::{App, Error};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use nix::sys::socket::{Backlog, listen};
 use rustls::ServerConfig;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +34,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 /// HTTP/1.1 is what is spoken (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+/// Connections that wait in the system.
+const BACKLOG: i32 = 1_024;
 /// What may stand between a connection that is taken and its place.
 const SPARE: usize = 128;
 
@@ -72,6 +75,10 @@ pub fn serve(
         tls.alpn_protocols = vec![ALPN.to_vec()];
         TlsAcceptor::from(Arc::new(tls))
     });
+    // The standard library asks for 128: a fleet that comes back at once needs more.
+    if let Err(err) = Backlog::new(BACKLOG).and_then(|most| listen(&listener, most)) {
+        tracing::debug!(error = %err, "the line before a door stays short");
+    }
     let lobby = Arc::clone(lobby);
     let builder = Server::build()
         .workers(limits.workers)
@@ -182,7 +189,8 @@ async fn meet(
     place: Place,
     limits: Limits,
 ) -> io::Result<Wire> {
-    let patience = Patience { head: limits.head, reader: limits.reader };
+    // HTTP says so itself where it can, first.
+    let patience = Patience { head: limits.head + Duration::from_secs(1), reader: limits.reader };
     let Some(acceptor) = acceptor else {
         return Ok(Wire::plain(stream, place, limits.body_bytes, patience));
     };

@@ -15,45 +15,73 @@ pub enum Entry<T> {
     Wait(Instant),
 }
 
-/// The strangers at one door, oldest first; `T` ends one.
+/// Times at a door. Whoever is asked to go had at least so long.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// To say what he wants, when few others wait.
+    pub calm: Duration,
+    /// The same when many wait.
+    pub pressed: Duration,
+    /// To take the answer to what he asked.
+    pub in_hand: Duration,
+}
+
+/// The strangers at one door; `T` ends one.
 #[derive(Debug)]
 pub struct Strangers<T> {
     most: usize,
-    /// So long nobody is asked to go.
-    grace: Duration,
+    graces: Graces,
     next: u64,
-    inside: BTreeMap<u64, (Instant, T)>,
+    /// Those who ask for nothing now: since when. Oldest first.
+    idle: BTreeMap<u64, (Instant, T)>,
+    /// Those with a request in hand.
+    busy: BTreeMap<u64, (Instant, T)>,
 }
 
 impl<T> Strangers<T> {
     #[must_use]
-    pub fn new(most: usize, grace: Duration) -> Self {
-        Self { most: most.max(1), grace, next: 0, inside: BTreeMap::new() }
+    pub fn new(most: usize, graces: Graces) -> Self {
+        Self { most: most.max(1), graces, next: 0, idle: BTreeMap::new(), busy: BTreeMap::new() }
     }
 
-    /// One more comes.
-    pub fn enter(&mut self, end: impl FnOnce() -> T, now: Instant) -> Entry<T> {
+    /// One more comes; `pressed`: many others wait.
+    pub fn enter(&mut self, end: impl FnOnce() -> T, pressed: bool, now: Instant) -> Entry<T> {
         let mut left = None;
-        if self.inside.len() >= self.most
-            && let Some(oldest) = self.inside.first_entry()
-        {
-            let until = oldest.get().0 + self.grace;
+        if self.idle.len() + self.busy.len() >= self.most {
+            let grace = if pressed { self.graces.pressed } else { self.graces.calm };
+            let idle = self.idle.first_key_value().map(|(_, (since, _))| *since + grace);
+            let busy = self.busy.first_key_value().map(|(_, (since, _))| *since + self.graces.in_hand);
+            let (from, until) = match (idle, busy) {
+                (Some(idle), busy) if busy.is_none_or(|busy| idle <= busy) => (&mut self.idle, idle),
+                (_, Some(busy)) => (&mut self.busy, busy),
+                _ => return Entry::Wait(now + grace),
+            };
             if until > now {
                 return Entry::Wait(until);
             }
-            left = Some(oldest.remove().1);
+            left = from.pop_first().map(|(_, (_, end))| end);
         }
         self.next += 1;
-        self.inside.insert(self.next, (now, end()));
+        self.idle.insert(self.next, (now, end()));
         match left {
             None => Entry::In(self.next),
             Some(other) => Entry::For(self.next, other),
         }
     }
 
+    /// A request of his is in hand from now on, or none any more. A new number: he is the youngest again.
+    pub fn turn(&mut self, number: u64, is_busy: bool, now: Instant) -> u64 {
+        let (from, to) =
+            if is_busy { (&mut self.idle, &mut self.busy) } else { (&mut self.busy, &mut self.idle) };
+        let Some((_, end)) = from.remove(&number) else { return number };
+        self.next += 1;
+        to.insert(self.next, (now, end));
+        self.next
+    }
+
     /// One is gone, or no stranger any more. Was he one?
     pub fn leave(&mut self, number: u64) -> bool {
-        self.inside.remove(&number).is_some()
+        self.idle.remove(&number).or_else(|| self.busy.remove(&number)).is_some()
     }
 }
 
@@ -94,18 +122,45 @@ impl<K: Eq + Hash> Guests<K> {
 mod tests {
     use super::*;
 
+    fn graces() -> Graces {
+        let ms = Duration::from_millis;
+        Graces { calm: ms(1_000), pressed: ms(100), in_hand: ms(5_000) }
+    }
+
     #[test]
     fn the_oldest_goes_when_he_has_had_his_time() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut strangers = Strangers::new(2, Duration::from_secs(1));
-        assert_eq!(strangers.enter(|| 'a', at(0)), Entry::In(1));
-        assert_eq!(strangers.enter(|| 'b', at(10)), Entry::In(2));
-        assert_eq!(strangers.enter(|| 'c', at(20)), Entry::Wait(at(1_000)));
-        assert_eq!(strangers.enter(|| 'c', at(1_000)), Entry::For(3, 'a'));
-        assert_eq!(strangers.enter(|| 'd', at(1_001)), Entry::Wait(at(1_010)));
+        let mut strangers = Strangers::new(2, graces());
+        assert_eq!(strangers.enter(|| 'a', false, at(0)), Entry::In(1));
+        assert_eq!(strangers.enter(|| 'b', false, at(10)), Entry::In(2));
+        assert_eq!(strangers.enter(|| 'c', false, at(20)), Entry::Wait(at(1_000)));
+        assert_eq!(strangers.enter(|| 'c', false, at(1_000)), Entry::For(3, 'a'));
+        assert_eq!(strangers.enter(|| 'd', false, at(1_001)), Entry::Wait(at(1_010)));
         assert!(strangers.leave(2) && !strangers.leave(2) && !strangers.leave(1));
-        assert_eq!(strangers.enter(|| 'd', at(1_001)), Entry::In(4), "a place that was left is free");
+        assert_eq!(strangers.enter(|| 'd', false, at(1_001)), Entry::In(4), "a place that was left is free");
+    }
+
+    #[test]
+    fn in_a_crowd_they_go_sooner_but_not_those_who_are_being_answered() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut strangers = Strangers::new(2, graces());
+        strangers.enter(|| 'a', false, at(0));
+        strangers.enter(|| 'b', false, at(1));
+        let a = strangers.turn(1, true, at(2));
+        assert_eq!(strangers.enter(|| 'c', true, at(50)), Entry::Wait(at(101)));
+        assert_eq!(strangers.enter(|| 'c', true, at(101)), Entry::For(4, 'b'));
+        let c = strangers.turn(4, true, at(101));
+        assert_eq!(
+            strangers.enter(|| 'd', true, at(4_000)),
+            Entry::Wait(at(5_002)),
+            "all are being answered"
+        );
+        let a = strangers.turn(a, false, at(4_000));
+        assert_eq!(strangers.enter(|| 'd', true, at(4_001)), Entry::Wait(at(4_100)), "he may ask once more");
+        assert!(strangers.leave(a) && strangers.leave(c));
+        assert_eq!(strangers.turn(99, true, at(0)), 99, "one who is no stranger");
     }
 
     #[test]

@@ -51,6 +51,7 @@ impl Line {
 
     pub(super) fn begin(&self, body: Body) -> InHand {
         self.0.flow.borrow_mut().begin(body);
+        self.0.place.borrow_mut().turn(true);
         self.wake();
         InHand(self.clone())
     }
@@ -68,6 +69,7 @@ pub(super) struct InHand(Line);
 impl Drop for InHand {
     fn drop(&mut self) {
         self.0.0.flow.borrow_mut().end();
+        self.0.0.place.borrow_mut().turn(false);
         self.0.wake();
     }
 }

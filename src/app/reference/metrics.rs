@@ -139,6 +139,7 @@ fn both(program: &'static str, store: &'static str) {
     let console = ConsoleMetrics::new();
     console.answered(200);
     door::Refused::ALL.into_iter().for_each(|why| console.refused(why.label()));
+    doors::DOORS.into_iter().for_each(|door| drop(DoorMetrics::new(door)));
     let readiness = Readiness::default();
     readiness.set(STORE, true);
     readiness.publish();

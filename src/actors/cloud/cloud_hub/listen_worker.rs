@@ -3,21 +3,23 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use metrics::Counter;
 
 use super::connection_worker::{Connection, remember};
 use super::handshake::{self, Asked};
 use super::issuer_worker::Issuer;
 use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
+use super::pace::Pace;
 use super::pump_actor::{MAX_IN_BYTES, Pump};
 use super::{NotOpened, OpenSession};
-use crate::bus::Link;
+use crate::bus::{Link, Turns};
 use crate::telemetry::doors::DoorMetrics;
 use crate::telemetry::identity::Refused;
 use crate::web::{Limits, Line, Lobby};
@@ -39,6 +41,10 @@ const OF_ONE_NODE: u32 = 8;
 pub struct Door {
     pub open: Link<OpenSession>,
     pub issuer: Arc<Issuer>,
+    /// Messages of nodes that waited for their turn.
+    pub held: Counter,
+    /// And those that waited in vain.
+    pub dropped: Counter,
 }
 
 /// Starts the websocket listener. `nodes` connections and some more are accepted.
@@ -63,7 +69,7 @@ pub fn websocket(
         body_bytes: 0,
         websockets: true,
     };
-    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("cloudhub"));
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, true, DoorMetrics::new("cloudhub"));
     let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
         app.app_data(web::Data::new(door.clone())).default_service(web::to(upgrade));
     })?;
@@ -89,7 +95,7 @@ pub fn join(
         body_bytes: MAX_BODY_BYTES,
         websockets: false,
     };
-    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("join"));
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, true, DoorMetrics::new("join"));
     let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
         app.app_data(data.clone()).default_service(web::to(serve));
     })?;
@@ -168,6 +174,10 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         from_edge: opened.from_edge,
         moved: opened.moved,
         broken: opened.broken,
+        turns: Turns::default(),
+        pace: Pace::new(Instant::now()),
+        held: door.held.clone(),
+        dropped: door.dropped.clone(),
         partial: None,
     };
     match ws::WsResponseBuilder::new(pump, &request, payload).frame_size(MAX_IN_BYTES).start() {

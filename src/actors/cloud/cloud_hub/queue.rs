@@ -258,6 +258,12 @@ impl Queue {
 
     /// Messages of all kinds, sent and unsent.
     #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Messages that wait or are not acknowledged.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.messages
     }

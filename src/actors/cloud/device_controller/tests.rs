@@ -150,7 +150,7 @@ impl World {
     async fn say(&self, name: &str, frame: &str) -> String {
         let envelope = frame::decode(frame.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
         let id = envelope.header.msg_id.clone();
-        self.twin.ask(FromTwin { node: node(name), envelope }, ASK).await.unwrap();
+        self.twin.ask(FromTwin { node: node(name), envelope, turn: Turn::default() }, ASK).await.unwrap();
         id
     }
 
