@@ -7,6 +7,7 @@ pub mod console;
 pub mod containerd;
 pub mod dmi;
 pub mod exposition;
+pub mod hostile;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;

@@ -256,14 +256,14 @@ impl Queue {
         self.in_flight.len()
     }
 
-    /// Messages of all kinds, sent and unsent.
-    #[cfg(test)]
+    /// Bytes of frames of all kinds, sent and unsent.
+    #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Messages that wait or are not acknowledged.
-    #[must_use]
+    /// Messages of all kinds, sent and unsent.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.messages
     }
