@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
+use crate::bus::Turn;
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::ServiceAccountKeys;
 use crate::model::device::EXPORT_ANNOTATION;

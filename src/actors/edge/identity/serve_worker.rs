@@ -26,7 +26,7 @@ use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact, audit};
 use crate::identity::{SpiffeId, verify_jwt_svid};
 use crate::supervise::spread;
-use crate::telemetry::doors::{DoorMetrics, Refusal};
+use crate::telemetry::doors::{self, DoorMetrics};
 use crate::telemetry::workload::WorkloadMetrics;
 use crate::wire::socket::{Accepted, GrpcSocket};
 use crate::wire::workload::{
@@ -79,7 +79,7 @@ pub async fn serve(path: PathBuf, door: Door) {
             Ok(socket) => {
                 tracing::info!(path = %path.display(), "workloads are given identities");
                 let metrics = DoorMetrics::new("workload_api");
-                let socket = socket.counting(metrics.counter(Refusal::NoRequest));
+                let socket = socket.counting(metrics.counter(doors::Refusal::NoRequest));
                 let origins = Origins::new(CONNECTIONS_PER_ORIGIN);
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()
@@ -87,7 +87,7 @@ pub async fn serve(path: PathBuf, door: Door) {
                     .max_concurrent_streams(STREAMS_PER_CONNECTION)
                     .serve_with_incoming_shutdown(
                         WorkloadServer::new(Arc::clone(&api)),
-                        Box::pin(known(socket, origins, metrics.counter(Refusal::GuestLimit))),
+                        Box::pin(known(socket, origins, metrics.counter(doors::Refusal::GuestLimit))),
                         std::future::pending(),
                     )
                     .await;
