@@ -40,7 +40,7 @@ impl Default for Deadlines {
 
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// A client that reads nothing for so long is cut: watches are told something every few seconds.
-const READER_DEADLINE: Duration = Duration::from_secs(30);
+const READER_DEADLINE: Duration = Duration::from_secs(15);
 /// Connections at once; a watch holds one.
 const MAX_CONNECTIONS: usize = 20_000;
 /// Connections that have not shown credentials yet.

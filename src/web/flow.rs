@@ -3,6 +3,10 @@
 /// Bytes of a request's head, and of what follows a request in hand.
 pub const AHEAD_BYTES: usize = 16 << 10;
 
+/// Bytes of a body that are thrown away after its request was answered: who sends too much must be able to
+/// hear that.
+const REST_BYTES: usize = 16 << 20;
+
 /// What may be read now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
@@ -32,6 +36,8 @@ pub struct Flow {
     in_hand: u32,
     /// Requests begun at all.
     begun: u64,
+    /// Did the newest one bring a body?
+    has_body: bool,
     /// Bytes read since the newest request began, or ended.
     read: usize,
     allowed: usize,
@@ -40,7 +46,7 @@ pub struct Flow {
 impl Flow {
     #[must_use]
     pub fn new(body_bytes: usize) -> Self {
-        Self { body_bytes, in_hand: 0, begun: 0, read: 0, allowed: AHEAD_BYTES }
+        Self { body_bytes, in_hand: 0, begun: 0, has_body: false, read: 0, allowed: AHEAD_BYTES }
     }
 
     #[must_use]
@@ -61,6 +67,7 @@ impl Flow {
         self.in_hand += 1;
         self.begun += 1;
         self.read = 0;
+        self.has_body = body == Body::Some;
         self.allowed = match body {
             Body::None => AHEAD_BYTES,
             // Chunks have their own heads.
@@ -74,7 +81,7 @@ impl Flow {
         self.in_hand = self.in_hand.saturating_sub(1);
         if self.in_hand == 0 {
             self.read = 0;
-            self.allowed = AHEAD_BYTES;
+            self.allowed = if self.has_body { REST_BYTES } else { AHEAD_BYTES };
         }
     }
 
@@ -133,6 +140,21 @@ mod tests {
         assert_eq!(flow.reading(), Reading::Go);
         flow.end();
         assert_eq!(flow.reading(), Reading::Go, "a refused websocket is a connection like others");
+        flow.read(AHEAD_BYTES);
+        assert_eq!(flow.reading(), Reading::TooLarge);
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_thrown_away_up_to_a_bound() {
+        let mut flow = Flow::new(100);
+        flow.begin(Body::Some);
+        flow.end();
+        flow.read(REST_BYTES - 1);
+        assert_eq!(flow.reading(), Reading::Go);
+        flow.read(1);
+        assert_eq!(flow.reading(), Reading::TooLarge);
+        flow.begin(Body::None);
+        flow.end();
         flow.read(AHEAD_BYTES);
         assert_eq!(flow.reading(), Reading::TooLarge);
     }
