@@ -18,6 +18,7 @@ const ROOMS: &[&str] = &[
     "identity",
     "cri",
     "mqtt",
+    "web",
     "bus",
     "supervise",
     "mapper",

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use super::Turn;
 use crate::model::{Envelope, NodeName, Resource};
 
 /// A message from a node that is neither a keepalive nor an acknowledgement. `node` comes from
@@ -11,6 +12,8 @@ use crate::model::{Envelope, NodeName, Resource};
 pub struct Upstream {
     pub node: NodeName,
     pub envelope: Envelope,
+    /// Kept until the message is dealt with.
+    pub turn: Turn,
 }
 
 /// Everything `node` should hold now: its Node, its pods, and what they reference.

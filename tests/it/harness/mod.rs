@@ -12,6 +12,7 @@ pub mod go_api;
 pub mod go_cloud;
 pub mod go_edge;
 pub mod go_pki;
+pub mod hostile;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;

@@ -28,7 +28,7 @@ use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::identity::NodeCloned;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
-use crate::bus::{ActorStats, Link};
+use crate::bus::{ActorStats, Link, Turn};
 use crate::config::{CloudHubConfig, Listener};
 use crate::identity::{Ca, JoinTokens};
 use crate::model::NodeName;
@@ -48,6 +48,7 @@ mod issuer_worker;
 mod join;
 mod join_worker;
 mod listen_worker;
+mod pace;
 mod pump_actor;
 mod queue;
 mod renewal_worker;
@@ -231,9 +232,12 @@ impl CloudHub {
             self.metrics.clone(),
         ));
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
-        let door = Door { open, issuer: Arc::clone(&self.issuer) };
+        let (held, dropped) = (self.metrics.held.clone(), self.metrics.dropped.clone());
+        let door = Door { open, issuer: Arc::clone(&self.issuer), held, dropped };
         let limit = parts.config.node_limit;
-        self.servers.push(listen_worker::websocket(websocket, &parts.websocket_tls, door, limit)?);
+        let patience = Duration::from_secs(parts.config.write_timeout.max(1));
+        let tls = &parts.websocket_tls;
+        self.servers.push(listen_worker::websocket(websocket, tls, door, limit, patience)?);
         self.servers.push(listen_worker::join(https, &parts.https_tls, join)?);
         Ok(())
     }
@@ -340,6 +344,7 @@ impl CloudHub {
             metrics: self.metrics.clone(),
             timer: None,
             unacked: 0,
+            turn: Turn::default(),
         };
         let name = format!("session {node}");
         let tree = &self.parts.tree;

@@ -284,7 +284,7 @@ impl StreamHandler<Watched> for DeviceController {
 impl Handler<FromTwin> for DeviceController {
     type Result = ();
 
-    fn handle(&mut self, FromTwin { node, envelope }: FromTwin, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromTwin { node, envelope, turn: _turn }: FromTwin, ctx: &mut Self::Context) {
         let msg_id = envelope.header.msg_id.clone();
         match report::read(&envelope) {
             Ok(Said::Report { device, said }) => {

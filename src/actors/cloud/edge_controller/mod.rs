@@ -17,9 +17,9 @@ use self::plan::{NoPlan, Plan, Subject};
 use self::sealer::Sealer;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
 use crate::actors::cloud::watch_worker::{Event, arrived, watch};
-use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, SendDifferences, Upstream};
+use crate::bus::{Link, Turn};
 use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
@@ -76,6 +76,7 @@ struct Job {
     request: Envelope,
     verdict: Verdict,
     plan: Plan,
+    turn: Turn,
 }
 
 struct Watched(Kind, Result<Event, watcher::Error>);
@@ -135,7 +136,7 @@ impl EdgeController {
         }
     }
 
-    fn serve(&mut self, node: NodeName, request: Envelope, ctx: &mut Context<Self>) {
+    fn serve(&mut self, node: NodeName, request: Envelope, turn: Turn, ctx: &mut Context<Self>) {
         let mut plan = match plan::plan(&node, &request) {
             Ok(plan) => plan,
             Err(NoPlan::Unknown) => {
@@ -164,8 +165,8 @@ impl EdgeController {
         }
         let (class, object) = (plan.class, plan.object.clone());
         // The message and what is made of it.
-        let bytes = lanes::memory_of(&request.body).saturating_mul(2);
-        let job = Job { node: node.clone(), request, verdict, plan };
+        let bytes = request.body.memory().saturating_mul(2);
+        let job = Job { node: node.clone(), request, verdict, plan, turn };
         match self.lanes.push(&node, class, &object, bytes, job) {
             Ok(Some(job)) => self.start(job, ctx),
             Ok(None) => {}
@@ -177,7 +178,7 @@ impl EdgeController {
     }
 
     fn start(&mut self, job: Job, ctx: &mut Context<Self>) {
-        let Job { node, request, verdict, plan } = job;
+        let Job { node, request, verdict, plan, turn } = job;
         let (class, object, shape) = (plan.class, plan.object.clone(), plan.shape);
         let is_volume = verdict == Verdict::IfClaimIsOurs;
         let calls = call_worker::run(self.parts.client.clone(), node.clone(), verdict, plan);
@@ -201,6 +202,7 @@ impl EdgeController {
             }
             let answers = answer::answers(&request, shape, result, now_ms());
             actor.answer(&node, answers, ctx);
+            drop(turn);
             for next in actor.lanes.done(&node, class, &object) {
                 actor.start(next, ctx);
             }
@@ -311,7 +313,7 @@ impl Handler<Upstream> for EdgeController {
 
     fn handle(&mut self, message: Upstream, ctx: &mut Self::Context) {
         for single in plan::singles(message.envelope) {
-            self.serve(message.node.clone(), single, ctx);
+            self.serve(message.node.clone(), single, message.turn.clone(), ctx);
         }
     }
 }

@@ -335,7 +335,7 @@ impl Handler<Held> for SyncController {
     type Result = ();
 
     fn handle(&mut self, message: Held, ctx: &mut Self::Context) {
-        let Held { node: name, session, envelope } = message;
+        let Held { node: name, session, envelope, turn: _turn } = message;
         let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(session, false));
         if node.session != session {
             return;
