@@ -153,6 +153,8 @@ async fn declare(
     let cloned = identity.link();
     let identity_parts = IdentityControllerParts {
         client: client.clone(),
+        sole: is_embedded(config),
+        readiness: stage.readiness.clone(),
         ca: Arc::clone(&ca),
         cloned_nodes: config.identity.cloned_nodes,
         served,
