@@ -2,6 +2,7 @@
 
 mod authorities;
 pub mod cloud;
+mod cluster;
 mod console;
 pub mod doors;
 pub mod edge;

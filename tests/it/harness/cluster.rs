@@ -19,11 +19,25 @@ pub struct Cloud {
     pub monitor: String,
     /// `host:port` of its console.
     pub console: String,
+    /// The command that starts it, before its own words.
+    under: Vec<String>,
 }
 
 impl Cloud {
     /// Starts cloudcore under `dir` and waits until it is ready. `settings` are further `--set`s.
     pub fn start(dir: &Path, settings: &[&str]) -> Self {
+        Self::start_under(&[], dir, settings)
+    }
+
+    /// The same, started by another command, which must become it.
+    pub fn start_under(under: &[&str], dir: &Path, settings: &[&str]) -> Self {
+        let mut cloud = Self::launch(under, dir, settings);
+        cloud.wait_ready();
+        cloud
+    }
+
+    /// The same, and waits for nothing.
+    pub fn launch(under: &[&str], dir: &Path, settings: &[&str]) -> Self {
         fs::create_dir_all(dir).unwrap();
         let (hub_port, join_port, api_port) = (free_port(), free_port(), free_port());
         let monitor = format!("127.0.0.1:{}", free_port());
@@ -50,15 +64,16 @@ modules:
 "
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
-        let process = Self::spawn(dir, settings);
-        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console };
-        cloud.wait_ready();
-        cloud
+        let under: Vec<String> = under.iter().map(|word| (*word).to_owned()).collect();
+        let process = Self::spawn(&under, dir, settings);
+        Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console, under }
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudcore"));
-        command.arg("--config").arg(dir.join("cloudcore.yaml"));
+    fn spawn(under: &[String], dir: &Path, settings: &[&str]) -> Process {
+        let own = env!("CARGO_BIN_EXE_cloudcore");
+        let mut words = under.iter().map(String::as_str).chain([own]);
+        let mut command = Command::new(words.next().unwrap_or(own));
+        command.args(words).arg("--config").arg(dir.join("cloudcore.yaml"));
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -67,7 +82,7 @@ modules:
 
     /// Starts it again on the same folder and ports.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.process = Self::spawn(&self.under, &self.dir, settings);
         self.wait_ready();
     }
 

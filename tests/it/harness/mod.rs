@@ -1,6 +1,7 @@
 //! What integration tests share.
 
 pub mod api;
+pub mod api_proxy;
 pub mod browser;
 pub mod cluster;
 pub mod console;

@@ -134,7 +134,7 @@ pub struct CloudHubParts {
     /// `None` where no DeviceController runs.
     pub twin: Option<Link<FromTwin>>,
     pub node_connected: Link<NodeConnected>,
-    pub node_gone: Link<NodeGone>,
+    pub node_gone: Vec<Link<NodeGone>>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
     /// Takes what nodes report.

@@ -1,10 +1,8 @@
 //! DeviceController: tells nodes about their devices, and the API what nodes report of them
 //! (protocol section 7).
 //!
-//! In a cluster its account needs: `get list watch` on `nodes`; `get list watch` on `devices` and
-//! `devicemodels`, `get list watch create patch delete` on `devicestatuses`, and `update` on
-//! `devices/finalizers` (an owner reference that blocks deletion), all of `devices.kubeedge.io`;
-//! `create` on `events`.
+//! In a cluster its account needs: `list watch` on `nodes`; `list watch` on `devices` and `devicemodels`,
+//! `get list watch create patch delete` on `devicestatuses`, all of `devices.kubeedge.io`; `create` on `events`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -9,9 +9,11 @@ use super::document::{self, EDGE_IDENTITY, SPEC, TRUST_BUNDLE};
 use super::ledger::{self, JWT_KEYS, NODE_REVOCATIONS};
 use super::publication::{Published, Step};
 use super::sources::{Data, Map};
-use super::{IdentityController, REMIND_EVERY, calls_worker, config_map_worker};
+use super::standing::{Standing, standing};
+use super::{IdentityController, REMIND_EVERY, TRUST_CHECK, calls_worker, config_map_worker};
 use crate::actors::cloud::downlink_worker::flush;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
+use crate::bus::identity::{AuditAction, AuditFact};
 use crate::bus::sync::IdentityNodes;
 use crate::model::identity::BundleDocument;
 use crate::model::{Resource, operation};
@@ -67,8 +69,38 @@ impl IdentityController {
             }
             Err(length) => self.tell_too_long(length, ctx),
         }
-        self.advance(ctx);
+        let data = self.sources.map(TRUST_BUNDLE).map(|map| map.data.clone());
+        if !self.stand(data.as_ref(), ctx) {
+            return;
+        }
+        if data.is_some() || self.parts.sole {
+            self.advance(ctx);
+        }
+        // Where there is none, who writes it first decides; its watch brings us here again.
         self.write_bundle(&news, ctx);
+    }
+
+    /// May this cloudcore tell nodes whom to believe? Says so when that changes.
+    fn stand(&mut self, stored: Option<&Data>, ctx: &mut Context<Self>) -> bool {
+        let now = match self.parts.sole {
+            true => Standing::Ours,
+            false => standing(&self.roots, stored),
+        };
+        let before = std::mem::replace(&mut self.standing, now);
+        self.parts.readiness.set(TRUST_CHECK, now == Standing::Ours);
+        if now != Standing::Ours && before != now {
+            let why = now.advice();
+            tracing::error!(why, "nodes are told nothing about identities and this cloudcore is not ready");
+            self.audit(AuditFact::new(AuditAction::Authority, "trust bundle", false, why));
+            let told = calls_worker::explain_map(
+                self.parts.client.clone(),
+                TRUST_BUNDLE,
+                "OtherRoots",
+                why.to_owned(),
+            );
+            ctx.spawn(told.into_actor(self));
+        }
+        now == Standing::Ours
     }
 
     fn tell_too_long(&mut self, length: usize, ctx: &mut Context<Self>) {
@@ -148,9 +180,12 @@ impl IdentityController {
         if known || std::mem::replace(&mut self.busy.bundle, true) {
             return;
         }
-        let client = self.parts.client.clone();
+        let (client, roots, sole) = (self.parts.client.clone(), self.roots.clone(), self.parts.sole);
         let work = async move {
             let edit = |data: &mut Data| {
+                if !sole && standing(&roots, Some(data)) != Standing::Ours {
+                    return false; // another one was faster; the watch tells
+                }
                 let changed = *data != wanted;
                 data.clone_from(&wanted);
                 changed
