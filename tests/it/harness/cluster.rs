@@ -50,15 +50,15 @@ modules:
 "
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
-        let process = Self::spawn(dir, settings);
+        let process = Self::spawn(dir, settings, &[]);
         let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console };
         cloud.wait_ready();
         cloud
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
+    fn spawn(dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloudcore"));
-        command.arg("--config").arg(dir.join("cloudcore.yaml"));
+        command.arg("--config").arg(dir.join("cloudcore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -67,7 +67,12 @@ modules:
 
     /// Starts it again on the same folder and ports.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, env);
         self.wait_ready();
     }
 
@@ -280,14 +285,14 @@ modules:
         if !token.is_empty() {
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
-        let process = Self::spawn(dir, settings);
+        let process = Self::spawn(dir, settings, &[]);
         let dmi_socket = dir.join("dmi.sock");
         Self { dir: dir.to_owned(), process, monitor, console, broker: Mqtt(mqtt), dmi_socket }
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
+    fn spawn(dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
-        command.arg("--config").arg(dir.join("edgecore.yaml"));
+        command.arg("--config").arg(dir.join("edgecore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -296,7 +301,12 @@ modules:
 
     /// Starts it again on the same folder.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, env);
     }
 
     pub fn wait_ready(&mut self) {

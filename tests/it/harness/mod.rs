@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod console;
 pub mod containerd;
+pub mod disk;
 pub mod dmi;
 pub mod exposition;
 pub mod machine;
