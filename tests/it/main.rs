@@ -55,4 +55,5 @@ mod pods;
 mod prometheus_rules;
 mod rbac;
 mod reader;
+mod storm;
 mod systemd_units;

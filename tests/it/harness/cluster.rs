@@ -67,8 +67,13 @@ modules:
 
     /// Starts it again on the same folder and ports.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.respawn(settings);
         self.wait_ready();
+    }
+
+    /// The same, waiting for nothing.
+    pub fn respawn(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.dir.clone(), settings);
     }
 
     pub fn wait_ready(&mut self) {
