@@ -59,6 +59,8 @@ mod scenes;
 mod scenes_clock;
 mod scenes_disk;
 mod scenes_fields;
+mod scenes_link;
 mod scenes_offline;
 mod scenes_restore;
+mod storm;
 mod systemd_units;

@@ -76,6 +76,11 @@ modules:
         self.wait_ready();
     }
 
+    /// The same, waiting for nothing.
+    pub fn respawn(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, &[]);
+    }
+
     pub fn wait_ready(&mut self) {
         let monitor = self.monitor.clone();
         let process = &mut self.process;

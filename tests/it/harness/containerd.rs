@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use k8s_cri::v1::{Container, PodSandbox};
 use kubeedge::cri::client::CriClient;
 use kubeedge::cri::runtime::Runtime;
 use nix::mount::{MntFlags, umount2};
@@ -116,6 +117,10 @@ impl Containerd {
     /// Starts the daemon on the same folder and waits until it can run pods.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&mut self) {
         eventually("containerd is ready", || {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().expect("wait"));
             assert!(
@@ -128,7 +133,8 @@ impl Containerd {
         });
     }
 
-    fn spawn(&mut self) {
+    /// Starts the daemon on the same folder and waits for nothing.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("log");
         let child = Command::new("containerd")
             .arg("--config")
@@ -223,6 +229,17 @@ impl Containerd {
             .collect()
     }
 
+    /// Every sandbox and every container, dead ones too; or why it does not say.
+    pub fn everything(&self) -> Result<(Vec<PodSandbox>, Vec<Container>), String> {
+        self.cri(|runtime| async move {
+            let text = |err: kubeedge::cri::runtime::CriError| err.to_string();
+            Ok((
+                runtime.list_sandboxes().await.map_err(text)?,
+                runtime.list_containers().await.map_err(text)?,
+            ))
+        })
+    }
+
     /// One conversation with the runtime, on a thread of its own: callers may be async themselves.
     fn cri<T: Send + 'static, F: Future<Output = T>>(
         &self,
@@ -239,7 +256,7 @@ impl Containerd {
         thread.join().expect("talk with the runtime")
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.dir.path().join("containerd.log")
     }
 }
