@@ -65,15 +65,15 @@ modules:
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
         let under: Vec<String> = under.iter().map(|word| (*word).to_owned()).collect();
-        let process = Self::spawn(&under, dir, settings);
+        let process = Self::spawn(&under, dir, settings, &[]);
         Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console, under }
     }
 
-    fn spawn(under: &[String], dir: &Path, settings: &[&str]) -> Process {
+    fn spawn(under: &[String], dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
         let own = env!("CARGO_BIN_EXE_cloudcore");
         let mut words = under.iter().map(String::as_str).chain([own]);
         let mut command = Command::new(words.next().unwrap_or(own));
-        command.args(words).arg("--config").arg(dir.join("cloudcore.yaml"));
+        command.args(words).arg("--config").arg(dir.join("cloudcore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -82,8 +82,18 @@ modules:
 
     /// Starts it again on the same folder and ports.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.under, &self.dir, settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.under, &self.dir, settings, env);
         self.wait_ready();
+    }
+
+    /// The same, waiting for nothing.
+    pub fn respawn(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, &[]);
     }
 
     pub fn wait_ready(&mut self) {
@@ -307,14 +317,14 @@ modules:
         if !token.is_empty() {
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
-        let process = Self::spawn(dir, settings);
+        let process = Self::spawn(dir, settings, &[]);
         let dmi_socket = dir.join("dmi.sock");
         Self { dir: dir.to_owned(), process, monitor, console, broker: Mqtt(mqtt), dmi_socket }
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
+    fn spawn(dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
-        command.arg("--config").arg(dir.join("edgecore.yaml"));
+        command.arg("--config").arg(dir.join("edgecore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -323,7 +333,12 @@ modules:
 
     /// Starts it again on the same folder.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, env);
     }
 
     pub fn wait_ready(&mut self) {

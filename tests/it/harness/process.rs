@@ -176,7 +176,8 @@ pub fn http(
     Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
 }
 
-fn unchunk(body: &str) -> String {
+/// The body of a chunked answer.
+pub fn unchunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, after)) = rest.split_once("\r\n") {

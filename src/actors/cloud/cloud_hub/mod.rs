@@ -181,6 +181,11 @@ pub(crate) struct OpenSession {
     connection: Arc<Connection>,
 }
 
+/// The join server asks: is a machine of this name at work now? Private to CloudHub.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct IsConnected(NodeName);
+
 /// The pump's ends of a new session.
 pub(crate) struct Opened {
     frames: mpsc::Receiver<bytes::Bytes>,
@@ -229,6 +234,7 @@ impl CloudHub {
             Arc::clone(&self.issuer),
             Arc::clone(&parts.tokens),
             parts.client.clone(),
+            Link::to(NAME, &ctx.address(), Arc::clone(&self.stats)),
             self.metrics.clone(),
         ));
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
@@ -438,6 +444,14 @@ impl Handler<ConnectedNodes> for CloudHub {
     }
 }
 
+impl Handler<IsConnected> for CloudHub {
+    type Result = bool;
+
+    fn handle(&mut self, IsConnected(node): IsConnected, _: &mut Self::Context) -> Self::Result {
+        self.live.contains_key(&node)
+    }
+}
+
 impl Handler<SessionEnded> for CloudHub {
     type Result = ();
 
@@ -449,4 +463,4 @@ impl Handler<SessionEnded> for CloudHub {
     }
 }
 
-crate::handles!(CloudHub: OpenSession, SendDown, CloseNode, ConnectedNodes, SessionEnded);
+crate::handles!(CloudHub: OpenSession, SendDown, CloseNode, ConnectedNodes, IsConnected, SessionEnded);
