@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
+.PHONY: help demo demo-down build release deb test storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -32,6 +32,10 @@ deb: build ## dist/*.deb: the Debian package
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+
+storm: ## storms of the seeds 1 to SEEDS (20); KUBEEDGE_STORM_SEED=n plays one (docs/STORM.md)
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_STORM_SEEDS=$(or $(SEEDS),20) cargo test --locked --test it storm::storms_lose_and_double_nothing -- --nocapture
 
 test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
 	@deploy/tools.sh stack

@@ -353,7 +353,8 @@ fn kill_shims(socket: &Path) {
     }
 }
 
-fn unmount_below(dir: &Path) {
+/// Takes away every mount below a folder.
+pub fn unmount_below(dir: &Path) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     let ours: Vec<&str> = points.filter(|point| Path::new(point).starts_with(dir)).collect();

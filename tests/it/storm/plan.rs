@@ -35,8 +35,8 @@ impl Scale {
             secrets: 3,
             rounds: 3,
             round: Duration::from_secs(8),
-            works: 26,
-            faults: 8,
+            works: 30,
+            faults: 12,
             longest: Duration::from_secs(5),
         };
         if seed % 5 == 0 {
@@ -46,7 +46,7 @@ impl Scale {
                 rounds: 2,
                 round: minute + minute / 6,
                 works: 90,
-                faults: 24,
+                faults: 36,
                 longest: minute,
                 ..short
             };

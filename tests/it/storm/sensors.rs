@@ -66,7 +66,9 @@ impl Sensors {
             topic: COUNTER.to_owned(),
             payload: |n| n.to_string(),
             sending: Box::new(|_| {}),
-            sent: Box::new(move |n| drop(counts.lock().unwrap().insert(n))),
+            sent: Box::new(move |n| {
+                counts.lock().unwrap().insert(n);
+            }),
         };
         let threads = [device, counter].map(|publisher| {
             let (talks, ends) = (Arc::clone(&talks), Arc::clone(&ends));

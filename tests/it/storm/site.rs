@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::ledger::{Process, Runtime};
 use super::plan::{Program, Scale};
 use crate::harness::cluster::{Cloud, Edge, actors};
-use crate::harness::containerd::Containerd;
+use crate::harness::containerd::{Containerd, unmount_below};
 use crate::harness::link::Link;
 use crate::harness::process::{PATIENCE, http, until};
 use crate::harness::rest::Rest;
@@ -219,18 +219,14 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
+impl Site {
+    fn keep_logs(&self) {
         std::fs::create_dir_all(&self.keep).ok();
         let mut logs = vec![(self.dir.join("c/cloudcore.log"), "cloudcore.log".to_owned())];
         for (number, place) in self.edges.iter().enumerate() {
-            logs.push((
-                self.dir.join(format!("e{number}/edgecore.log")),
-                format!("{}-edgecore.log", place.name),
-            ));
+            let folder = self.dir.join(format!("e{number}"));
+            logs.push((folder.join("edgecore.log"), format!("{}-edgecore.log", place.name)));
+            logs.push((folder.join("keeper.log"), format!("{}-keeper.log", place.name)));
             logs.push((place.runtime.log(), format!("{}-containerd.log", place.name)));
         }
         logs.push((self.dir.join("history.log"), "history.log".to_owned()));
@@ -243,6 +239,18 @@ impl Drop for Site {
                 std::fs::write(self.keep.join(name), format!("{list:#}")).ok();
             }
         }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_logs();
+        }
+        // What edgecore mounted for pods that still run would keep the folder.
+        self.cloud.process.kill9();
+        self.edges.iter_mut().for_each(|place| place.edge.process.kill9());
+        unmount_below(&self.dir);
     }
 }
 
