@@ -299,7 +299,7 @@ impl Edge {
         let kept = match call {
             LeaseCall::Query => LeaseCall::Query,
             LeaseCall::Insert(_) => LeaseCall::Insert(Value::Null),
-            LeaseCall::Update => LeaseCall::Update(Value::Null),
+            LeaseCall::Update(_) => LeaseCall::Update(Value::Null),
         };
         let key = ObjectKey::namespaced("kube-node-lease", "lease", self.name.as_str());
         self.call(Call::Lease(kept), edged(operation, key, body), now, effects);
