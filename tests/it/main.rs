@@ -29,6 +29,7 @@ mod docs_identity;
 mod docs_tour;
 mod doctor;
 mod federate;
+mod fleet;
 mod harness;
 mod hostile;
 mod identity_at_rest;

@@ -27,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::edge::{Edge, Settings};
 use self::factory::Factory;
-use self::figures::{Figures, Summary};
+use self::figures::{Counted, Figures, Summary};
 use self::link::Linked;
 use super::program::{Fatal, raise_open_files};
 use crate::actors::edge::edge_hub::join_worker::Joiner;
@@ -180,7 +180,19 @@ async fn fleet(args: &Args, factory: &Factory) -> Result<(), Fatal> {
         () = told(terminate, interrupt, args.seconds) => Ok(()),
     };
     if let Some(pods) = made {
-        pods.remove().await?;
+        let removed = async {
+            pods.remove().await?;
+            let all = u64::from(args.nodes) * u64::from(args.pods);
+            while figures.summary(false).count(Counted::PodsGone) < all {
+                sleep(Duration::from_millis(200)).await;
+            }
+            Ok::<_, Fatal>(())
+        };
+        match tokio::time::timeout(GOODBYE * 6, removed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => tracing::warn!(error = %err, "its pods were not removed"),
+            Err(_) => tracing::warn!("some of its pods are not gone yet"),
+        }
     }
     stop.send(true).ok();
     let goodbye = async { while edges.join_next().await.is_some() {} };

@@ -239,7 +239,7 @@ impl EdgeController {
             changes.push(Change {
                 nodes: vec![node.clone()],
                 operation: if plain { operation::UPDATE } else { operation },
-                content: Content::Object(Arc::clone(&wanted.object)),
+                content: Content::Object(wanted.object()),
                 key,
             });
         }

@@ -14,11 +14,13 @@ use crate::actors::cloud::downlink_worker::flush;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
 use crate::bus::sync::IdentityNodes;
 use crate::model::identity::BundleDocument;
-use crate::model::{Resource, operation};
+use crate::model::{NodeName, Resource, operation};
 use crate::supervise::{doubled, spread};
 
 /// Documents leave at no more than this, bytes a second: a new one replaces what waits.
 const SENT_PER_SECOND: f64 = 32e6;
+/// Bytes of documents that are made at once.
+const SENT_AT_ONCE: usize = 4 << 20;
 const ASK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -177,34 +179,51 @@ impl IdentityController {
             self.busy.pushing = false;
             return;
         };
-        let (nodes, ca) = (self.parts.identity_nodes.clone(), Arc::clone(&self.parts.ca));
-        let bytes = current.spec.len();
-        let work = async move {
-            let nodes = nodes.ask(IdentityNodes, ASK).await.map_err(|err| err.to_string())?;
-            calls_worker::seal(ca, nodes, current, operation::UPDATE).await
-        };
-        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| {
-            let pause = match result {
-                Ok(messages) => {
-                    let all = messages.len() as f64 * bytes as f64;
-                    actor.metrics.sent.increment(messages.len() as u64);
-                    actor.downlink.extend(messages);
-                    flush(actor, ctx);
-                    Duration::from_secs_f64((all / SENT_PER_SECOND).min(60.0))
-                }
-                Err(why) => {
-                    tracing::warn!(why, "the identity document is not told to nodes yet");
-                    actor.busy.push_again = true;
-                    spread(RETRY, fastrand::f64())
-                }
-            };
-            ctx.run_later(pause, |actor, ctx| {
-                actor.busy.pushing = false;
-                if std::mem::take(&mut actor.busy.push_again) {
-                    actor.push(ctx);
-                }
-            });
+        let nodes = self.parts.identity_nodes.clone();
+        let asked = async move { nodes.ask(IdentityNodes, ASK).await };
+        ctx.spawn(asked.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(mut nodes) => {
+                // A newer document begins anew: in this order nobody would always be the last.
+                fastrand::shuffle(&mut nodes);
+                actor.push_to(nodes, current, ctx);
+            }
+            Err(err) => actor.push_later(&err.to_string(), ctx),
         }));
+    }
+
+    /// Tells these nodes, some at a time: the documents of all of them together may be larger than
+    /// memory.
+    fn push_to(&mut self, mut nodes: Vec<NodeName>, current: Published, ctx: &mut Context<Self>) {
+        if nodes.is_empty() || self.busy.push_again {
+            self.busy.pushing = false;
+            if std::mem::take(&mut self.busy.push_again) {
+                self.push(ctx);
+            }
+            return;
+        }
+        let bytes = current.spec.len().max(1);
+        let now = nodes.split_off(nodes.len().saturating_sub((SENT_AT_ONCE / bytes).max(1)));
+        let pause = Duration::from_secs_f64((now.len() as f64 * bytes as f64 / SENT_PER_SECOND).min(60.0));
+        let (ca, sealed) = (Arc::clone(&self.parts.ca), current.clone());
+        let work = async move { calls_worker::seal(ca, now, sealed, operation::UPDATE).await };
+        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(messages) => {
+                actor.metrics.sent.increment(messages.len() as u64);
+                actor.downlink.extend(messages);
+                flush(actor, ctx);
+                ctx.run_later(pause, move |actor, ctx| actor.push_to(nodes, current, ctx));
+            }
+            Err(why) => actor.push_later(&why, ctx),
+        }));
+    }
+
+    fn push_later(&mut self, why: &str, ctx: &mut Context<Self>) {
+        tracing::warn!(why, "the identity document is not told to nodes yet");
+        ctx.run_later(spread(RETRY, fastrand::f64()), |actor, ctx| {
+            actor.busy.pushing = false;
+            actor.busy.push_again = false;
+            actor.push(ctx);
+        });
     }
 }
 
