@@ -19,6 +19,9 @@ use crate::supervise::{doubled, spread};
 
 /// Documents leave at no more than this, bytes a second: a new one replaces what waits.
 const SENT_PER_SECOND: f64 = 32e6;
+/// What new keys of nodes may cost on average, bytes a second, and how long they wait at most, seconds.
+const KEYS_PER_SECOND: f64 = 2e6;
+const LONGEST_KEYS_WAIT: f64 = 300.0;
 /// Bytes of documents that are made at once.
 const SENT_AT_ONCE: usize = 4 << 20;
 const ASK: Duration = Duration::from_secs(10);
@@ -48,7 +51,8 @@ impl IdentityController {
         }
         let (revoked, _) = ledger::revocations(&self.sources.data(NODE_REVOCATIONS));
         let mut bundle = self.roots.clone();
-        bundle.jwt_keys = ledger::bundle_keys(&self.sources.data(JWT_KEYS), &revoked);
+        self.look_at_keys(ctx);
+        bundle.jwt_keys = ledger::bundle_keys(&self.keys, &revoked);
         let news = Arc::new(bundle);
         self.parts.published.bundle.send_if_modified(|known| {
             let changed = *known != news;
@@ -71,6 +75,26 @@ impl IdentityController {
         }
         self.advance(ctx);
         self.write_bundle(&news, ctx);
+    }
+
+    /// Takes the nodes' keys as they are now, unless the document that told the last ones has cost too
+    /// much for that: a thousand nodes that join would make a thousand documents for a thousand nodes.
+    fn look_at_keys(&mut self, ctx: &mut Context<Self>) {
+        let now = self.sources.data(JWT_KEYS);
+        if now == self.keys {
+            return;
+        }
+        let wait = self.busy.keys_from.map(|from| from.saturating_duration_since(Instant::now()));
+        match wait.filter(|wait| !wait.is_zero()) {
+            None => self.keys = now,
+            Some(wait) if !std::mem::replace(&mut self.busy.keys_wait, true) => {
+                ctx.run_later(wait, |actor, ctx| {
+                    actor.busy.keys_wait = false;
+                    actor.refresh_soon(Duration::ZERO, ctx);
+                });
+            }
+            Some(_) => {}
+        }
     }
 
     fn tell_too_long(&mut self, length: usize, ctx: &mut Context<Self>) {
@@ -183,6 +207,9 @@ impl IdentityController {
         let asked = async move { nodes.ask(IdentityNodes, ASK).await };
         ctx.spawn(asked.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(mut nodes) => {
+                let all = nodes.len() as f64 * current.spec.len() as f64;
+                let pause = (all / KEYS_PER_SECOND).min(LONGEST_KEYS_WAIT);
+                actor.busy.keys_from = Some(Instant::now() + Duration::from_secs_f64(pause));
                 // A newer document begins anew: in this order nobody would always be the last.
                 fastrand::shuffle(&mut nodes);
                 actor.push_to(nodes, current, ctx);
