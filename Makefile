@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
+.PHONY: help demo demo-down build release deb test storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched bench-fleet pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -74,6 +74,10 @@ bench-watched: ## what scraping and open consoles cost, the console's first load
 	@deploy/tools.sh build
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench watched
+
+bench-fleet: ## 1,000 simulated edges: memory and CPU of cloudcore per node, all back after a kill (about 9 minutes); ARGS='--nodes 200'
+	@deploy/tools.sh build
+	@$(ROCKSDB) cargo bench --locked --bench fleet -- $(ARGS)
 
 pictures: build ## takes docs/boards/*.png anew, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures

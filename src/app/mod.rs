@@ -7,6 +7,7 @@ mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;
+pub mod fleet;
 pub mod keadm;
 pub mod mapper;
 pub mod plc;

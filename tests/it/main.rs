@@ -34,6 +34,7 @@ mod doctor;
 mod federate;
 mod golden_cloud;
 mod golden_edge;
+mod fleet;
 mod harness;
 mod hostile;
 mod identity_at_rest;

@@ -265,7 +265,7 @@ impl EdgeController {
             changes.push(Change {
                 nodes: vec![node.clone()],
                 operation: if plain { operation::UPDATE } else { operation },
-                content: Content::Object(Arc::clone(&wanted.object)),
+                content: Content::Object(wanted.object()),
                 key,
             });
         }

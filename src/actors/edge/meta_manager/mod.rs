@@ -6,14 +6,14 @@
 //! next one: writes keep their order, and a burst costs few syncs. What follows from a write
 //! (telling edged, answering) happens when it is on disk.
 
-mod cloud_worker;
+pub(crate) mod cloud_worker;
 mod devices_actor;
-mod node;
+pub(crate) mod node;
 mod node_actor;
-mod objects;
+pub(crate) mod objects;
 mod queries_actor;
 mod recent;
-mod reports;
+pub(crate) mod reports;
 mod reports_actor;
 mod sealed_store;
 mod tokens;
