@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::mosquitto::Mqtt;
-use super::process::{PATIENCE, Process, free_port, http, until};
+use super::process::{PATIENCE, Process, free_port, http, program, until};
 
 /// cloudcore with its embedded API.
 pub struct Cloud {
@@ -57,7 +57,7 @@ modules:
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudcore"));
+        let mut command = Command::new(program(env!("CARGO_BIN_EXE_cloudcore")));
         command.arg("--config").arg(dir.join("cloudcore.yaml"));
         for setting in settings {
             command.args(["--set", setting]);
@@ -82,7 +82,7 @@ modules:
 
     /// A fresh join token from keadm.
     pub fn token(&self) -> String {
-        let out = Command::new(env!("CARGO_BIN_EXE_keadm"))
+        let out = Command::new(program(env!("CARGO_BIN_EXE_keadm")))
             .args(["gettoken", "--config"])
             .arg(self.dir.join("cloudcore.yaml"))
             .output()
@@ -286,7 +286,7 @@ modules:
     }
 
     fn spawn(dir: &Path, settings: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
+        let mut command = Command::new(program(env!("CARGO_BIN_EXE_edgecore")));
         command.arg("--config").arg(dir.join("edgecore.yaml"));
         for setting in settings {
             command.args(["--set", setting]);
