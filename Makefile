@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched soak pictures console-pictures clean
+.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched bench-footprint soak pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -70,6 +70,11 @@ bench-watched: ## what scraping and open consoles cost, the console's first load
 	@deploy/tools.sh build
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench watched
+
+bench-footprint: ## what both programs take when nothing happens, and of what it consists (about 4 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench footprint
 
 soak: ## an hour of churn, what memory does meanwhile, docs/soak.svg (root); MINUTES=60
 	@deploy/tools.sh build

@@ -1,4 +1,4 @@
-//! Churn from outside: scrapes, consoles, logs and commands, joins, a link that is cut, an edge that dies.
+//! Churn from outside: scrapes, consoles, commands, joins, a link that is cut, an edge that dies.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -61,23 +61,11 @@ impl Until<'_> {
         }
     }
 
-    /// `kubectl get`, `logs` and `exec` on a pod that stays.
+    /// `kubectl get` and `describe`: a discovery, some lists, and away.
     pub fn commands(&self, kubectl: &Kubectl) {
-        let rounds: [&[&str]; 4] = [
-            &["get", "pods,nodes,events", "-A"],
-            &["logs", "resident", "--tail", "20"],
-            &["exec", "resident", "--", "echo", "hello"],
-            &["describe", "pod", "resident"],
-        ];
         while self.goes_on() {
-            for round in rounds {
-                // A link that is cut fails logs and exec; that is no fault here.
-                let what = if matches!(round[0], "logs" | "exec") {
-                    "kubectl logs, exec (also while cut)"
-                } else {
-                    "kubectl get, describe"
-                };
-                self.tally.note(what, kubectl.try_run(round));
+            for words in [&["get", "pods,nodes,events", "-A"][..], &["describe", "pod", "resident"]] {
+                self.tally.note("kubectl get, describe", kubectl.try_run(words));
                 self.pause(Duration::from_secs(5));
             }
         }

@@ -32,7 +32,9 @@ impl Stored {
     /// # Errors
     /// 500 if it does not serialize.
     pub fn new(kind: &Kind, version: u64, written_secs: i64, object: &Value) -> Result<Self, ApiError> {
-        let bytes = serde_json::to_vec(object).map_err(|err| ApiError::internal(err.to_string()))?;
+        let mut bytes = serde_json::to_vec(object).map_err(|err| ApiError::internal(err.to_string()))?;
+        // It is kept: what the buffer grew by in vain would be kept too.
+        bytes.shrink_to_fit();
         Ok(Self::from_parts(kind, version, written_secs, object, bytes.into()))
     }
 
