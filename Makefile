@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched bench-fleet pictures console-pictures clean
+.PHONY: help demo demo-down build release deb test storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched bench-fleet bench-footprint soak pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -78,6 +78,16 @@ bench-watched: ## what scraping and open consoles cost, the console's first load
 bench-fleet: ## 1,000 simulated edges: memory and CPU of cloudcore per node, all back after a kill (about 9 minutes); ARGS='--nodes 200'
 	@deploy/tools.sh build
 	@$(ROCKSDB) cargo bench --locked --bench fleet -- $(ARGS)
+
+bench-footprint: ## what both programs take when nothing happens, and of what it consists (about 4 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench footprint
+
+soak: ## an hour of churn, what memory does meanwhile, docs/soak.svg (root); MINUTES=60
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench soak -- --minutes $(or $(MINUTES),60) --picture docs/soak.svg
 
 pictures: build ## takes docs/boards/*.png anew, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures

@@ -1,5 +1,6 @@
 //! L4: the whole programs, wired, and keadm's commands.
 
+pub mod arenas;
 mod authorities;
 pub mod cloud;
 mod cluster;

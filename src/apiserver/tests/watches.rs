@@ -1,7 +1,7 @@
 //! Watches: from where, what, and when they end.
 
 use super::*;
-use crate::apiserver::registry::HISTORY_CHANGES;
+use crate::apiserver::registry::{HISTORY_CHANGES, HISTORY_SECS};
 
 #[tokio::test]
 async fn from_a_list_onwards() {
@@ -106,6 +106,34 @@ async fn history_is_bounded_and_says_so() {
     assert_eq!((code, value["reason"].as_str()), (410, Some("Expired")));
     let (code, _) = bench.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await;
     assert_eq!(code, 410);
+}
+
+/// What changes seldom does not pile up: five minutes are kept, and only of a kind that goes on changing.
+#[tokio::test]
+async fn history_is_forgotten_by_age() {
+    let bench = Bench::new();
+    let made = bench.made(MAPS, &configmap("a")).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let change = async |text: &str| {
+        let (code, value) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": text}})).await;
+        assert_eq!(code, 200);
+        value["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    };
+    let first = change("first").await;
+    bench.pass_secs(HISTORY_SECS * 10);
+    // Nothing has changed since: nothing was lost either.
+    let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "first");
+    let second = change("second").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "second", "who listens misses nothing");
+    let (code, value) = bench.get(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!((code, value["reason"].as_str()), (410, Some("Expired")));
+    bench.pass_secs(HISTORY_SECS);
+    change("third").await;
+    for (from, next) in [(first, "second"), (second, "third")] {
+        let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={from}")).await;
+        assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], next);
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The real programs, wired on free ports under one temporary folder.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::mosquitto::Mqtt;
-use super::process::{PATIENCE, Process, free_port, http, until};
+use super::process::{PATIENCE, Process, free_port, http, program, until};
 
 /// cloudcore with its embedded API.
 pub struct Cloud {
@@ -70,8 +71,8 @@ modules:
     }
 
     fn spawn(under: &[String], dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
-        let own = env!("CARGO_BIN_EXE_cloudcore");
-        let mut words = under.iter().map(String::as_str).chain([own]);
+        let own = program(env!("CARGO_BIN_EXE_cloudcore")).into_os_string();
+        let mut words = under.iter().map(OsString::from).chain([own.clone()]);
         let mut command = Command::new(words.next().unwrap_or(own));
         command.args(words).arg("--config").arg(dir.join("cloudcore.yaml")).envs(env.iter().cloned());
         for setting in settings {
@@ -107,7 +108,7 @@ modules:
 
     /// A fresh join token from keadm.
     pub fn token(&self) -> String {
-        let out = Command::new(env!("CARGO_BIN_EXE_keadm"))
+        let out = Command::new(program(env!("CARGO_BIN_EXE_keadm")))
             .args(["gettoken", "--config"])
             .arg(self.dir.join("cloudcore.yaml"))
             .output()
@@ -323,7 +324,7 @@ modules:
     }
 
     fn spawn(dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
+        let mut command = Command::new(program(env!("CARGO_BIN_EXE_edgecore")));
         command.arg("--config").arg(dir.join("edgecore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
