@@ -28,3 +28,6 @@ pub mod supervise;
 pub mod actors;
 
 pub mod app;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -7,7 +7,7 @@
 
 mod attest_worker;
 mod backoff;
-mod certificate;
+pub(crate) mod certificate;
 mod clock;
 mod credential_files;
 mod https_worker;
@@ -19,7 +19,7 @@ mod renewal;
 mod renewal_worker;
 mod report;
 mod report_worker;
-mod routing;
+pub(crate) mod routing;
 mod session;
 
 use std::sync::Arc;

@@ -8,15 +8,15 @@
 
 mod cloud_worker;
 mod devices_actor;
-mod node;
+pub(crate) mod node;
 mod node_actor;
-mod objects;
+pub(crate) mod objects;
 mod queries_actor;
 mod recent;
-mod reports;
+pub(crate) mod reports;
 mod reports_actor;
 mod sealed_store;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
