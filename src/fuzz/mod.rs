@@ -4,8 +4,13 @@
 //! A target takes any bytes. It may refuse them; it may not panic, hang, or take memory without bound. What it takes it must be
 //! able to say again, and what a check lets through the code behind it must take.
 
-// A target fails by panicking.
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a target fails by panicking")]
+#![allow(
+    unused_must_use,
+    dropping_copy_types,
+    clippy::drop_non_drop,
+    reason = "often only that an answer comes is looked at, not which"
+)]
 
 mod api;
 mod cloud;

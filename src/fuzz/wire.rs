@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::{cut, text};
+use super::text;
 use crate::model::{Body, DeviceId, Moment, NodeName, NodeReport, Resource};
 use crate::telemetry::federation::Federation;
 use crate::wire::authority::AuthorityFilter;
@@ -133,7 +133,7 @@ pub fn http2_authority(bytes: &[u8]) {
     }
 }
 
-/// A frame before which a line says for whom: what edges and the cloud do with messages is in other targets.
+/// The headers of a node that opens a session, a line each: common name, organization, SPIFFE ID, then what it asks for.
 pub fn handshake(bytes: &[u8]) {
     use crate::actors::cloud::cloud_hub::handshake::{Asked, admit, extensions_header};
     use crate::identity::PeerIdentity;
@@ -147,12 +147,4 @@ pub fn handshake(bytes: &[u8]) {
     let Ok(accepted) = admit(Some(&peer), &asked) else { return };
     assert_eq!(peer.node().as_ref(), Some(&accepted.node), "the certificate says who it is");
     drop(extensions_header(accepted.extensions));
-}
-
-/// A unix path in `:authority`, a name, then nothing: kept small on purpose.
-pub fn ids(bytes: &[u8]) {
-    let (first, second) = cut(bytes, b"\n");
-    for part in [first, second] {
-        resource(part);
-    }
 }
