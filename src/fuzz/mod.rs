@@ -4,7 +4,12 @@
 //! A target takes any bytes. It may refuse them; it may not panic, hang, or take memory without bound. What it takes it must be
 //! able to say again, and what a check lets through the code behind it must take.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a target fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a target fails by panicking"
+)]
 #![allow(
     unused_must_use,
     dropping_copy_types,
