@@ -2,6 +2,7 @@
 //!
 //! Signatures cannot be guessed, so each target also takes what stands behind them on its own.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use crate::actors::cloud::cloud_hub::join::{self, route};
 use crate::actors::edge::edge_hub::certificate::{Certificate, next_renewal};
 use crate::actors::edge::edged::gate::cosign::CosignKey;
 use crate::actors::edge::identity::document;
+use crate::console::door::{Hosts, Origin};
 use crate::console::page::takes_gzip;
 use crate::console::sign_in::Token;
 use crate::cri::runtime::ImageSignature;
@@ -154,6 +156,12 @@ pub fn tokens(bytes: &[u8]) {
         drop(token.cookie(true));
     }
     takes_gzip(Some(text));
+    let local = Hosts::of(SocketAddr::from(([127, 0, 0, 1], 9443)));
+    if local.admit(Some(first)) {
+        let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':' | '[' | ']');
+        assert!(first.to_ascii_lowercase().starts_with("localhost") || first.contains(digits), "{first:?}");
+    }
+    Origin { host: Some(first), origin: Some(second), fetch_site: None }.is_own();
 }
 
 /// Bodies of `POST /identity/node`, of renewals and their answers, proofs.

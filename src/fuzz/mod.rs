@@ -46,6 +46,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     target("api", api::request),
+    target("api_store", api::store),
     target("attest", identity::attest),
     target("audit", identity::audit),
     target("certificates", identity::certificates),

@@ -97,8 +97,12 @@ pub fn scrapes(bytes: &[u8]) {
             return;
         }
     }
-    let last = pages.last().copied().unwrap_or_default();
-    if at_once.report(&node, 1, Encoder::default().report(last, 15), now).is_err() {
+    // Types and helps stay once they were said, the first of each type.
+    let is_about = |line: &&str| line.starts_with('#');
+    let families = pages.iter().flat_map(|page| page.lines()).filter(is_about);
+    let last = pages.last().copied().unwrap_or_default().lines().filter(|line| !is_about(line));
+    let last: String = families.chain(last).map(|line| format!("{line}\n")).collect();
+    if at_once.report(&node, 1, Encoder::default().report(&last, 15), now).is_err() {
         return;
     }
     let later = now.at + Duration::from_secs(1);
@@ -125,7 +129,8 @@ pub fn http2_authority(bytes: &[u8]) {
     let (whole, small) = (run(usize::MAX), run(5));
     assert_eq!(whole.1, small.1);
     assert!(whole.1 || whole.0 == small.0);
-    assert!(whole.0.len() <= bytes.len());
+    // A text in Huffman code is said in plain.
+    assert!(whole.0.len() <= 2 * bytes.len() + 64);
     // With the preface before it, as a connection begins.
     let (mut filter, mut out) = (AuthorityFilter::default(), BytesMut::new());
     if filter.feed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &mut out).is_ok() {
