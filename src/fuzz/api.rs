@@ -125,12 +125,13 @@ fn read(bytes: &[u8], dry: bool) -> Option<ApiRequest> {
     let (method, url) = lines.next()?.split_once(' ')?;
     let method = Method::from_bytes(method.as_bytes()).ok()?;
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut query = query.to_owned();
-    if dry && method != Method::GET {
+    let query = if dry && method != Method::GET {
         // Whatever the input says of it.
         let parts = query.split('&').filter(|part| !part.to_ascii_lowercase().contains("dry"));
-        query = parts.chain(["dryRun=All"]).collect::<Vec<_>>().join("&");
-    }
+        parts.chain(["dryRun=All"]).collect::<Vec<&str>>().join("&")
+    } else {
+        query.to_owned()
+    };
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
