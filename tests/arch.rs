@@ -26,6 +26,7 @@ const ROOMS: &[&str] = &[
     "apiserver",
     "actors",
     "app",
+    "fuzz",
 ];
 const MAX_LINES: usize = 500;
 /// Tests stand in tables; a little more is fine.

@@ -31,6 +31,8 @@ use crate::telemetry::readiness::{Readiness, STORE};
 pub(super) const OBJECT_PREFIX: &str = "api/o/";
 /// Key of the newest resourceVersion in [`Table::Local`].
 const VERSION_KEY: &str = "api/version";
+/// No cluster writes so often; a row that says more is damaged.
+const MAX_VERSION: u64 = 1 << 62;
 /// Rows read at once at start.
 const SCAN_ROWS: usize = 1000;
 /// A commit slower than this answers 504; it may still take effect.
@@ -418,11 +420,15 @@ fn least_version(now: Timestamp) -> u64 {
 
 fn load(store: &dyn Store, now: Timestamp) -> Result<Registry, StoreError> {
     let damaged = |why: String| StoreError::Damaged { path: "apiserver".into(), why: why.into() };
+    // Versions are counted on from here, a write at a time.
+    let is_sane = |version: u64| version <= MAX_VERSION;
     let version = match store.get(Table::Local, VERSION_KEY.as_bytes())? {
         None => 0,
         Some(raw) => String::from_utf8_lossy(&raw)
             .parse()
-            .map_err(|_| damaged(format!("{VERSION_KEY} is not a number")))?,
+            .ok()
+            .filter(|version| is_sane(*version))
+            .ok_or_else(|| damaged(format!("{VERSION_KEY} is not a version")))?,
     };
     let mut objects = Vec::new();
     let mut after: Option<Vec<u8>> = None;
@@ -440,6 +446,9 @@ fn load(store: &dyn Store, now: Timestamp) -> Result<Registry, StoreError> {
                 continue;
             };
             let version = super::object::text(&value, "resourceVersion").parse().unwrap_or(1);
+            if !is_sane(version) {
+                return Err(damaged(format!("{key}: version {version}")));
+            }
             objects
                 .push((kind, Stored::from_parts(kind, version, seen_secs(&value), &value, Bytes::from(raw))));
         }

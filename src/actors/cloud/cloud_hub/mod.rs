@@ -38,14 +38,14 @@ use crate::telemetry::federation::Federation;
 use crate::telemetry::identity::Refused;
 
 mod applications;
-mod attest;
+pub(crate) mod attest;
 mod attest_worker;
 mod class;
 mod connection_worker;
-mod handshake;
+pub(crate) mod handshake;
 mod issue;
 mod issuer_worker;
-mod join;
+pub(crate) mod join;
 mod join_worker;
 mod listen_worker;
 mod pace;
@@ -58,7 +58,7 @@ mod session;
 mod session_worker;
 #[cfg(test)]
 mod tests;
-mod token_use;
+pub(crate) mod token_use;
 mod token_use_worker;
 
 pub use self::issuer_worker::NodeIdentities;

@@ -28,8 +28,8 @@ use crate::telemetry::device_controller::DeviceControllerMetrics;
 mod calls_worker;
 mod index;
 mod message;
-mod report;
-mod status;
+pub(crate) mod report;
+pub(crate) mod status;
 mod statuses;
 mod stored;
 #[cfg(test)]

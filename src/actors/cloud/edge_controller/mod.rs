@@ -28,13 +28,13 @@ use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::pods::PodMetrics;
 
-mod answer;
+pub(crate) mod answer;
 mod authority;
 mod call_worker;
 mod index;
 mod lanes;
 mod object;
-mod plan;
+pub(crate) mod plan;
 mod sealer;
 #[cfg(test)]
 mod tests;

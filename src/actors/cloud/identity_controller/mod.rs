@@ -43,12 +43,12 @@ use crate::telemetry::readiness::Readiness;
 mod authority_worker;
 mod calls_worker;
 mod config_map_worker;
-mod document;
+pub(crate) mod document;
 mod document_actor;
-mod ledger;
+pub(crate) mod ledger;
 mod nodes_actor;
 mod publication;
-mod sources;
+pub(crate) mod sources;
 mod standing;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 
 mod calls_worker;
 mod core;
-mod judge;
+pub(crate) mod judge;
 
 #[cfg(test)]
 mod actor_tests_worker;

@@ -5,8 +5,8 @@
 
 mod calls_worker;
 mod core;
-mod place;
-mod view;
+pub(crate) mod place;
+pub(crate) mod view;
 
 #[cfg(test)]
 mod actor_tests_worker;

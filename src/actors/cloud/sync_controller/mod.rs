@@ -16,8 +16,8 @@ use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source,
 use crate::supervise::{doubled, spread};
 use crate::telemetry::cloud_hub::SyncMetrics;
 
-mod compare;
-mod listing;
+pub(crate) mod compare;
+pub(crate) mod listing;
 mod object_sync_worker;
 #[cfg(test)]
 mod tests;

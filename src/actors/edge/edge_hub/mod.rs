@@ -7,7 +7,7 @@
 
 mod attest_worker;
 pub(crate) mod backoff;
-mod certificate;
+pub(crate) mod certificate;
 mod clock;
 pub(crate) mod credential_files;
 mod https_worker;

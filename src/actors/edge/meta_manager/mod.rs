@@ -16,7 +16,7 @@ mod recent;
 pub(crate) mod reports;
 mod reports_actor;
 mod sealed_store;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
