@@ -142,7 +142,14 @@ impl EdgeController {
         }
     }
 
-    fn serve(&mut self, node: NodeName, session: u64, request: Envelope, turn: Turn, ctx: &mut Context<Self>) {
+    fn serve(
+        &mut self,
+        node: NodeName,
+        session: u64,
+        request: Envelope,
+        turn: Turn,
+        ctx: &mut Context<Self>,
+    ) {
         let mut plan = match plan::plan(&node, &request) {
             Ok(plan) => plan,
             Err(NoPlan::Unknown) => {
