@@ -137,7 +137,7 @@ impl ConfigFile for CloudCoreConfig {
     }
 }
 
-/// Where the Kubernetes API is. Both empty: cloudcore serves its own.
+/// Where the Kubernetes API is. Nothing said: cloudcore serves its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -146,10 +146,23 @@ pub struct KubeApiConfig {
     pub master: String,
     /// Kubeconfig file of the API server: who cloudcore is there.
     pub kube_config: PathBuf,
+    /// cloudcore runs in a pod of that cluster: address, CA and token are those of the pod
+    /// (`KUBERNETES_SERVICE_HOST`, `/var/run/secrets/kubernetes.io/serviceaccount`). The token is read again as it is
+    /// renewed.
+    pub in_cluster: bool,
 }
 
 impl KubeApiConfig {
+    /// Does it name an API server, so that cloudcore serves none?
+    #[must_use]
+    pub fn names_another(&self) -> bool {
+        *self != Self::default()
+    }
+
     fn validate(&self) -> Check {
+        let alone = self.master.is_empty() && self.kube_config.as_os_str().is_empty();
+        let why = "kubeConfig and master name another API server than the pod's; leave them empty";
+        require(alone || !self.in_cluster, "kubeAPIConfig.inCluster", why)?;
         if self.master.is_empty() {
             Ok(())
         } else {

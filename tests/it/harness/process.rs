@@ -14,6 +14,16 @@ use nix::unistd::Pid;
 /// How long anything may take on a busy two-core machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A program of this project: the one that was built with the test, or of that name in `KUBEEDGE_BIN_DIR`, so that a
+/// measurement can take programs of another profile.
+pub fn program(built: &str) -> PathBuf {
+    let built = PathBuf::from(built);
+    match (std::env::var_os("KUBEEDGE_BIN_DIR"), built.file_name()) {
+        (Some(dir), Some(name)) => Path::new(&dir).join(name),
+        _ => built,
+    }
+}
+
 /// A child process that is killed when the test lets go of it.
 pub struct Process {
     name: String,
@@ -176,7 +186,8 @@ pub fn http(
     Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
 }
 
-fn unchunk(body: &str) -> String {
+/// The body of a chunked answer.
+pub fn unchunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, after)) = rest.split_once("\r\n") {

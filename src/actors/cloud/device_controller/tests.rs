@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
+use crate::bus::Turn;
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::ServiceAccountKeys;
 use crate::model::device::EXPORT_ANNOTATION;
@@ -150,7 +151,7 @@ impl World {
     async fn say(&self, name: &str, frame: &str) -> String {
         let envelope = frame::decode(frame.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
         let id = envelope.header.msg_id.clone();
-        self.twin.ask(FromTwin { node: node(name), envelope }, ASK).await.unwrap();
+        self.twin.ask(FromTwin { node: node(name), envelope, turn: Turn::default() }, ASK).await.unwrap();
         id
     }
 

@@ -138,7 +138,7 @@ impl World {
             upstream: told!(Upstream),
             twin: Some(told!(Twin)),
             node_connected: told!(Connected),
-            node_gone: told!(Gone),
+            node_gone: vec![told!(Gone)],
             held: {
                 let tell = tell.clone();
                 Link::from_fn(move |held: Held| {
