@@ -144,6 +144,7 @@ async fn declare(
         reentry_grace: Duration::from_secs(config.identity.reentry_grace_secs),
         reusable_tokens: config.identity.reusable_tokens,
         svid_ttl: config.node_certificate_ttl(),
+        go_ttl: config.go_certificate_ttl(),
         node_ca_ttl: Duration::from_secs(config.identity.node_ca_ttl_secs),
         revocations: published.revocations(),
         bundle: published.bundle(),

@@ -83,15 +83,19 @@ impl CloudCoreConfig {
         self.modules.console.address("127.0.0.1:9443")
     }
 
-    /// Life of a node certificate: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
+    /// Life of a node's SVID: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
     #[must_use]
     pub fn node_certificate_ttl(&self) -> Duration {
         match self.identity.node_svid_ttl_secs {
-            0 => {
-                Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
-            }
+            0 => self.go_certificate_ttl(),
             secs => Duration::from_secs(secs),
         }
+    }
+
+    /// Life of the certificate of an edge of KubeEdge's, which asks `GET /edge.crt`: days, as there.
+    #[must_use]
+    pub fn go_certificate_ttl(&self) -> Duration {
+        Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
     }
 }
 
@@ -265,7 +269,8 @@ pub struct CloudHubConfig {
     pub advertise_address: Vec<String>,
     /// DNS names that go into the server certificate.
     pub dns_names: Vec<String>,
-    /// Days a node certificate lives where `identity.nodeSvidTtlSecs` is 0.
+    /// Days the certificate of an edge of KubeEdge's lives, at most as long as the issuing CA; that of
+    /// other nodes where `identity.nodeSvidTtlSecs` is 0.
     pub edge_cert_signing_duration: u64,
     /// Hours a reusable join token lives; others live `identity.joinTokenTtlSecs`.
     pub token_refresh_duration: u64,

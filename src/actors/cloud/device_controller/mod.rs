@@ -28,8 +28,8 @@ use crate::telemetry::device_controller::DeviceControllerMetrics;
 mod calls_worker;
 mod index;
 mod message;
-mod report;
-mod status;
+pub(crate) mod report;
+pub(crate) mod status;
 mod statuses;
 mod stored;
 #[cfg(test)]
@@ -207,7 +207,7 @@ impl DeviceController {
             }
             if key.kind == "device" && wanted.is_none() {
                 let id = DeviceId::new(key.namespace(), key.name());
-                removed.push(Member { id: id.to_string(), name: id.name, description: String::new() });
+                removed.push(Member { id: id.to_string(), name: id.name, ..Member::default() });
             }
             deletes.push(message::skeleton(&node, key, &old.uid, now_ms));
         }
@@ -282,7 +282,7 @@ impl StreamHandler<Watched> for DeviceController {
 impl Handler<FromTwin> for DeviceController {
     type Result = ();
 
-    fn handle(&mut self, FromTwin { node, envelope }: FromTwin, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromTwin { node, envelope, turn: _turn }: FromTwin, ctx: &mut Self::Context) {
         let msg_id = envelope.header.msg_id.clone();
         match report::read(&envelope) {
             Ok(Said::Report { device, said }) => {

@@ -3,9 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde_json::Value;
-
-use crate::model::{Body, NodeName};
+use crate::model::NodeName;
 
 /// Calls of one class share a limit; classes never wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,32 +46,6 @@ struct Waiting<T> {
     object: String,
     bytes: usize,
     call: T,
-}
-
-/// Memory that a message's content takes, roughly: a list of small numbers is far larger parsed
-/// than written.
-#[must_use]
-pub fn memory_of(body: &Body) -> usize {
-    fn of(value: &Value) -> usize {
-        let own = size_of::<Value>();
-        match value {
-            Value::String(text) => own + text.len(),
-            Value::Array(items) => own + items.iter().map(of).sum::<usize>(),
-            Value::Object(fields) => {
-                own + fields
-                    .iter()
-                    .map(|(name, field)| size_of::<String>() + name.len() + of(field))
-                    .sum::<usize>()
-            }
-            _ => own,
-        }
-    }
-    match body {
-        Body::Text(text) => text.len(),
-        Body::Object(value) | Body::Unknown(value) => of(value),
-        Body::ObjectResp(answer) => answer.object.as_ref().map_or(0, of),
-        Body::Null | Body::Error(_) => 0,
-    }
 }
 
 impl<T> Default for Lanes<T> {
@@ -220,13 +192,5 @@ mod tests {
             lanes.done(&node, Class::Rest, "a");
         }
         assert!(!lanes.of.contains_key(&(node, Class::Rest)));
-    }
-
-    #[test]
-    fn memory_is_counted_as_parsed() {
-        let zeros = Body::Object(serde_json::json!({"a": vec![0; 1000]}));
-        assert!(memory_of(&zeros) >= 1000 * size_of::<Value>());
-        assert_eq!(memory_of(&Body::Text("abc".to_owned())), 3);
-        assert_eq!(memory_of(&Body::Null), 0);
     }
 }

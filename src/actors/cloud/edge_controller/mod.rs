@@ -18,23 +18,23 @@ use self::sealer::Sealer;
 use self::under_way::UnderWay;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
 use crate::actors::cloud::watch_worker::{Event, arrived, watch};
-use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, SendDifferences, Upstream};
 use crate::bus::sync::NodeGone;
+use crate::bus::{Link, Turn};
 use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::pods::PodMetrics;
 
-mod answer;
+pub(crate) mod answer;
 mod authority;
 mod call_worker;
 mod index;
 mod lanes;
 mod object;
-mod plan;
+pub(crate) mod plan;
 mod sealer;
 #[cfg(test)]
 mod tests;
@@ -81,6 +81,7 @@ struct Job {
     request: Envelope,
     verdict: Verdict,
     plan: Plan,
+    turn: Turn,
 }
 
 struct Watched(Kind, Result<Event, watcher::Error>);
@@ -141,7 +142,14 @@ impl EdgeController {
         }
     }
 
-    fn serve(&mut self, node: NodeName, session: u64, request: Envelope, ctx: &mut Context<Self>) {
+    fn serve(
+        &mut self,
+        node: NodeName,
+        session: u64,
+        request: Envelope,
+        turn: Turn,
+        ctx: &mut Context<Self>,
+    ) {
         let mut plan = match plan::plan(&node, &request) {
             Ok(plan) => plan,
             Err(NoPlan::Unknown) => {
@@ -170,8 +178,8 @@ impl EdgeController {
         }
         let (class, object) = (plan.class, plan.object.clone());
         // The message and what is made of it.
-        let bytes = lanes::memory_of(&request.body).saturating_mul(2);
-        let job = Job { node: node.clone(), session, request, verdict, plan };
+        let bytes = request.body.memory().saturating_mul(2);
+        let job = Job { node: node.clone(), session, request, verdict, plan, turn };
         match self.lanes.push(&node, class, &object, bytes, job) {
             Ok(Some(job)) => self.start(job, ctx),
             Ok(None) => {}
@@ -183,7 +191,7 @@ impl EdgeController {
     }
 
     fn start(&mut self, job: Job, ctx: &mut Context<Self>) {
-        let Job { node, session, request, verdict, plan } = job;
+        let Job { node, session, request, verdict, plan, turn } = job;
         let (class, object, shape) = (plan.class, plan.object.clone(), plan.shape);
         let is_volume = verdict == Verdict::IfClaimIsOurs;
         let calls = call_worker::run(self.parts.client.clone(), node.clone(), verdict, plan);
@@ -196,6 +204,7 @@ impl EdgeController {
                 |result| actor.finish(&node, &request, shape, is_volume, result),
             );
             actor.answer(&node, answers, ctx);
+            drop(turn);
             for next in actor.lanes.done(&node, class, &object) {
                 actor.start(next, ctx);
             }
@@ -263,7 +272,7 @@ impl EdgeController {
             changes.push(Change {
                 nodes: vec![node.clone()],
                 operation: if plain { operation::UPDATE } else { operation },
-                content: Content::Object(Arc::clone(&wanted.object)),
+                content: Content::Object(wanted.object()),
                 key,
             });
         }
@@ -335,7 +344,7 @@ impl Handler<Upstream> for EdgeController {
 
     fn handle(&mut self, message: Upstream, ctx: &mut Self::Context) {
         for single in plan::singles(message.envelope) {
-            self.serve(message.node.clone(), message.session, single, ctx);
+            self.serve(message.node.clone(), message.session, single, message.turn.clone(), ctx);
         }
     }
 }

@@ -43,12 +43,12 @@ use crate::telemetry::readiness::Readiness;
 mod authority_worker;
 mod calls_worker;
 mod config_map_worker;
-mod document;
+pub(crate) mod document;
 mod document_actor;
-mod ledger;
+pub(crate) mod ledger;
 mod nodes_actor;
 mod publication;
-mod sources;
+pub(crate) mod sources;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -143,6 +143,8 @@ pub struct IdentityController {
     /// Hash of the one in use.
     root: String,
     standing: Standing,
+    /// Keys of nodes that are told to all nodes.
+    keys: sources::Data,
     /// Revocations have been listed; what comes later is news.
     heard_revocations: bool,
     busy: Busy,
@@ -160,6 +162,9 @@ struct Busy {
     pushing: bool,
     /// Something newer came while a document was on its way.
     push_again: bool,
+    /// Newer keys of nodes are looked at from then on; that is arranged.
+    keys_from: Option<Instant>,
+    keys_wait: bool,
     /// Failures in a row of writes to the API.
     failures: u32,
     too_long_told: Option<Instant>,
@@ -179,6 +184,7 @@ impl IdentityController {
             roots: parts.ca.bundle().to_document(),
             root: parts.ca.hash_hex(),
             standing: Standing::Ours,
+            keys: sources::Data::default(),
             heard_revocations: false,
             busy: Busy::default(),
             metrics: IdentityControllerMetrics::new(),
