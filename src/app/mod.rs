@@ -3,10 +3,12 @@
 pub mod arenas;
 mod authorities;
 pub mod cloud;
+mod cluster;
 mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;
+pub mod fleet;
 pub mod keadm;
 pub mod mapper;
 pub mod plc;

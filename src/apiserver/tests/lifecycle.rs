@@ -3,6 +3,7 @@
 use super::*;
 use crate::apiserver::namespaces::DEFAULT_NAMESPACES;
 use crate::apiserver::verbs::MAX_EVENTS;
+use crate::store::{Batch, StoreError, Table};
 
 async fn bind(bench: &Bench, pod: &str, node: &str) -> (u16, Value) {
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": {"kind": "Node", "name": node}});
@@ -239,4 +240,22 @@ async fn what_was_acknowledged_survives_a_kill() {
     let next = bench.made(MAPS, &configmap("c")).await;
     let newer: u64 = next["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     assert!(newer > version.parse().unwrap());
+}
+
+/// The next write would not know which version to give.
+#[test]
+fn a_version_that_cannot_be_counted_on_from_is_damage() {
+    let object = r#"{"metadata":{"name":"n","resourceVersion":"18446744073709551615"}}"#;
+    for (table, key, value) in [
+        (Table::Local, "api/version", "18446744073709551615"),
+        (Table::Local, "api/version", "many"),
+        (Table::Objects, "api/o/nodes//n", object),
+    ] {
+        let (store, dir) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
+        store.write(&[Batch::new().put(table, key, value)]).unwrap();
+        let keys = Arc::new(ServiceAccountKeys::load_or_create(&dir.path().join("sa.key")).unwrap());
+        let clock = Arc::new(Timestamp::now);
+        let started = ApiCore::start(ApiSettings { store, keys, ca_pem: String::new(), clock });
+        assert!(matches!(started, Err(StoreError::Damaged { .. })), "{key} {value}");
+    }
 }

@@ -45,6 +45,15 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
+    #[allow(dead_code, reason = "benchmarks share this harness")]
+    /// Lines of its log of level WARN or ERROR that hold none of these words.
+    pub fn complaints(&self, listed: &[&str]) -> Vec<String> {
+        let bad = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+        let log = self.log();
+        let lines = log.lines().filter(bad).filter(|line| !listed.iter().any(|word| line.contains(word)));
+        lines.map(str::to_owned).collect()
+    }
+
     /// The process id, for readings from `/proc`.
     #[allow(dead_code, reason = "the benchmark shares this harness and reads memory by it")]
     pub fn pid(&self) -> u32 {
@@ -122,6 +131,12 @@ pub fn free_port() -> u16 {
     panic!("no port is free from {FIRST} on");
 }
 
+/// Unix milliseconds.
+#[allow(dead_code, reason = "benchmarks share this harness")]
+pub fn now_ms() -> i64 {
+    kubeedge::model::unix_ms(std::time::SystemTime::now())
+}
+
 /// Polls until `probe` gives something. `what` and the last refusal stand in the failure.
 pub fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + patience;
@@ -171,7 +186,8 @@ pub fn http(
     Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
 }
 
-fn unchunk(body: &str) -> String {
+/// The body of a chunked answer.
+pub fn unchunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, after)) = rest.split_once("\r\n") {
