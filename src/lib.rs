@@ -29,3 +29,6 @@ pub mod web;
 pub mod actors;
 
 pub mod app;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

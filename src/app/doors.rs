@@ -243,8 +243,7 @@ pub fn of_cloudcore(config: &CloudCoreConfig) -> Vec<(Door, Address)> {
     if config.modules.console.enable {
         doors.push((CLOUD_CONSOLE, Address::Tcp(config.console_address().to_owned())));
     }
-    let real = &config.kube_api_config;
-    if api.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty() {
+    if api.enable && !config.kube_api_config.names_another() {
         doors.push((KUBERNETES_API, at(&api.address, api.port)));
     }
     doors

@@ -11,6 +11,8 @@ use crate::model::{Envelope, NodeName, Resource};
 #[rtype(result = "()")]
 pub struct Upstream {
     pub node: NodeName,
+    /// The session it came over; grows with every session of this process.
+    pub session: u64,
     pub envelope: Envelope,
     /// Kept until the message is dealt with.
     pub turn: Turn,

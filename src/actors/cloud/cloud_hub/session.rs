@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::class;
 use super::queue::{Limits, Pushed, Queue, Total};
+use super::{applications, class};
 use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::edge_controller::ObjectVersion;
 use crate::bus::sync::{Delivered, Extensions};
@@ -312,6 +312,11 @@ impl Session {
         {
             return effects.push(Effect::Twin(envelope));
         }
+        if route.source == applications::META_SERVER
+            && let Some(answer) = applications::refused(&envelope, now_ms)
+        {
+            self.push(Outgoing::new(answer), effects);
+        }
         let handled = match route.source.as_str() {
             // No edge may speak with the cloud's own voice.
             source::CLOUD_HUB
@@ -319,7 +324,7 @@ impl Session {
             | source::DEVICE_CONTROLLER
             | "cloudStream"
             | "synccontroller" => false,
-            source::TWIN | "metaserver" => false,
+            source::TWIN | applications::META_SERVER => false,
             _ => route.operation != operation::UPLOAD && route.resource.object().is_some(),
         };
         if handled {

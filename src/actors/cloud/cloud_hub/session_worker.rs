@@ -65,7 +65,7 @@ pub struct SessionLinks {
     /// `None` where no DeviceController runs.
     pub twin: Option<Link<FromTwin>>,
     pub connected: Link<NodeConnected>,
-    pub gone: Link<NodeGone>,
+    pub gone: Vec<Link<NodeGone>>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
     pub ended: Link<SessionEnded>,
@@ -144,7 +144,12 @@ impl SessionWorker {
                 Effect::Write(frame) => self.write(frame, ctx),
                 Effect::Upstream(envelope) => {
                     let turn = self.turn.clone();
-                    let told = self.links.upstream.tell(Upstream { node: self.node.clone(), envelope, turn });
+                    let told = self.links.upstream.tell(Upstream {
+                        node: self.node.clone(),
+                        session: self.id,
+                        envelope,
+                        turn,
+                    });
                     if let Err(err) = told {
                         self.metrics.dropped.increment(1);
                         tracing::warn!(node = %self.node, error = %err, "message of the edge dropped");
@@ -256,8 +261,10 @@ impl Actor for SessionWorker {
             tracing::info!(node = %self.node, session = self.id, reason = reason.label(), "session ended");
         }
         let gone = NodeGone { node: self.node.clone(), session: self.id };
-        if let Err(err) = self.links.gone.tell(gone) {
-            tracing::debug!(error = %err, "synccontroller learns of it at the next connect");
+        for link in &self.links.gone {
+            if let Err(err) = link.tell(gone.clone()) {
+                tracing::debug!(actor = link.actor(), error = %err, "it learns of it at the next connect");
+            }
         }
         let ended = SessionEnded { node: self.node.clone(), session: self.id };
         if let Err(err) = self.links.ended.tell(ended) {

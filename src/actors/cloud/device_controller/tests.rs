@@ -188,7 +188,8 @@ async fn a_device_goes_to_its_node_in_kubeedges_order() {
     let Body::Object(membership) = &told[0].body else { panic!("{told:?}") };
     assert_eq!(
         membership["added_devices"],
-        json!([{"id": "default/sensor-1", "name": "sensor-1", "description": "hall"}])
+        json!([{"id": "default/sensor-1", "name": "sensor-1", "description": "hall", "twin": {}}]),
+        "a Go edge that has the device takes a missing twin for a bad update"
     );
     assert_eq!(membership["removed_devices"], Value::Null);
     assert!(membership["event_id"].is_string() && membership["timestamp"].is_i64());

@@ -108,9 +108,46 @@ impl<T> Lanes<T> {
     }
 }
 
+impl<T> Lanes<T> {
+    /// Takes away calls that wait. Returns how many.
+    pub fn forget(&mut self, node: &NodeName, class: Class, is_stale: impl Fn(&T) -> bool) -> usize {
+        let Some(lane) = self.of.get_mut(&(node.clone(), class)) else { return 0 };
+        let before = lane.waiting.len();
+        let mut bytes = 0;
+        lane.waiting.retain(|it| {
+            let stale = is_stale(&it.call);
+            bytes += if stale { it.bytes } else { 0 };
+            !stale
+        });
+        lane.held_bytes = lane.held_bytes.saturating_sub(bytes);
+        before - lane.waiting.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stale_does_not_run() {
+        let node = NodeName::parse("n1").unwrap();
+        let mut lanes = Lanes::default();
+        for call in 1..=4 {
+            let large = HELD_BYTES / 4;
+            let want = (call == 1).then_some(call);
+            assert_eq!(lanes.push(&node, Class::Status, "pod/a", large, call), Ok(want));
+        }
+        assert_eq!(lanes.push(&node, Class::Status, "pod/a", 1, 5), Err(Full));
+        assert_eq!(lanes.forget(&node, Class::Status, |call| *call != 3), 2);
+        assert_eq!(lanes.forget(&node, Class::Rest, |_| true), 0);
+        assert_eq!(
+            lanes.push(&node, Class::Status, "pod/a", HELD_BYTES / 4, 6),
+            Ok(None),
+            "there is room again"
+        );
+        assert_eq!(lanes.done(&node, Class::Status, "pod/a"), [3]);
+        assert_eq!(lanes.done(&node, Class::Status, "pod/a"), [6]);
+    }
 
     #[test]
     fn order_and_bounds() {

@@ -286,7 +286,8 @@ fn texts(frames: Vec<Bytes>) -> Result<Vec<Message>, String> {
     frames.into_iter().map(text).collect()
 }
 
-fn keepalive() -> Result<Message, String> {
+/// The message that says that this edge is there.
+pub(crate) fn keepalive() -> Result<Message, String> {
     let body = Body::Text("ping".to_owned());
     let beat = Envelope::new(
         source::EDGE_HUB,

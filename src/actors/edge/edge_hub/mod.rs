@@ -6,20 +6,20 @@
 //! [`join_worker`], [`attest_worker`] and [`link_worker`].
 
 mod attest_worker;
-mod backoff;
-mod certificate;
+pub(crate) mod backoff;
+pub(crate) mod certificate;
 mod clock;
-mod credential_files;
+pub(crate) mod credential_files;
 mod https_worker;
-mod join_error;
-mod join_worker;
-mod link_worker;
+pub(crate) mod join_error;
+pub(crate) mod join_worker;
+pub(crate) mod link_worker;
 mod queues;
 mod renewal;
 mod renewal_worker;
-mod report;
+pub(crate) mod report;
 mod report_worker;
-mod routing;
+pub(crate) mod routing;
 mod session;
 
 use std::sync::Arc;

@@ -258,6 +258,15 @@ impl Index {
         change
     }
 
+    /// The cloud was restored from older data: how new the copies here are means nothing any more, and
+    /// what was removed here may be there again.
+    pub fn forget_versions(&mut self) {
+        self.gone.clear();
+        for version in self.objects.values_mut() {
+            version.resource_version = 0;
+        }
+    }
+
     /// The listing of the resync extension: everything the cloud may compare, in frames.
     #[must_use]
     pub fn listing(&self) -> Vec<Value> {

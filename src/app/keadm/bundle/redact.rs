@@ -72,7 +72,7 @@ fn is_path(text: &str) -> bool {
 }
 
 /// Removes secrets. `known` are this machine's own.
-pub(super) struct Redactor {
+pub(crate) struct Redactor {
     known: Vec<String>,
 }
 
