@@ -13,6 +13,8 @@ mod server;
 mod slices;
 mod strangers;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use lobby::{GuestLimit, Lobby};
 pub use server::{Limits, serve};

@@ -83,9 +83,10 @@ fn a_flood_of_valid_messages_delays_no_other_node() {
     let watch = Watch::of(world.cloud.process.pid());
     let stop = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
+        let (cloud, until_then) = (&world.cloud, &stop);
         let threads: Vec<_> = nodes
             .iter()
-            .map(|(name, held)| scope.spawn(|| flood(&world.cloud, name, &held.svid, &stop)))
+            .map(|(name, held)| scope.spawn(move || flood(cloud, name, &held.svid, until_then)))
             .collect();
         // Others start pods, are told of changes, and renew their leases meanwhile.
         let first = renewed(&world);

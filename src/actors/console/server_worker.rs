@@ -22,8 +22,8 @@ use crate::web::{self, Limits, Lobby};
 
 /// A client has this long for a request head, and again for its body.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// A reader that takes nothing for so long is cut; a stream has its own patience.
-const READER_DEADLINE: Duration = Duration::from_secs(10);
+/// A reader that takes nothing for so long is cut; that of a stream sooner, by the stream.
+const READER_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two requests of one connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Connections at once; an open page holds two.

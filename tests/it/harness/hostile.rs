@@ -159,8 +159,7 @@ pub struct Crowd {
 impl Crowd {
     /// As many as the door's system lets through in a second or two, up to `most`; each says `word` and no more.
     pub fn at(to: SocketAddr, most: usize, word: &'static [u8]) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let streams = runtime.block_on(async {
             let begun = Instant::now();
             let one = move || async move {
