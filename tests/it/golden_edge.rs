@@ -56,7 +56,7 @@ const DIFFERENCES: [Listed; 20] = [
     listed(TOKEN, "/content/metadata/creationTimestamp: missing", "no edge reads it"),
     listed(TOKEN, "/content/metadata/uid: missing", "no edge reads it"),
     listed("response default/configmap/kube-root-ca.crt", "/", "it is there: the embedded API makes it"),
-    listed("update membership", "/content/added_devices/0/twin: new", "a Go edge that has the device needs it"),
+    listed("update membership", "/content/added_devices/0/twin: new", "for edges that have the device"),
     listed("insert default/device/sensor-1", "/content/status: missing", "a Device has no status any more"),
     listed("update default/device/sensor-1", "/content/status: missing", "the same"),
 ];
