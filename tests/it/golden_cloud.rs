@@ -33,7 +33,7 @@ const DIFFERENCES: [Listed; 15] = [
     listed(NODE, "/content/status/nodeInfo/", "another machine, another version"),
     Listed {
         by_chance: true,
-        ..listed(NODE, "/content/status/conditions/3/", "ready at once, if the runtime is")
+        ..listed(NODE, "/content/status/conditions/", "how this machine does")
     },
     Listed { by_chance: true, ..listed(NODE, "/content/status/images: new", "this runtime has some") },
     listed(TOKEN, "/content/metadata/name: new", "the account's, as in the resource"),
