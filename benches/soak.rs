@@ -170,7 +170,9 @@ fn main() -> ExitCode {
         scope.spawn(move || one.kill_the_other(other, &[second]));
         let (one, over) = (Arc::clone(&tally), &over);
         scope.spawn(move || by_api(cloud, edge, &one, over));
-        let rows = samples::watch(&subjects, length, &args.out.join("samples.csv"));
+        let rows = samples::watch(&subjects, length, &args.out.join("samples.csv"), |rows| {
+            write_report(&args, &Report::new(&subjects, rows, args.minutes as f64), &tally);
+        });
         over.store(true, Ordering::Relaxed);
         rows
     });
@@ -220,15 +222,19 @@ fn thermometers() -> String {
     std::iter::once(model.to_owned()).chain(devices).collect::<Vec<_>>().join("\n---\n")
 }
 
+/// Table and picture into the folder; the table.
+fn write_report(args: &Args, report: &Report<'_>, tally: &Tally) -> String {
+    let text = format!("{}\n{}", report.table(), summary::churn(&tally.rows()));
+    fs::write(args.out.join("soak.md"), &text).unwrap();
+    fs::write(args.out.join("soak.svg"), report.picture()).unwrap();
+    text
+}
+
 fn report(args: &Args, subjects: &[Subject], rows: &[Vec<Sample>], tally: &Tally) -> ExitCode {
     let report = Report::new(subjects, rows, args.minutes as f64);
-    let text = format!("{}\n{}", report.table(), summary::churn(&tally.rows()));
-    println!("\n{text}");
-    let picture = report.picture();
-    fs::write(args.out.join("soak.md"), &text).unwrap();
-    fs::write(args.out.join("soak.svg"), &picture).unwrap();
+    println!("\n{}", write_report(args, &report, tally));
     if let Some(file) = &args.picture {
-        fs::write(file, &picture).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
+        fs::write(file, report.picture()).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
     }
     match report.beyond(&Aims::default()) {
         None => ExitCode::SUCCESS,

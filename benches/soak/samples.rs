@@ -73,8 +73,14 @@ impl Sample {
     }
 }
 
-/// Looks at all for as long as it is told; a row of samples for each subject.
-pub fn watch(subjects: &[Subject], length: Duration, file: &Path) -> Vec<Vec<Sample>> {
+/// Looks at all for as long as it is told; a row of samples for each subject. What there is so far goes to `so_far` every
+/// five minutes.
+pub fn watch(
+    subjects: &[Subject],
+    length: Duration,
+    file: &Path,
+    so_far: impl Fn(&[Vec<Sample>]),
+) -> Vec<Vec<Sample>> {
     let mut out = fs::File::create(file).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
     out.write_all(format!("{COLUMNS}\n").as_bytes()).unwrap();
     let begun = Instant::now();
@@ -90,6 +96,9 @@ pub fn watch(subjects: &[Subject], length: Duration, file: &Path) -> Vec<Vec<Sam
             let sample = subject.look(begun.elapsed().as_secs_f64());
             out.write_all(sample.csv(subject.name).as_bytes()).unwrap();
             samples.push(sample);
+        }
+        if turn % 60 == 0 {
+            so_far(&all);
         }
     }
     all

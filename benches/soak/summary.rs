@@ -66,6 +66,9 @@ impl<'a> Report<'a> {
     /// Medians of the first and the last tenth after the warm-up.
     fn ends(&self, program: usize, column: Column) -> (f64, f64) {
         let points: Vec<f64> = self.points(program, column).iter().map(|point| point.1).collect();
+        if points.is_empty() {
+            return (f64::NAN, f64::NAN);
+        }
         let tenth = (points.len() / 10).max(1);
         (quantile(&points[..tenth], 0.5), quantile(&points[points.len() - tenth..], 0.5))
     }

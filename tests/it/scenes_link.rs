@@ -15,11 +15,10 @@ const SQUEEZED: u64 = 25_000;
 fn a_squeezed_link_makes_no_node_not_ready() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Containerd::start();
-    let cloud = Cloud::start(&dir.path().join("c"), &["modules.nodeMonitor.gracePeriodSecs=20"]);
+    let cloud = Cloud::start(&dir.path().join("c"), &[]);
     let link = Link::to(cloud.hub_port);
     let server = format!("modules.edgeHub.websocket.server=127.0.0.1:{}", link.port);
-    let settings = [server.as_str(), "modules.edged.tailoredKubeletConfig.nodeLeaseDurationSeconds=8"];
-    let edge = Edge::join(&cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &settings);
+    let edge = Edge::join(&cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &[&server]);
     let mut world = World { edge, cloud, runtime, dir };
     wait_connected(&mut world.edge);
     let kubectl = world.kubectl();

@@ -94,7 +94,7 @@ modules:
 
     /// The same, waiting for nothing.
     pub fn respawn(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings, &[]);
+        self.process = Self::spawn(&self.under, &self.dir, settings, &[]);
     }
 
     pub fn wait_ready(&mut self) {

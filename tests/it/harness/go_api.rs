@@ -197,6 +197,11 @@ impl GoApi {
             key.namespace(),
             request["spec"]["boundObjectRef"]["name"].as_str().unwrap_or_default()
         );
+        for (field, want) in [("name", key.name()), ("namespace", key.namespace())] {
+            if request["metadata"].get(field).is_some_and(|is| is != want) {
+                return Err(format!("the API server refuses metadata.{field} of another account: {request}"));
+            }
+        }
         if request["spec"]["boundObjectRef"]["uid"] != self.object(&pod)["metadata"]["uid"] {
             return Err(format!("a token for a pod that is not there: {request}"));
         }

@@ -29,6 +29,8 @@ pub struct Desk {
     pub kubeconfig: PathBuf,
     pub home: PathBuf,
     pub ledger: Arc<Mutex<Ledger>>,
+    /// A word in the command of every pod of this storm.
+    pub mark: String,
 }
 
 /// The running lanes. They end when this is dropped.
@@ -96,13 +98,13 @@ pub fn config(name: &str, value: u64) -> Value {
 }
 
 /// A pod that sleeps, with volumes and environment of its configs.
-pub fn pod(name: &str, plan: PodPlan) -> Value {
+pub fn pod(name: &str, plan: PodPlan, mark: &str) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"turn": "0"}},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
             "name": "main", "image": "registry.local/hello:1", "imagePullPolicy": "IfNotPresent",
-            "command": ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"],
+            "command": ["/bin/sh", "-c", format!("trap 'exit 0' TERM; sleep 1000000 & wait # {mark}")],
         }]},
     });
     if let Some(edge) = plan.edge {
@@ -229,7 +231,7 @@ impl Desk {
 
     fn create_pod(&self, name: &str, plan: PodPlan) {
         let born = self.newborn(plan);
-        let Some(uid) = self.create(name, &pod(name, plan)) else { return };
+        let Some(uid) = self.create(name, &pod(name, plan, &self.mark)) else { return };
         self.ledger(|ledger| drop(ledger.pods.insert(name.to_owned(), ledger::Pod { uid, ..born })));
     }
 

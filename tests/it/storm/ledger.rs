@@ -233,11 +233,13 @@ impl Ledger {
                 let api = &is.container;
                 wrongs.push(format!("pod {name} runs in {running:?} on {}, the API says {api:?}", is.node));
             }
-            let dead = of_pod().filter(|(_, _, runs)| !runs).count();
-            // The one before the present one may be kept for its log.
+            // The one before the present one may be kept for its log: one that was killed, or one whose start was
+            // cut short by the death of edgecore or containerd, so that it never ran.
+            let dead: Vec<&String> = of_pod().filter(|(_, _, runs)| !runs).map(|(_, id, _)| id).collect();
+            let ran = |id: &&&String| self.containers.get(&pod.uid).is_some_and(|seen| seen.contains(**id));
             let kills = self.kills.get(&pod.uid).copied().unwrap_or_default();
-            if dead > kills.min(1) {
-                wrongs.push(format!("pod {name} has {dead} dead containers after {kills} kills"));
+            if dead.len() > 1 || dead.iter().filter(ran).count() > kills {
+                wrongs.push(format!("pod {name} has {} dead containers after {kills} kills", dead.len()));
             }
             let processes = seen.processes.get(&pod.uid).map(Vec::as_slice).unwrap_or_default();
             match processes {
@@ -391,7 +393,8 @@ mod tests {
             ("runs in", |_, seen| {
                 seen.runtimes.get_mut("edge-0").unwrap().containers.push(("u1".into(), "c2".into(), true));
             }),
-            ("1 dead containers after 0 kills", |_, seen| {
+            ("1 dead containers after 0 kills", |ledger, seen| {
+                ledger.observe("u1", "c2");
                 seen.runtimes.get_mut("edge-0").unwrap().containers.push(("u1".into(), "c2".into(), false));
             }),
             ("the kernel runs", |_, seen| {

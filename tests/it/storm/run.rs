@@ -52,11 +52,12 @@ pub fn storm(seed: u64, keep: &Path) -> Outcome {
         kubeconfig: site.cloud.dir.join("admin.conf"),
         home: dir.path().join("home"),
         ledger: Arc::new(Mutex::new(Ledger::default())),
+        mark: uuid::Uuid::new_v4().to_string(),
     };
     let history = std::fs::File::create(dir.path().join("history.log")).unwrap();
     let mut storm = Storm { site, desk, begun, history, scale, outcome: Outcome::default() };
     storm.first(&plan);
-    let watcher = Watcher::start(Arc::clone(&storm.desk.ledger));
+    let watcher = Watcher::start(storm.desk.clone());
     let sensors: Vec<Sensors> = (storm.site.edges.iter().enumerate())
         .map(|(edge, place)| Sensors::start(edge, place, &storm.desk.ledger))
         .collect();
@@ -111,7 +112,12 @@ impl Storm {
         let maps = (0..self.scale.config_maps).map(Config::Map);
         let configs: Vec<Config> = maps.chain((0..self.scale.secrets).map(Config::Secret)).collect();
         items.extend(configs.iter().map(|one| config(&config_name(*one), 1)));
-        items.extend(plan.first.iter().enumerate().map(|(number, plan)| pod(&pod_name(number), *plan)));
+        items.extend(
+            plan.first
+                .iter()
+                .enumerate()
+                .map(|(number, plan)| pod(&pod_name(number), *plan, &self.desk.mark)),
+        );
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         let kubectl = self.site.cloud.kubectl();
         kubectl.apply(&list.to_string());
@@ -186,7 +192,9 @@ impl Storm {
     fn kill_container(&mut self, number: usize) {
         let uid = self.desk.ledger(|ledger| ledger.pods.get(&pod_name(number)).map(|pod| pod.uid.clone()));
         let Some(uid) = uid else { return };
-        let Some(process) = shells().remove(&uid).and_then(|mut all| all.pop()) else { return };
+        let Some(process) = shells(&self.desk.mark).remove(&uid).and_then(|mut all| all.pop()) else {
+            return;
+        };
         // Counted before it is done: who looks in between must know.
         self.desk.ledger(|ledger| {
             ledger.observe(&uid, &process.container);
@@ -276,7 +284,7 @@ impl Storm {
                 configs.insert(name(item), ledger::Config { uid: text(item, "/metadata/uid"), value });
             }
         }
-        let processes = shells();
+        let processes = shells(&self.desk.mark);
         let living = self.desk.ledger(|ledger| {
             ledger
                 .pods
@@ -292,19 +300,12 @@ impl Storm {
                 Some((uid, inside(pid)))
             })
             .collect();
-        let ours = self.desk.ledger(|ledger| {
-            let known = |uid: &String| {
-                ledger.gone.contains_key(uid) || ledger.pods.values().any(|pod| pod.uid == *uid)
-            };
-            // Other tests run pods on this machine too.
-            processes.into_iter().filter(|(uid, _)| known(uid)).collect()
-        });
         Ok(Seen {
             pods,
             configs,
             devices: self.devices()?,
             runtimes: self.site.runtimes()?,
-            processes: ours,
+            processes,
             inside,
         })
     }
@@ -354,20 +355,20 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn start(ledger: Arc<Mutex<Ledger>>) -> Self {
+    fn start(desk: Desk) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ends);
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::SeqCst) {
-                let seen = shells();
-                let mut ledger = ledger.lock().unwrap();
-                for (uid, processes) in seen {
-                    processes.iter().for_each(|process| ledger.observe(&uid, &process.container));
-                    if processes.len() > 1 {
-                        ledger.wrongs.push(format!("pod {uid} runs twice at once: {processes:?}"));
+                let seen = shells(&desk.mark);
+                desk.ledger(|ledger| {
+                    for (uid, processes) in seen {
+                        processes.iter().for_each(|process| ledger.observe(&uid, &process.container));
+                        if processes.len() > 1 {
+                            ledger.wrongs.push(format!("pod {uid} runs twice at once: {processes:?}"));
+                        }
                     }
-                }
-                drop(ledger);
+                });
                 std::thread::sleep(Duration::from_millis(500));
             }
         });

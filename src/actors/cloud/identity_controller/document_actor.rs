@@ -116,6 +116,8 @@ impl IdentityController {
         if now == self.keys {
             return;
         }
+        // What is gone is gone at once.
+        self.keys.retain(|name, _| now.contains_key(name));
         let wait = self.busy.keys_from.map(|from| from.saturating_duration_since(Instant::now()));
         match wait.filter(|wait| !wait.is_zero()) {
             None => self.keys = now,

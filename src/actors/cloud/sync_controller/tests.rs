@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::bus::Turn;
 use crate::bus::edge_controller::NotReady;
 use crate::bus::sync::Extensions;
 use crate::model::Resource;
@@ -129,7 +130,9 @@ impl World {
     fn list(&self, session: u64, part: u64, last: bool, objects: serde_json::Value) -> Envelope {
         let content = Body::Object(json!({"objects": objects, "part": part, "last": last}));
         let envelope = Envelope::new("metamanager", "meta", "resync", Resource::parse("null"), content, 1);
-        self.held.tell(Held { node: node(), session, envelope: envelope.clone() }).unwrap();
+        self.held
+            .tell(Held { node: node(), session, envelope: envelope.clone(), turn: Turn::default() })
+            .unwrap();
         envelope
     }
 

@@ -14,6 +14,7 @@ mod https_worker;
 pub(crate) mod join_error;
 pub(crate) mod join_worker;
 pub(crate) mod link_worker;
+mod pulse;
 mod queues;
 mod renewal;
 mod renewal_worker;
@@ -262,6 +263,7 @@ impl EdgeHub {
             heartbeat,
             write_deadline: Duration::from_secs(websocket.write_deadline.max(1)),
             idle: Duration::from_secs(websocket.read_deadline).max(heartbeat * 2),
+            read: dialled.read,
         };
         tracing::debug!(server = %websocket.server, session, resync = dialled.resync, "session open");
         if session > 1 {

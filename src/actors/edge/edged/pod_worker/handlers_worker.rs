@@ -60,7 +60,7 @@ impl Handler<Apply> for PodWorker {
         }
         // A cloud restored from older data shows what it was told once: it is told again.
         let shown = pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok());
-        if shown != self.stored {
+        if shown.is_some() && shown != self.stored {
             self.stored = None;
         }
         self.state.update(pod, hashes);
