@@ -123,7 +123,7 @@ pub fn placement(bytes: &[u8]) {
         }
         let node = judge::Node::read(object);
         for heard in [None, Some(now())] {
-            judge::judge(&node, heard, now(), now(), jiff::SignedDuration::from_secs(40));
+            judge::judge(&node, heard, now(), now(), jiff::SignedDuration::from_secs(40), now());
         }
         drop((judge::pod_patch(object, true, now()), judge::pod_patch(object, false, now())));
         shown(object);

@@ -32,6 +32,7 @@ pub mod seal;
 pub(crate) mod service_account;
 mod serving;
 mod signer;
+mod slow_clock;
 mod spiffe;
 mod svid;
 #[cfg(test)]

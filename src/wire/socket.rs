@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::Stream;
+use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +37,7 @@ pub struct GrpcSocket {
     listener: UnixListener,
     path: PathBuf,
     room: Arc<Semaphore>,
+    silent: Counter,
 }
 
 impl GrpcSocket {
@@ -69,7 +71,14 @@ impl GrpcSocket {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         let room = Arc::new(Semaphore::new(connections.max(1)));
-        Ok(Self { listener, path: path.to_owned(), room })
+        Ok(Self { listener, path: path.to_owned(), room, silent: Counter::noop() })
+    }
+
+    /// Connections that were ended because they said nothing are counted here.
+    #[must_use]
+    pub fn counting(mut self, silent: Counter) -> Self {
+        self.silent = silent;
+        self
     }
 
     /// The connections as they come; each waits for a place first. Never ends.
@@ -92,6 +101,7 @@ impl GrpcSocket {
                 readable: BytesMut::new(),
                 unheard: HELLO_BYTES,
                 silence: Box::pin(tokio::time::sleep(HELLO_WITHIN)),
+                silent: socket.silent.clone(),
                 _place: place,
             };
             Some((Ok(accepted), socket))
@@ -118,6 +128,7 @@ pub struct Accepted<I = UdsConnectInfo> {
     /// Bytes of its hello that have not come, and how long they may take.
     unheard: usize,
     silence: Pin<Box<Sleep>>,
+    silent: Counter,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -131,8 +142,8 @@ impl<I> Accepted<I> {
     /// The same connection, knowing something else about its client.
     #[must_use]
     pub fn knowing<J>(self, info: J) -> Accepted<J> {
-        let Self { info: _, stream, filter, readable, unheard, silence, _place } = self;
-        Accepted { info, stream, filter, readable, unheard, silence, _place }
+        let Self { info: _, stream, filter, readable, unheard, silence, silent, _place } = self;
+        Accepted { info, stream, filter, readable, unheard, silence, silent, _place }
     }
 }
 
@@ -156,6 +167,7 @@ impl<I: Unpin> AsyncRead for Accepted<I> {
             let mut read = ReadBuf::new(&mut space);
             if Pin::new(&mut this.stream).poll_read(cx, &mut read)?.is_pending() {
                 if this.unheard > 0 && this.silence.as_mut().poll(cx).is_ready() {
+                    this.silent.increment(1);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 return Poll::Pending;

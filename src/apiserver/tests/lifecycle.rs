@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::apiserver::namespaces::DEFAULT_NAMESPACES;
+use crate::apiserver::verbs::MAX_EVENTS;
 use crate::store::{Batch, StoreError, Table};
 
 async fn bind(bench: &Bench, pod: &str, node: &str) -> (u16, Value) {
@@ -172,6 +173,28 @@ async fn events_are_forgotten_after_an_hour() {
     let (_, list) =
         bench.get(&format!("{url}?fieldSelector=involvedObject.uid%3Du,involvedObject.name%3Dp")).await;
     assert_eq!(names(&list), ["again"]);
+}
+
+#[tokio::test]
+async fn events_beyond_the_bound_go_oldest_first() {
+    let bench = Bench::new();
+    let url = "/api/v1/namespaces/default/events";
+    let event = |n: usize| {
+        json!({
+            "metadata": {"name": format!("e{n:05}")}, "reason": "Started", "message": "m", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u"},
+        })
+    };
+    for n in 0..MAX_EVENTS + 3 {
+        bench.made(url, &event(n)).await;
+    }
+    // The very first was counted again: it is not the oldest any more.
+    bench.merge(&format!("{url}/e00000"), &json!({"count": 2})).await;
+    bench.core.sweep().await.unwrap();
+    let (_, list) = bench.get(url).await;
+    let left = names(&list);
+    assert_eq!(left.len(), MAX_EVENTS);
+    assert_eq!((&*left[0], &*left[1]), ("e00000", "e00004"));
 }
 
 #[tokio::test]

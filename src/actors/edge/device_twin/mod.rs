@@ -80,7 +80,12 @@ enum News {
     Device(Arc<Value>),
     NoDevice(DeviceId),
     Model(Arc<Value>),
-    NoModel { namespace: String, name: String },
+    NoModel {
+        namespace: String,
+        name: String,
+    },
+    /// The cloud lost what it was told.
+    Anew,
 }
 
 type Waiter = oneshot::Sender<Result<(), String>>;

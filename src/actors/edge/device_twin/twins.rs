@@ -348,6 +348,19 @@ impl Twins {
         self.finish(id, None, &changed, now);
     }
 
+    /// The cloud lost what it was told: every value and state counts as not confirmed.
+    pub fn report_anew(&mut self, now: Now) {
+        let ids: Vec<DeviceId> = self.devices.keys().cloned().collect();
+        for id in ids {
+            let Some(device) = self.devices.get_mut(&id) else { continue };
+            self.number += 1;
+            if device.unsettle(self.number) {
+                self.touched.insert(id.clone());
+                self.mark_reports(&id, now.clock);
+            }
+        }
+    }
+
     /// Queues what the device has to tell the cloud.
     pub(super) fn mark_reports(&mut self, id: &DeviceId, now: Instant) {
         let Some(device) = self.devices.get(id) else { return };
