@@ -460,12 +460,13 @@ fn wall(now: Moment) -> Timestamp {
 fn rendered(name: &NodeName, turns: u64) -> Rendered {
     use std::fmt::Write as _;
     let mut metrics = String::new();
-    for family in 0..60 {
+    for family in 0..60_u64 {
+        let name = format!("kubeedge_hollow_family_{family}");
         // Writing to a String cannot fail.
-        write!(metrics, "# TYPE hollow_family_{family} gauge\n").ok();
-        for series in 0..4_u64 {
+        writeln!(metrics, "# HELP {name} Made up\n# TYPE {name} gauge").ok();
+        for series in 0..4 {
             let value = if family < 10 { turns * (series + 1) } else { series };
-            write!(metrics, "hollow_family_{family}{{kind=\"{series}\"}} {value}\n").ok();
+            writeln!(metrics, "{name}{{kind=\"{series}\"}} {value}").ok();
         }
     }
     let actors = serde_json::json!({"name": "edgecore", "actors": [{"name": "EdgeHub", "restarts": 0}], "node": name.as_str()});

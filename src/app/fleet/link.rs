@@ -44,26 +44,23 @@ impl Linked {
                 attempt = self.attempt(&instance) => attempt,
                 _ = stop.changed() => return,
             };
-            match attempt {
-                Some((stream, resync, reports)) => {
-                    if let Some(lost_at) = lost_at.take() {
-                        self.figures.time(Timed::Away, lost_at.elapsed());
-                    }
-                    let opened = Instant::now();
-                    self.figures.connected(true);
-                    let (registered, why) = self.session(stream, resync, reports, &mut stop).await;
-                    self.edge.closed();
-                    self.figures.connected(false);
-                    if registered {
-                        self.figures.registered(false);
-                    }
-                    if !*stop.borrow() {
-                        self.figures.trouble(Counted::SessionLost, why);
-                    }
-                    lost_at = Some(Instant::now());
-                    backoff.session_lasted(opened.elapsed());
+            if let Some((stream, resync, reports)) = attempt {
+                if let Some(lost_at) = lost_at.take() {
+                    self.figures.time(Timed::Away, lost_at.elapsed());
                 }
-                None => {}
+                let opened = Instant::now();
+                self.figures.connected(true);
+                let (registered, why) = self.session(stream, resync, reports, &mut stop).await;
+                self.edge.closed();
+                self.figures.connected(false);
+                if registered {
+                    self.figures.registered(false);
+                }
+                if !*stop.borrow() {
+                    self.figures.trouble(Counted::SessionLost, why);
+                }
+                lost_at = Some(Instant::now());
+                backoff.session_lasted(opened.elapsed());
             }
             let pause = backoff.next(Instant::now(), fastrand::f64());
             tokio::select! {
