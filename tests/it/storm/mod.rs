@@ -11,8 +11,8 @@ mod site;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
-/// What `make test` plays.
-const FIXED: [u64; 3] = [1, 2, 3];
+/// What `make test` plays: those that once found a bug.
+const FIXED: [u64; 2] = [2, 3];
 
 /// `KUBEEDGE_STORM_SEED=n` plays one; `KUBEEDGE_STORM_SEEDS=n` the first n.
 fn seeds() -> Vec<u64> {
