@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# RUSTC_WRAPPER of `make fuzz`: our own crates get what libFuzzer reads its way from (which branches ran, what was compared),
-# by flags that stable Rust knows. Dependencies stay as they are for the tests, and are taken from there.
+# RUSTC_WRAPPER of `make fuzz`: our library and the program get what libFuzzer reads its way from (which branches ran, what was
+# compared), by flags that stable Rust knows. Build scripts and dependencies stay as they are for the tests.
 set -euo pipefail
-case ${CARGO_PKG_NAME:-} in
-  kubeedge-rs | kubeedge-fuzz)
+case " $* " in
+  *" --crate-name kubeedge "* | *" --crate-name decoders "*)
     exec "$@" --cfg fuzzing -Cdebug-assertions=on -Coverflow-checks=on -Cpasses=sancov-module \
       -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
       -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares

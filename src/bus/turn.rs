@@ -15,7 +15,9 @@ pub struct Turns(Arc<Semaphore>);
 
 /// A message is being dealt with as long as a copy of this lives.
 #[derive(Debug, Clone, Default)]
-pub struct Turn(Option<Arc<OwnedSemaphorePermit>>);
+pub struct Turn {
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
+}
 
 impl Default for Turns {
     fn default() -> Self {
@@ -29,7 +31,7 @@ impl Turns {
     pub async fn take(&self, bytes: usize) -> Turn {
         let permit = Arc::clone(&self.0).acquire_many_owned(pieces(bytes)).await;
         // Never closed.
-        Turn(permit.ok().map(Arc::new))
+        Turn { _permit: permit.ok().map(Arc::new) }
     }
 
     /// Is there a turn for it at once?

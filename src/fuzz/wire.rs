@@ -82,7 +82,8 @@ fn check_exposition(shown: &str) {
 }
 
 /// Pages of metrics, one after another (a line `===` between two): what the cloud has after deltas is what it has after one
-/// whole report.
+/// whole report. As an exporter does it, each page begins with all types, and its values are numbers: of a sample that was
+/// refused once, no delta says more.
 pub fn scrapes(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let node = NodeName::parse("edge-1").expect("a name");
@@ -90,18 +91,20 @@ pub fn scrapes(bytes: &[u8]) {
     let (by_steps, at_once) = (Federation::new(1000), Federation::new(1000));
     by_steps.session_opened(&node, 1, now);
     at_once.session_opened(&node, 1, now);
+    let families: String =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let is_number = |value: &str| value == "NaN" || value.bytes().all(|byte| byte.is_ascii_digit());
+    let is_sample = |line: &&str| line.rsplit_once(' ').is_some_and(|(_, value)| is_number(value));
     let mut encoder = Encoder::default();
-    let pages: Vec<&str> = text.split("\n===\n").take(6).collect();
-    for page in &pages {
-        if by_steps.report(&node, 1, encoder.report(page, 15), now).is_err() {
+    let mut last = String::new();
+    for page in text.split("\n===\n").take(6) {
+        let samples = page.lines().filter(|line| !line.starts_with('#')).filter(is_sample);
+        let samples: String = samples.map(|line| format!("{line}\n")).collect();
+        last = format!("{families}{samples}");
+        if by_steps.report(&node, 1, encoder.report(&last, 15), now).is_err() {
             return;
         }
     }
-    // Types and helps stay once they were said, the first of each type.
-    let is_about = |line: &&str| line.starts_with('#');
-    let families = pages.iter().flat_map(|page| page.lines()).filter(is_about);
-    let last = pages.last().copied().unwrap_or_default().lines().filter(|line| !is_about(line));
-    let last: String = families.chain(last).map(|line| format!("{line}\n")).collect();
     if at_once.report(&node, 1, Encoder::default().report(&last, 15), now).is_err() {
         return;
     }

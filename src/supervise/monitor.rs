@@ -106,7 +106,7 @@ pub struct Monitor {
 impl Monitor {
     #[must_use]
     pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
-        let lobby = Lobby::new(MAX_CONNECTIONS, 1, false, DoorMetrics::new("monitor"));
+        let lobby = Lobby::new(MAX_CONNECTIONS, 1, DoorMetrics::new("monitor"));
         Self { socket, sources, lobby, server: None, is_probing: false }
     }
 

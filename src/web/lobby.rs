@@ -19,10 +19,10 @@ use crate::telemetry::doors::{DoorMetrics, Refusal};
 const WAITING: usize = 64;
 /// Whoever is in earnest has shaken hands and said what he wants by then, over a satellite too.
 const CALM: Duration = Duration::from_secs(1);
-/// The same without TLS, where many wait: a request comes with the connection.
-const PRESSED_PLAIN: Duration = Duration::from_millis(100);
-/// An answer is taken by then, where others wait.
-const IN_HAND: Duration = Duration::from_secs(2);
+/// The same where many wait: the first word comes with the connection.
+const PRESSED: Duration = Duration::from_millis(250);
+/// A handshake is over and an answer taken by then, where others wait.
+const IN_HAND: Duration = Duration::from_secs(4);
 
 /// Somebody has as many connections as he may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,12 +67,10 @@ pub struct Lobby {
 }
 
 impl Lobby {
-    /// At most `strangers` places, and `of_one` connections of each who is known. `tls`: they shake hands
-    /// first.
+    /// At most `strangers` places, and `of_one` connections of each who is known.
     #[must_use]
-    pub fn new(strangers: usize, of_one: u32, tls: bool, metrics: DoorMetrics) -> Arc<Self> {
-        let pressed = if tls { CALM } else { PRESSED_PLAIN };
-        let graces = Graces { calm: CALM, pressed, in_hand: IN_HAND };
+    pub fn new(strangers: usize, of_one: u32, metrics: DoorMetrics) -> Arc<Self> {
+        let graces = Graces { calm: CALM, pressed: PRESSED, in_hand: IN_HAND };
         Arc::new(Self {
             strangers: Mutex::new(Strangers::new(strangers, graces)),
             guests: Mutex::new(Guests::new(of_one)),

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use nix::sys::socket::{Backlog, listen};
 use rustls::ServerConfig;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::flow::Body;
@@ -32,6 +32,10 @@ use crate::telemetry::doors::Refusal;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After a refusal a client has this long to hear it before the connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
+/// So much of a hello is waited for, bytes; the rest comes with it.
+const HELLO: usize = 512;
+/// Between two looks at a hello of which a part has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// HTTP/1.1 is what is spoken (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 /// Connections that wait in the system.
@@ -183,6 +187,30 @@ impl Service<TcpStream> for Entrance {
     }
 }
 
+/// Waits until a client has said its whole hello, or what is certainly none.
+async fn hello(stream: &TcpStream) -> io::Result<()> {
+    let mut seen = [0; HELLO];
+    loop {
+        stream.readable().await?;
+        let count = match stream.peek(&mut seen).await {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(err) => return Err(err),
+        };
+        // A record of type handshake, its version, its length (RFC 8446 section 5.1).
+        let whole = match seen.get(..count) {
+            Some([0x16, _, _, high, low, ..]) => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+            Some([0x16, ..]) => HELLO,
+            _ => 0,
+        };
+        if count >= whole.min(HELLO) {
+            return Ok(());
+        }
+        // There is something to read until somebody reads it.
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
 async fn meet(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
@@ -195,7 +223,15 @@ async fn meet(
         return Ok(Wire::plain(stream, place, limits.body_bytes, patience));
     };
     let end = Arc::clone(&place.end);
-    let handshake = timeout(HANDSHAKE, acceptor.accept(stream));
+    let mut place = place;
+    let handshake = timeout(HANDSHAKE, async {
+        hello(&stream).await?;
+        // From here on it waits for us as much as we for it: a fleet that comes back at once is no crowd.
+        place.turn(true);
+        let shaken = acceptor.accept(stream).await;
+        place.turn(false);
+        shaken
+    });
     let shaken = tokio::select! {
         shaken = handshake => shaken,
         () = end.ended() => return Err(io::ErrorKind::ConnectionAborted.into()),

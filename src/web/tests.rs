@@ -59,7 +59,7 @@ fn open(strangers: usize, of_one: u32, limits: Limits) -> Door {
     let recorder = PrometheusBuilder::new().build_recorder();
     let figures = recorder.handle();
     let metrics = metrics::with_local_recorder(&recorder, || DoorMetrics::new("join"));
-    let lobby = Lobby::new(strangers, of_one, false, metrics);
+    let lobby = Lobby::new(strangers, of_one, metrics);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = serve(

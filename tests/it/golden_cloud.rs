@@ -31,10 +31,7 @@ const DIFFERENCES: [Listed; 15] = [
     Listed { by_chance: true, ..listed(NODE, "/content/status/capacity/", MACHINE) },
     Listed { by_chance: true, ..listed(NODE, "/content/status/allocatable/", MACHINE) },
     listed(NODE, "/content/status/nodeInfo/", "another machine, another version"),
-    Listed {
-        by_chance: true,
-        ..listed(NODE, "/content/status/conditions/3/", "ready at once, if the runtime is")
-    },
+    Listed { by_chance: true, ..listed(NODE, "/content/status/conditions/", "how this machine does") },
     Listed { by_chance: true, ..listed(NODE, "/content/status/images: new", "this runtime has some") },
     listed(TOKEN, "/content/metadata/name: new", "the account's, as in the resource"),
     listed(TOKEN, "/content/metadata/namespace: new", "the same"),

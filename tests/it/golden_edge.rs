@@ -27,7 +27,7 @@ const NOT_SENT: [(u32, &str); 5] = [
 ];
 
 /// Where our frames differ from the recorded ones, and why no Go edge minds.
-const DIFFERENCES: [Listed; 19] = [
+const DIFFERENCES: [Listed; 20] = [
     listed(
         "*",
         "/content/Object/apiVersion: new",
@@ -56,6 +56,7 @@ const DIFFERENCES: [Listed; 19] = [
     listed(TOKEN, "/content/metadata/creationTimestamp: missing", "no edge reads it"),
     listed(TOKEN, "/content/metadata/uid: missing", "no edge reads it"),
     listed("response default/configmap/kube-root-ca.crt", "/", "it is there: the embedded API makes it"),
+    listed("update membership", "/content/added_devices/0/twin: new", "for edges that have the device"),
     listed("insert default/device/sensor-1", "/content/status: missing", "a Device has no status any more"),
     listed("update default/device/sensor-1", "/content/status: missing", "the same"),
 ];

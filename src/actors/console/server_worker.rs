@@ -57,7 +57,7 @@ impl Room {
             feed,
             pages: Pages::new(),
             hosts: Hosts::of(address),
-            lobby: Lobby::new(MAX_STRANGERS, MAX_OF_ONE, secure, DoorMetrics::new("console")),
+            lobby: Lobby::new(MAX_STRANGERS, MAX_OF_ONE, DoorMetrics::new("console")),
             secure,
             metrics,
             tries: Mutex::default(),

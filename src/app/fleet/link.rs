@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::edge::{Edge, Effect};
@@ -18,12 +15,10 @@ use crate::actors::edge::edge_hub::backoff::Backoff;
 use crate::actors::edge::edge_hub::credential_files::Identity;
 use crate::actors::edge::edge_hub::join_error::JoinError;
 use crate::actors::edge::edge_hub::join_worker::Joiner;
-use crate::actors::edge::edge_hub::link_worker::{Dialling, MAX_MESSAGE_BYTES, dial, keepalive};
+use crate::actors::edge::edge_hub::link_worker::{Dialling, MAX_MESSAGE_BYTES, Stream, dial, keepalive};
 use crate::config::EdgeHubConfig;
 use crate::model::{Envelope, Moment, NodeName};
 use crate::wire::frame;
-
-type Stream = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Everything of one edge.
 pub struct Linked {

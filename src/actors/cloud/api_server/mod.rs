@@ -54,7 +54,7 @@ pub struct ApiServer {
 impl ApiServer {
     #[must_use]
     pub fn new(parts: ApiServerParts) -> Self {
-        let lobby = Lobby::new(http::MAX_STRANGERS, http::MAX_OF_ONE_USER, true, DoorMetrics::new("api"));
+        let lobby = Lobby::new(http::MAX_STRANGERS, http::MAX_OF_ONE_USER, DoorMetrics::new("api"));
         Self { parts, lobby, server: None, generation: 0, sweeping: false, written: 0 }
     }
 

@@ -69,7 +69,7 @@ pub fn websocket(
         body_bytes: 0,
         websockets: true,
     };
-    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, true, DoorMetrics::new("cloudhub"));
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("cloudhub"));
     let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
         app.app_data(web::Data::new(door.clone())).default_service(web::to(upgrade));
     })?;
@@ -95,7 +95,7 @@ pub fn join(
         body_bytes: MAX_BODY_BYTES,
         websockets: false,
     };
-    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, true, DoorMetrics::new("join"));
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("join"));
     let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
         app.app_data(data.clone()).default_service(web::to(serve));
     })?;

@@ -34,6 +34,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
             Effect::Renew(_) => "renew".to_owned(),
             Effect::Report(_) => "report".to_owned(),
             Effect::Unhandled { .. } => "unhandled".to_owned(),
+            Effect::NotAnswered => "not answered".to_owned(),
             Effect::EdgeError { .. } => "edge error".to_owned(),
             Effect::TooLarge { .. } => "too large".to_owned(),
             Effect::End(reason) => reason.label().to_owned(),
