@@ -122,7 +122,7 @@ fn what_is_not_answered_or_refused_is_tried_again() {
     let again = edge.tick(at(12));
     assert!(said(&again).contains(&"insert null/node/hollow-1".to_owned()), "{:?}", said(&again));
     let stale = edge.received(answer(&about(&opened, "null/node/hollow-1"), node_object()), at(12));
-    assert_eq!(stale, [], "an answer that nobody waits for");
+    assert_eq!(stale, vec![], "an answer that nobody waits for");
     let refused = edge.received(refusal(&about(&again, "null/node/hollow-1"), Reason::Forbidden), at(12));
     assert_eq!(refused, [Effect::Count(Counted::Refused)]);
     assert!(said(&edge.tick(at(14))).contains(&"insert null/node/hollow-1".to_owned()));
