@@ -127,7 +127,7 @@ pub const MQTT: Door = Door {
     rule: Rule::PasswordOrLoopback,
     who: "loopback while `anonymousOnLoopback` is true; otherwise a name of `passwordFile`",
     others: "CONNACK 0x87 (not authorized) or 0x86 (bad user name or password)",
-    bounds: "10 s for a CONNECT, 1,024 strangers at once with 4 MiB, `maxPacketBytes`",
+    bounds: "10 s for a CONNECT, 512 strangers at once with 4 MiB, `maxPacketBytes`",
 };
 pub const MQTT_TLS: Door = Door {
     program: EDGECORE,

@@ -196,7 +196,11 @@ fn nobody_speaks_for_another_node() {
         message("patch", "null/nodepatch/edge-1", &down.into()),
         message("update", "kube-node-lease/lease/edge-1", &lease),
         message("patch", "default/podpatch/victim", &status.into()),
-        message("delete", "default/pod/victim", &Value::Null),
+        message(
+            "delete",
+            "default/pod/victim",
+            &json!({"metadata": {"name": "victim", "namespace": "default"}}),
+        ),
         message("query", "default/secret/theirs", &Value::Null),
         message("query", "null/node/edge-1", &Value::Null),
     ];

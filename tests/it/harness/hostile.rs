@@ -36,6 +36,8 @@ pub fn many_files() {
 pub async fn afar(to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
+    // Who does not read has no room for what he does not read.
+    socket.set_recv_buffer_size(16 << 10)?;
     socket.bind(address())?;
     socket.connect(to).await
 }

@@ -35,7 +35,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections that have not said who they are; they cost a file each. One more ends the oldest:
 /// whoever is in earnest says CONNECT at once.
-const MAX_STRANGERS: usize = 1_024;
+const MAX_STRANGERS: usize = 512;
 /// A connection that holds no more than this of a packet is never ended for what others hold.
 const SMALL_PARTIAL_BYTES: usize = 64 << 10;
 /// The same for one that has not said who it is, and what all of those may hold together.
@@ -417,7 +417,7 @@ where
     let gate = Rc::clone(gate);
     let deaf = broken.is_some();
     gate.holds(0, decoder.partial_bytes());
-    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false });
+    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false, ignored: 0 });
 }
 
 async fn identify(
