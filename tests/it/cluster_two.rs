@@ -235,7 +235,7 @@ fn two_hundred_pods_reach_nodes_that_change_their_cloudcore_at_random() {
                     let enough = PODS * visit / (VISITS + 2);
                     while if visit < VISITS { pods.held.len() < enough } else { pods.confirmed.len() < PODS }
                     {
-                        let heard = edge.next().await;
+                        let heard = edge.next().await.expect("the session lives");
                         pods.hear(&mut edge, &heard).await;
                     }
                 };

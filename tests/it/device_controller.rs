@@ -79,26 +79,30 @@ impl Edge {
 
     /// Acknowledges everything until a message is `what` (`operation resource`); gives it.
     pub(super) async fn hear(&mut self, what: &str) -> Envelope {
+        let mut heard = Vec::new();
         let search = async {
             loop {
-                let envelope = self.next().await;
-                if format!("{} {}", envelope.route.operation, envelope.route.resource) == what {
-                    return envelope;
+                let envelope = self.next().await?;
+                let said = format!("{} {}", envelope.route.operation, envelope.route.resource);
+                if said == what {
+                    return Some(envelope);
                 }
+                heard.push(said);
             }
         };
-        tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("no {what}"))
+        let found = tokio::time::timeout(PATIENCE, search).await.ok().flatten();
+        found.unwrap_or_else(|| panic!("no {what}, but {heard:?}"))
     }
 
-    /// The next message, acknowledged.
-    pub(super) async fn next(&mut self) -> Envelope {
+    /// The next message, acknowledged; none when the session has ended.
+    pub(super) async fn next(&mut self) -> Option<Envelope> {
         loop {
-            let Some(Ok(Message::Text(text))) = self.socket.next().await else { continue };
+            let Message::Text(text) = self.socket.next().await?.ok()? else { continue };
             let envelope = frame::decode(text.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
             if envelope.route.group == "resource" && envelope.header.parent_msg_id.is_none() {
                 self.say(&envelope.ack(1)).await;
             }
-            return envelope;
+            return Some(envelope);
         }
     }
 
