@@ -101,7 +101,7 @@ struct World {
     outlets: Outlets,
     readiness: Readiness,
     tree: TreeHandle,
-    _running: Running,
+    running: Running,
 }
 
 fn node(name: &str) -> NodeName {
@@ -169,7 +169,7 @@ impl World {
             outlets,
             readiness,
             tree: handle,
-            _running: running,
+            running,
         }
     }
 
@@ -530,7 +530,8 @@ async fn a_cloudcore_with_another_root_says_so_and_replaces_nothing() {
     assert!(document["data"]["spec"].as_str().unwrap().contains(&ground.ca.bundle().to_document().roots[0]));
 
     // The first one is given up: the operator says so.
-    drop(first);
+    first.tree.shut_down();
+    first.running.wait_for_end().await;
     ground.call("DELETE", &format!("{MAPS}/trust-bundle"), json!({})).await;
     ground.map("trust-bundle", |map| map["data"]["roots.pem"] == stranger.ca.cert_pem()).await;
     second.version().await;
