@@ -17,12 +17,13 @@ one() { # one TARGET: its log and, if it failed, a file TARGET.failed
   local target=$1 corpus options=()
   if [ -n "${KUBEEDGE_FUZZ_CORPUS:-}" ]; then corpus=$KUBEEDGE_FUZZ_CORPUS/$target
   else corpus=$logs/$target.corpus; options=(-seed=1); fi
-  mkdir -p "$corpus" "artifacts/$target" "regressions/$target"
+  mkdir -p "$corpus" "$logs/artifacts/$target"
+  local known=("seeds/$target")
+  [ ! -d "regressions/$target" ] || known+=("regressions/$target")
   # An input may take 20 s on a busy machine, and all of it half a gigabyte.
   KUBEEDGE_FUZZ=$target RUST_BACKTRACE=1 "$program" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=640 -max_len=16384 \
-    -print_final_stats=1 -artifact_prefix="artifacts/$target/" "${options[@]}" \
-    "$corpus" "seeds/$target" "regressions/$target" >"$logs/$target.log" 2>&1 || touch "$logs/$target.failed"
-  rmdir --ignore-fail-on-non-empty "artifacts/$target" "regressions/$target"
+    -print_final_stats=1 -artifact_prefix="$logs/artifacts/$target/" "${options[@]}" \
+    "$corpus" "${known[@]}" >"$logs/$target.log" 2>&1 || touch "$logs/$target.failed"
 }
 export -f one; export logs seconds program KUBEEDGE_FUZZ_CORPUS
 printf '%s\n' "${all[@]}" | xargs -P "$(nproc)" -I{} bash -c 'one {}'
@@ -37,6 +38,10 @@ for target in $failed; do
   echo "== $target"; grep -v -E '^#[0-9]+\s|^INFO|^NEW_FUNC' "$logs/$target.log" | tail -60
 done
 if [ -n "$failed" ]; then
+  for target in $failed; do
+    mkdir -p "artifacts/$target"
+    find "$logs/artifacts/$target" -type f -exec cp {} "artifacts/$target/" \;
+  done
   echo "found something: $(echo $failed). fuzz/README.md says what to do with the files in fuzz/artifacts" >&2
   exit 1
 fi
