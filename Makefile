@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down build release deb test test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched pictures console-pictures clean
+.PHONY: help demo demo-down build release deb test fuzz storm test-stack lint bench bench-mqtt bench-devices bench-identity bench-watched bench-fleet bench-footprint soak pictures console-pictures clean
 
 # RocksDB is compiled once per machine and shared by all builds (deploy/rocksdb.sh).
 ROCKSDB = export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/rocksdb.sh)";
@@ -32,6 +32,16 @@ deb: build ## dist/*.deb: the Debian package
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+	@$(ROCKSDB) fuzz/build.sh --quiet && fuzz/run.sh 2
+
+fuzz: ## every decoder under libFuzzer, SECS=60 each; TARGET=frame takes one; what is worth trying stays in $KUBEEDGE_CACHE
+	@deploy/tools.sh build
+	@$(ROCKSDB) fuzz/build.sh
+	@KUBEEDGE_FUZZ_CORPUS="$${KUBEEDGE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/kubeedge-rs}/fuzz" fuzz/run.sh $(or $(SECS),60) $(TARGET)
+
+storm: ## storms of the seeds 1 to SEEDS (20); KUBEEDGE_STORM_SEED=n plays one (docs/STORM.md)
+	@deploy/tools.sh test
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_STORM_SEEDS=$(or $(SEEDS),20) cargo test --locked --test it storm::storms_lose_and_double_nothing -- --nocapture
 
 test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
 	@deploy/tools.sh stack
@@ -70,6 +80,20 @@ bench-watched: ## what scraping and open consoles cost, the console's first load
 	@deploy/tools.sh build
 	@deploy/tools.sh run
 	@$(ROCKSDB) cargo bench --locked --bench watched
+
+bench-fleet: ## 1,000 simulated edges: memory and CPU of cloudcore per node, all back after a kill (about 9 minutes); ARGS='--nodes 200'
+	@deploy/tools.sh build
+	@$(ROCKSDB) cargo bench --locked --bench fleet -- $(ARGS)
+
+bench-footprint: ## what both programs take when nothing happens, and of what it consists (about 4 minutes, quiet machine)
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench footprint
+
+soak: ## an hour of churn, what memory does meanwhile, docs/soak.svg (root); MINUTES=60
+	@deploy/tools.sh build
+	@deploy/tools.sh run
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench soak -- --minutes $(or $(MINUTES),60) --picture docs/soak.svg
 
 pictures: build ## takes docs/boards/*.png anew, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures

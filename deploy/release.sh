@@ -50,7 +50,7 @@ needs() { objdump -p "$1" | awk '$1 == "NEEDED" { print $2 }' | sort; }
 glibc() { objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1; }
 {
   echo "kubeedge-rs $version, commit $(git rev-parse HEAD), $(rustc -V)"
-  echo "Linked in: everything but the C library and the C++ runtime (RocksDB, LZ4 and TLS are inside)."
+  echo "Linked in: everything but the C library and the compiler's runtime (the C++ library, RocksDB, LZ4 and TLS are inside)."
   for program in "${programs[@]}"; do
     echo "$program: $(needs "$bin/$program" | paste -sd' '); oldest C library: $(glibc "$bin/$program")"
   done

@@ -2,7 +2,7 @@
 # Installs what building, running or testing needs and this machine lacks (Debian 12).
 #   deploy/tools.sh build        a C++ compiler, protoc, libclang (RocksDB, gRPC)
 #   deploy/tools.sh run          containerd, runc, CNI plugins, iptables, kubectl, Mosquitto's clients
-#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, curl, Mosquitto and its clients, Node.js, Python packages,
+#   deploy/tools.sh test         all of it, and openssl, SoftHSM, Prometheus, libfaketime, curl, Mosquitto and its clients, Node.js, Python packages,
 #                                Chromium with its driver, npm packages
 #   deploy/tools.sh pictures     what test needs, and pngquant
 #   deploy/tools.sh bench        Mosquitto and its clients
@@ -68,6 +68,9 @@ for_test() {
   want softhsm2 test -e /usr/lib/softhsm/libsofthsm2.so
   want prometheus command -v promtool
   want systemd command -v systemd-analyze
+  want libfaketime compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'
+  want e2fsprogs command -v mkfs.ext4
+  want mount command -v losetup
   want nodejs command -v node
   want npm command -v npm
   want python3-venv python3 -c 'import ensurepip'

@@ -4,7 +4,7 @@
 //!
 //! - L0 [`model`]: ids, resource keys, envelopes. Data and serde only.
 //! - L1 [`wire`], [`config`], [`telemetry`], [`kube`]: frames, files, metrics, Kubernetes semantics.
-//! - L2 [`store`], [`identity`], [`cri`], [`mqtt`], [`bus`], [`supervise`], [`mapper`], [`console`], [`apiserver`]: what acts on the world.
+//! - L2 [`store`], [`identity`], [`cri`], [`mqtt`], [`web`], [`bus`], [`supervise`], [`mapper`], [`console`], [`apiserver`]: what acts on the world.
 //! - L3 [`actors`]: one folder per KubeEdge module.
 //! - L4 [`app`]: the two programs, wired.
 
@@ -24,7 +24,11 @@ pub mod mapper;
 pub mod mqtt;
 pub mod store;
 pub mod supervise;
+pub mod web;
 
 pub mod actors;
 
 pub mod app;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -18,6 +18,7 @@ const ROOMS: &[&str] = &[
     "identity",
     "cri",
     "mqtt",
+    "web",
     "bus",
     "supervise",
     "mapper",
@@ -25,6 +26,7 @@ const ROOMS: &[&str] = &[
     "apiserver",
     "actors",
     "app",
+    "fuzz",
 ];
 const MAX_LINES: usize = 500;
 /// Tests stand in tables; a little more is fine.
@@ -360,4 +362,28 @@ fn every_promise_of_the_security_page_names_tests_that_are_there() {
             assert!(is_test, "{file}: {name} is no test");
         }
     }
+}
+
+/// docs/ACCEPTANCE.md names tests in code spans: `file::name` below tests/it, or `path/file.rs::name`.
+#[test]
+fn every_test_that_the_acceptance_page_names_exists() {
+    let page = read("docs/ACCEPTANCE.md");
+    let spans = page.split('`').skip(1).step_by(2);
+    let named: Vec<(&str, &str)> = spans.filter_map(|span| span.rsplit_once("::")).collect();
+    assert!(named.len() > 50, "{} tests are named", named.len());
+    let mut missing = Vec::new();
+    for (place, name) in named {
+        let path = if place.contains('/') { place.to_owned() } else { format!("tests/it/{place}.rs") };
+        let text = fs::read_to_string(top().join(&path)).unwrap_or_default();
+        let begins = text.find(&format!("fn {name}("));
+        // What stands right before it makes it a test.
+        let is_test = begins.is_some_and(|at| {
+            let before: Vec<&str> = text[..at].lines().rev().take(5).collect();
+            before.iter().any(|line| line.contains("test]"))
+        });
+        if !is_test {
+            missing.push(format!("{path}: {name}"));
+        }
+    }
+    assert!(missing.is_empty(), "docs/ACCEPTANCE.md names what is no test:\n{}", missing.join("\n"));
 }

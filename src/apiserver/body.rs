@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(decode(&headers, deep.as_bytes()).unwrap_err().code(), 400);
         headers.insert(http::header::CONTENT_TYPE, "application/yaml".parse().unwrap());
         assert_eq!(decode(&headers, b"a: [1").unwrap_err().code(), 400);
+        assert_eq!(decode(&headers, b"- &x 1\n- *c").unwrap_err().code(), 400);
         assert_eq!(decode(&headers, b"a: {b: 1}").unwrap(), json!({"a": {"b": 1}}));
         headers.insert(http::header::CONTENT_TYPE, "text/plain".parse().unwrap());
         assert_eq!(decode(&headers, b"{}").unwrap_err().code(), 415);

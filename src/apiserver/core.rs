@@ -1,5 +1,6 @@
 //! The API server without a transport: registry, commits, signals to watchers.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -30,6 +31,8 @@ use crate::telemetry::readiness::{Readiness, STORE};
 pub(super) const OBJECT_PREFIX: &str = "api/o/";
 /// Key of the newest resourceVersion in [`Table::Local`].
 const VERSION_KEY: &str = "api/version";
+/// No cluster writes so often; a row that says more is damaged.
+const MAX_VERSION: u64 = 1 << 62;
 /// Rows read at once at start.
 const SCAN_ROWS: usize = 1000;
 /// A commit slower than this answers 504; it may still take effect.
@@ -59,6 +62,9 @@ pub struct ApiCore {
     pub(super) metrics: ApiServerMetrics,
 }
 
+/// Kind, namespace and name.
+type Place = (&'static Kind, String, String);
+
 struct Shared {
     registry: RwLock<Registry>,
     /// Per kind, the newest visible version.
@@ -68,6 +74,8 @@ struct Shared {
     /// The last write to the store went wrong.
     failing: AtomicBool,
     closing: AtomicBool,
+    /// Row keys of objects whose write failed: it may have reached the disk all the same.
+    doubtful: Mutex<BTreeMap<String, Place>>,
     readiness: OnceLock<Readiness>,
     metrics: ApiServerMetrics,
 }
@@ -79,7 +87,7 @@ impl ApiCore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read or written, or holds what is not JSON.
     pub fn start(settings: ApiSettings) -> Result<Arc<Self>, StoreError> {
-        let registry = load(&*settings.store)?;
+        let registry = load(&*settings.store, (settings.clock)())?;
         let metrics = ApiServerMetrics::new();
         let shared = Arc::new(Shared {
             registry: RwLock::new(registry),
@@ -87,6 +95,7 @@ impl ApiCore {
             broken: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            doubtful: Mutex::default(),
             readiness: OnceLock::new(),
             metrics: metrics.clone(),
         });
@@ -254,9 +263,9 @@ impl Shared {
                 return;
             }
             let changed = staged.iter().any(|staged| !staged.changes.is_empty());
-            let written = if changed { store.write(&[batch(&staged)]) } else { Ok(()) };
+            let written = if changed { store.write(&[self.amends(), batch(&staged)]) } else { Ok(()) };
             if changed {
-                self.note(written.is_ok());
+                self.wrote(&staged, written.is_ok());
             }
             let (result, lost): (CommitResult, Vec<Staged>) = {
                 let mut registry = self.registry.write();
@@ -274,6 +283,40 @@ impl Shared {
             }
             self.answer(staged, lost, &result);
         }
+    }
+
+    /// What makes the disk say of doubtful objects what readers see. A sync that failed may leave its rows in
+    /// the log, and who opens the store next would find what was refused.
+    fn amends(&self) -> Batch {
+        let doubtful = self.doubtful.lock();
+        let registry = self.registry.read();
+        doubtful.iter().fold(Batch::new(), |batch, (key, (kind, namespace, name))| {
+            match registry.get(kind, namespace, name) {
+                Some(object) => batch.put(Table::Objects, key.clone(), object.bytes.to_vec()),
+                None => batch.delete(Table::Objects, key.clone()),
+            }
+        })
+    }
+
+    /// These changes were written, with the amends, or not.
+    fn wrote(&self, staged: &[Staged], written: bool) {
+        let mut doubtful = self.doubtful.lock();
+        if written {
+            doubtful.clear();
+        } else {
+            for change in staged.iter().flat_map(|staged| &staged.changes) {
+                let place = (change.kind, change.after.namespace.to_string(), change.after.name.to_string());
+                doubtful.insert(object_key(change), place);
+            }
+        }
+        drop(doubtful);
+        self.note(written);
+    }
+
+    /// Is the store well again? Then what it should not have is gone from it.
+    fn try_again(&self, store: &dyn Store) {
+        let written = probe(store).and_then(|()| store.write(&[self.amends()]));
+        self.wrote(&[], written.is_ok());
     }
 
     /// What the last write says about the store.
@@ -328,7 +371,7 @@ fn commit_loop(shared: &Shared, store: &dyn Store, woken: &Receiver<()>) {
             woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         let work = || match woken {
-            Err(RecvTimeoutError::Timeout) => shared.note(probe(store).is_ok()),
+            Err(RecvTimeoutError::Timeout) => shared.try_again(store),
             _ => shared.commit(store),
         };
         if woken == Err(RecvTimeoutError::Disconnected) {
@@ -367,13 +410,25 @@ fn batch(staged: &[Staged]) -> Batch {
     batch.put(Table::Local, VERSION_KEY, newest.to_string())
 }
 
-fn load(store: &dyn Store) -> Result<Registry, StoreError> {
+/// Versions given out from `now` on are at least this, in microseconds since 1970: greater than all that
+/// were given out before, also when the data is a copy from yesterday. Whoever kept an object or a
+/// place in a watch since then finds the new ones newer, and his place too old instead of one that
+/// means something else now. (`etcdutl snapshot restore --bump-revision` is there for the same reason.)
+fn least_version(now: Timestamp) -> u64 {
+    u64::try_from(now.as_microsecond()).unwrap_or_default()
+}
+
+fn load(store: &dyn Store, now: Timestamp) -> Result<Registry, StoreError> {
     let damaged = |why: String| StoreError::Damaged { path: "apiserver".into(), why: why.into() };
+    // Versions are counted on from here, a write at a time.
+    let is_sane = |version: u64| version <= MAX_VERSION;
     let version = match store.get(Table::Local, VERSION_KEY.as_bytes())? {
         None => 0,
         Some(raw) => String::from_utf8_lossy(&raw)
             .parse()
-            .map_err(|_| damaged(format!("{VERSION_KEY} is not a number")))?,
+            .ok()
+            .filter(|version| is_sane(*version))
+            .ok_or_else(|| damaged(format!("{VERSION_KEY} is not a version")))?,
     };
     let mut objects = Vec::new();
     let mut after: Option<Vec<u8>> = None;
@@ -391,11 +446,14 @@ fn load(store: &dyn Store) -> Result<Registry, StoreError> {
                 continue;
             };
             let version = super::object::text(&value, "resourceVersion").parse().unwrap_or(1);
+            if !is_sane(version) {
+                return Err(damaged(format!("{key}: version {version}")));
+            }
             objects
                 .push((kind, Stored::from_parts(kind, version, seen_secs(&value), &value, Bytes::from(raw))));
         }
     }
-    Ok(Registry::new(version, objects))
+    Ok(Registry::new(version.max(least_version(now)), objects))
 }
 
 /// When an object was last written, as far as it says.

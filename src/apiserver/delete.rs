@@ -198,5 +198,5 @@ fn after(now: Timestamp, secs: i64) -> Timestamp {
 /// Counts a change of what is wanted.
 pub fn bump_generation(value: &mut Value) {
     let current = value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-    object::metadata(value).insert("generation".into(), (current + 1).into());
+    object::metadata(value).insert("generation".into(), current.saturating_add(1).into());
 }

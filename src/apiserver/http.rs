@@ -1,17 +1,16 @@
 //! The API on a socket: actix-web over TLS, client certificates or bearer tokens.
 
-use std::any::Any;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderMap;
 use ::http::{HeaderName, HeaderValue, Method};
-use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_http::ConnectionType;
 use actix_web::dev::{Extensions, Server};
-use actix_web::rt::net::TcpStream;
+use actix_web::web::to;
 use actix_web::web::{Data, Payload};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use rustls::ServerConfig;
@@ -22,6 +21,7 @@ use super::errors::ApiError;
 use super::service::{ApiBody, ApiRequest, ApiResponse, refuse};
 use crate::identity::PeerIdentity;
 use crate::model::Reason;
+use crate::web::{self, Limits, Line, Lobby, Slices, Wire};
 
 /// How long a client may keep the server waiting, and the other way round.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +38,15 @@ impl Default for Deadlines {
     }
 }
 
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
+/// A client that reads nothing for so long is cut: watches are told something every few seconds.
+const READER_DEADLINE: Duration = Duration::from_secs(15);
 /// Connections at once; a watch holds one.
 const MAX_CONNECTIONS: usize = 20_000;
-/// TLS handshakes at once. Clients that connect and say nothing hold one each until the deadline.
-const MAX_HANDSHAKES: usize = 4_096;
+/// Connections that have not shown credentials yet.
+pub const MAX_STRANGERS: usize = 512;
+/// Connections of one user.
+pub const MAX_OF_ONE_USER: u32 = 256;
 
 /// The verified identity of a connection's client, if it showed a certificate.
 #[derive(Clone)]
@@ -58,32 +61,25 @@ pub fn serve(
     listener: TcpListener,
     tls: &ServerConfig,
     deadlines: Deadlines,
+    lobby: &Arc<Lobby>,
 ) -> std::io::Result<Server> {
     let data = Data::from(Arc::clone(core));
-    let server = HttpServer::new(move || {
-        App::new().app_data(data.clone()).app_data(Data::new(deadlines)).default_service(web::to(handle))
+    let limits = Limits {
+        workers: 1,
+        connections: MAX_CONNECTIONS,
+        head: deadlines.read,
+        reader: READER_DEADLINE,
+        keep_alive: KEEP_ALIVE,
+        body_bytes: MAX_BODY_BYTES,
+        websockets: false,
+    };
+    web::serve(listener, Some(tls), limits, lobby, remember_peer, move |app| {
+        app.app_data(data.clone()).app_data(Data::new(deadlines)).default_service(to(handle));
     })
-    .workers(1)
-    .worker_max_blocking_threads(1)
-    .disable_signals()
-    .shutdown_timeout(2)
-    .client_request_timeout(deadlines.read)
-    .client_disconnect_timeout(Duration::from_secs(2))
-    .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-    .keep_alive(KEEP_ALIVE)
-    .max_connections(MAX_CONNECTIONS)
-    .max_connection_rate(MAX_HANDSHAKES)
-    .tcp_nodelay(true)
-    .on_connect(remember_peer)
-    .listen_rustls_0_23(listener, tls.clone())?
-    .run();
-    Ok(server)
 }
 
-fn remember_peer(connection: &dyn Any, data: &mut Extensions) {
-    let Some(tls) = connection.downcast_ref::<TlsStream<TcpStream>>() else { return };
-    let (_, session) = tls.get_ref();
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
+fn remember_peer(wire: &Wire, data: &mut Extensions) {
+    let leaf = wire.session().and_then(|session| session.peer_certificates()).and_then(<[_]>::first);
     let Some(leaf) = leaf else { return };
     match PeerIdentity::from_der(leaf) {
         Ok(peer) => {
@@ -103,11 +99,17 @@ async fn handle(
     deadlines: Data<Deadlines>,
 ) -> HttpResponse {
     let core = core.into_inner();
-    let response = match receive(&request, payload, &core, deadlines.read).await {
-        Ok(request) => answer(&core, request, deadlines.answer).await,
-        Err(err) => refuse(&err),
-    };
-    to_actix(response)
+    match receive(&request, payload, &core, deadlines.read).await {
+        Ok(request) => to_actix(answer(&core, request, deadlines.answer).await),
+        Err(err) => {
+            let mut answer = to_actix(refuse(&err));
+            if err.status.is(Reason::TooManyRequests) {
+                // The connection is what there are too many of.
+                answer.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            answer
+        }
+    }
 }
 
 async fn answer(core: &Arc<ApiCore>, request: ApiRequest, deadline: Duration) -> ApiResponse {
@@ -134,6 +136,9 @@ async fn receive(
         None => None,
     };
     let user = core.authenticate(peer, authorization)?;
+    if let (Some(user), Some(line)) = (&user, request.conn_data::<Line>()) {
+        line.admit(&user.name).map_err(|limit| ApiError::new(Reason::TooManyRequests, limit.to_string()))?;
+    }
     // Strangers do not get to send bodies.
     let body = if user.is_some() { read_body(request, payload, deadline).await? } else { Bytes::new() };
     let method = Method::from_bytes(request.method().as_str().as_bytes())
@@ -194,7 +199,7 @@ fn to_actix(response: ApiResponse) -> HttpResponse {
         builder.append_header((name.as_str(), value.as_bytes()));
     }
     match response.body {
-        ApiBody::Full(bytes) => builder.body(bytes),
+        ApiBody::Full(bytes) => builder.body(Slices::new(bytes, ())),
         ApiBody::Stream(lines) => builder.streaming(lines.map(Ok::<_, std::convert::Infallible>)),
     }
 }

@@ -33,7 +33,9 @@ impl Stored {
     /// 500 if it does not serialize.
     pub fn new(kind: &Kind, version: u64, written_secs: i64, object: &Value) -> Result<Self, ApiError> {
         let bytes = serde_json::to_vec(object).map_err(|err| ApiError::internal(err.to_string()))?;
-        Ok(Self::from_parts(kind, version, written_secs, object, bytes.into()))
+        // Room to grow, which printing leaves, would be kept as long as the object.
+        let bytes = Bytes::from(bytes.into_boxed_slice());
+        Ok(Self::from_parts(kind, version, written_secs, object, bytes))
     }
 
     /// As [`Stored::new`] for an object whose JSON is at hand.

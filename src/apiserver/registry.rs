@@ -19,6 +19,11 @@ use crate::kube::rbac::Access;
 pub const HISTORY_CHANGES: usize = 4096;
 /// Bytes of objects the changes of one kind may hold.
 pub const HISTORY_BYTES: usize = 2 * 1024 * 1024;
+/// Seconds a change is kept once a newer one of its kind is that much younger; what etcd keeps by kube-apiserver's
+/// defaults (`--etcd-compaction-interval`). Without it a kind that changes seldom would grow for days.
+pub const HISTORY_SECS: i64 = 300;
+/// What a change costs beside its object's bytes: names, selectors, links.
+const CHANGE_BYTES: usize = 256;
 /// Requests whose writes wait for the disk. More are refused.
 pub const MAX_STAGED: usize = 8192;
 
@@ -320,14 +325,26 @@ impl Shelf {
         } else {
             self.insert(Arc::clone(&change.after));
         }
-        self.history_bytes += change.after.bytes.len();
+        self.history_bytes += cost(&change);
+        let due = change.after.written_secs.saturating_sub(HISTORY_SECS);
         self.history.push_back(change);
-        while self.history.len() > HISTORY_CHANGES || self.history_bytes > HISTORY_BYTES {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.history_bytes = self.history_bytes.saturating_sub(oldest.after.bytes.len());
+        while let Some(oldest) = self.history.front()
+            && (self.history.len() > HISTORY_CHANGES
+                || self.history_bytes > HISTORY_BYTES
+                || oldest.after.written_secs < due)
+        {
+            self.history_bytes = self.history_bytes.saturating_sub(cost(oldest));
             self.floor = oldest.after.version;
+            self.history.pop_front();
+        }
+        if self.history.capacity() > 4 * self.history.len() + 64 {
+            self.history.shrink_to(2 * self.history.len());
         }
     }
+}
+
+fn cost(change: &Change) -> usize {
+    CHANGE_BYTES + change.after.bytes.len()
 }
 
 /// Keeps the index of rights in step with the objects. What cannot be read gives no rights.

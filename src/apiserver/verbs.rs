@@ -28,6 +28,8 @@ use crate::kube::rbac;
 const DELETE_AT_ONCE: usize = 200;
 /// Seconds an event is kept, as in Kubernetes.
 const EVENT_TTL_SECS: i64 = 3600;
+/// Events kept in all; beyond it the ones written longest ago go, however young they are.
+pub(super) const MAX_EVENTS: usize = 2_000;
 
 impl ApiCore {
     pub(super) async fn run(self: &Arc<Self>, call: Call) -> Result<Answer, ApiError> {
@@ -246,7 +248,7 @@ impl ApiCore {
         }
     }
 
-    /// What is due: events older than an hour go, default objects come back, ending namespaces
+    /// What is due: events older than an hour or beyond [`MAX_EVENTS`] go, default objects come back, ending namespaces
     /// end. Call it now and then.
     ///
     /// # Errors
@@ -255,8 +257,12 @@ impl ApiCore {
         let oldest = self.now().as_second() - EVENT_TTL_SECS;
         let events = kinds::at(EVENTS);
         let expired: Vec<Arc<Stored>> = self.read(|registry| {
-            let all = registry.list(events, None, None);
-            all.filter(|event| event.written_secs < oldest).map(Arc::clone).collect()
+            let mut all: Vec<&Arc<Stored>> = registry.list(events, None, None).collect();
+            all.sort_by_key(|event| (event.written_secs, event.version));
+            let beyond = all.len().saturating_sub(MAX_EVENTS);
+            let due =
+                all.iter().enumerate().filter(|(at, event)| *at < beyond || event.written_secs < oldest);
+            due.map(|(_, event)| Arc::clone(event)).collect()
         });
         for chunk in expired.chunks(DELETE_AT_ONCE) {
             self.write(false, |tx| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authorities::{authorities, edge_nodes, factory_roots, hub_tls};
+use super::cluster::{self, Cluster};
 use super::console;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::cloud::api_server::{ApiServer, ApiServerParts};
@@ -20,7 +21,7 @@ use crate::actors::cloud::sync_controller::{Owner, SyncController};
 use crate::apiserver::http::Deadlines;
 use crate::apiserver::{ApiCore, ApiSettings, enrolled_nodes, kubeconfig};
 use crate::config::{CloudCoreConfig, Loaded, host};
-use crate::identity::{self, Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
+use crate::identity::{Ca, ClientAuth, CloudServerTls, JoinTokens, ServiceAccountKeys};
 use crate::store::{RocksStore, Tuning};
 use crate::supervise::{MAIN_THREAD, Policy};
 use crate::telemetry::federation::Federation;
@@ -78,7 +79,8 @@ async fn declare(
         let client = core.client();
         (ca, client, roots, Access::Embedded(core))
     } else {
-        let (client, cluster_ca, settings) = real_cluster(config).await?;
+        let Cluster { client, ca_pem: cluster_ca, settings } =
+            cluster::connect(&config.kube_api_config).await?;
         // Where there is a CA, nobody needs to know whether a new one would do harm.
         let enrolled = if hub_config.tls_ca_file.exists() { 0 } else { edge_nodes(&client).await? };
         (authorities(config, enrolled)?, client, cluster_ca, Access::cluster(settings))
@@ -142,6 +144,7 @@ async fn declare(
         reentry_grace: Duration::from_secs(config.identity.reentry_grace_secs),
         reusable_tokens: config.identity.reusable_tokens,
         svid_ttl: config.node_certificate_ttl(),
+        go_ttl: config.go_certificate_ttl(),
         node_ca_ttl: Duration::from_secs(config.identity.node_ca_ttl_secs),
         revocations: published.revocations(),
         bundle: published.bundle(),
@@ -151,6 +154,8 @@ async fn declare(
     let cloned = identity.link();
     let identity_parts = IdentityControllerParts {
         client: client.clone(),
+        sole: is_embedded(config),
+        readiness: stage.readiness.clone(),
         ca: Arc::clone(&ca),
         cloned_nodes: config.identity.cloned_nodes,
         served,
@@ -177,7 +182,7 @@ async fn declare(
         upstream: controller.link(),
         twin,
         node_connected: sync.link(),
-        node_gone: sync.link(),
+        node_gone: vec![sync.link(), controller.link()],
         held: sync.link(),
         delivered: sync.link(),
         federation,
@@ -208,8 +213,7 @@ impl Drop for OpenApi {
 
 /// Does cloudcore serve its own Kubernetes API?
 fn is_embedded(config: &CloudCoreConfig) -> bool {
-    let real = &config.kube_api_config;
-    config.modules.api_server.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty()
+    config.modules.api_server.enable && !config.kube_api_config.names_another()
 }
 
 /// Opens the store and declares the server of the embedded API. It is ready for the controllers
@@ -262,23 +266,6 @@ fn cluster_duties(stage: &mut Stage, config: &CloudCoreConfig, client: &::kube::
         let build = move || NodeMonitor::new(client, &monitor, NodeMonitorMetrics::new());
         stage.tree.add(slot, CONTROL_THREAD, Policy::default(), build);
     }
-}
-
-/// A client of the cluster that `kubeAPIConfig` names, the CA its certificate is signed by, and how it is
-/// reached.
-async fn real_cluster(config: &CloudCoreConfig) -> Result<(::kube::Client, String, ::kube::Config), Fatal> {
-    let api = &config.kube_api_config;
-    let mut settings = if api.kube_config.as_os_str().is_empty() {
-        ::kube::Config::new(api.master.parse()?)
-    } else {
-        let file = ::kube::config::Kubeconfig::read_from(&api.kube_config)?;
-        ::kube::Config::from_custom_kubeconfig(file, &::kube::config::KubeConfigOptions::default()).await?
-    };
-    if !api.master.is_empty() {
-        settings.cluster_url = api.master.parse()?;
-    }
-    let ca = settings.root_cert.iter().flatten().map(|der| identity::cert_pem_from_der(der)).collect();
-    Ok((::kube::Client::try_from(settings.clone())?, ca, settings))
 }
 
 /// Every name and address this cloudcore may be dialled by.

@@ -75,7 +75,7 @@ pub const KUBERNETES_API: Door = Door {
     rule: Rule::KubernetesUser,
     who: "client certificates of the root, service account tokens; roles and bindings decide what each may do",
     others: "401; without any credentials `/version`, `/healthz`, `/livez` and `/readyz` only",
-    bounds: "3 MiB a body, 4,096 handshakes at once, deadlines on head and body",
+    bounds: "3 MiB a body, 512 strangers, 256 connections of one user, deadlines on handshake, head, body and reader; HTTP/1.1",
 };
 pub const CLOUD_HUB: Door = Door {
     program: CLOUDCORE,
@@ -85,7 +85,7 @@ pub const CLOUD_HUB: Door = Door {
     rule: Rule::NodeSvid,
     who: "nodes that are not revoked, each under its own name",
     others: "the TLS handshake fails; 403 for a certificate that is no node's, or another node's than the header says",
-    bounds: "no byte of a message is read before",
+    bounds: "no byte of a message is read before; 512 strangers; 4 MiB a message, 2,000 messages or 8 MiB a second and 256 unfinished ones of one node",
 };
 pub const JOIN_SERVER: Door = Door {
     program: CLOUDCORE,
@@ -96,7 +96,7 @@ pub const JOIN_SERVER: Door = Door {
     who: "`/identity/node` and `/edge.crt`: a join token, a factory certificate, the node's last SVID; \
           `/ca.crt`, `/bundle.json`, `/node/{name}`: everybody",
     others: "401, 403, 404",
-    bounds: "64 KiB a body, 20 requests a second from one address (100 at first), deadlines on head and body",
+    bounds: "64 KiB a body, 20 requests a second from one address (100 at first), 512 strangers, deadlines on handshake, head, body and reader",
 };
 pub const CLOUD_MONITOR: Door = Door {
     program: CLOUDCORE,
@@ -106,7 +106,7 @@ pub const CLOUD_MONITOR: Door = Door {
     rule: Rule::LoopbackRead,
     who: "whoever reaches the address reads; faults are injected only from loopback and with `enableFaultInjection`",
     others: "403 for faults, 404 for everything that is not shown",
-    bounds: "64 connections, 5 s for a request; bodies are not read",
+    bounds: "32 connections, 5 s for a request and for its reader; bodies are not read",
 };
 pub const CLOUD_CONSOLE: Door = Door {
     program: CLOUDCORE,
@@ -117,7 +117,7 @@ pub const CLOUD_CONSOLE: Door = Door {
     who: "service account tokens of the Kubernetes API, each seeing what RBAC lets it list and watch; \
           the page itself: everybody",
     others: "401 and 10 tries, then one in 6 s; 421 for another host's name, 403 for another page's request",
-    bounds: "256 connections, 64 streams, 4 of one token, 8 KiB a body, 5 s for a request, a slow reader is cut",
+    bounds: "128 strangers, 64 streams, 4 of one token, 8 KiB a body, 5 s for a request, a slow reader is cut",
 };
 pub const MQTT: Door = Door {
     program: EDGECORE,
@@ -127,7 +127,7 @@ pub const MQTT: Door = Door {
     rule: Rule::PasswordOrLoopback,
     who: "loopback while `anonymousOnLoopback` is true; otherwise a name of `passwordFile`",
     others: "CONNACK 0x87 (not authorized) or 0x86 (bad user name or password)",
-    bounds: "10 s for a CONNECT, 1,024 strangers at once, `maxPacketBytes`",
+    bounds: "10 s for a CONNECT, 512 strangers at once with 4 MiB, `maxPacketBytes`",
 };
 pub const MQTT_TLS: Door = Door {
     program: EDGECORE,
@@ -158,7 +158,7 @@ pub const DMI: Door = Door {
     rule: Rule::PeerUser,
     who: "root, edgecore's own user, `dmiAllowedUids`; the file is 0660",
     others: "PermissionDenied",
-    bounds: "128 connections, 10 s for the first bytes, a bound on each message",
+    bounds: "128 connections, 10 s for the first bytes (a quarter of one in a crowd), a bound on each message",
 };
 pub const WORKLOAD_API: Door = Door {
     program: EDGECORE,
@@ -168,14 +168,14 @@ pub const WORKLOAD_API: Door = Door {
     rule: Rule::PeerPod,
     who: "processes of pods that the runtime knows: each gets its own identities",
     others: "PermissionDenied; InvalidArgument without the metadata `workload.spiffe.io: true`",
-    bounds: "a bound on connections, streams and each message",
+    bounds: "16 connections of one pod, 2,048 in all, 10 s for the first bytes (a quarter of one in a crowd), a bound on streams and each message",
 };
 pub const EDGE_MONITOR: Door = Door { program: EDGECORE, usual: "127.0.0.1:9092", ..CLOUD_MONITOR };
 pub const EDGE_CONSOLE: Door = Door {
     program: EDGECORE,
     usual: "127.0.0.1:9444",
     who: "the token in `{dataDir}/console.token` (0600); the page itself: everybody",
-    bounds: "256 connections, 64 streams, 8 KiB a body, 5 s for a request, a slow reader is cut",
+    bounds: "128 strangers, 64 streams, 8 KiB a body, 5 s for a request, a slow reader is cut",
     ..CLOUD_CONSOLE
 };
 
@@ -243,8 +243,7 @@ pub fn of_cloudcore(config: &CloudCoreConfig) -> Vec<(Door, Address)> {
     if config.modules.console.enable {
         doors.push((CLOUD_CONSOLE, Address::Tcp(config.console_address().to_owned())));
     }
-    let real = &config.kube_api_config;
-    if api.enable && real.master.is_empty() && real.kube_config.as_os_str().is_empty() {
+    if api.enable && !config.kube_api_config.names_another() {
         doors.push((KUBERNETES_API, at(&api.address, api.port)));
     }
     doors

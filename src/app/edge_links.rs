@@ -84,6 +84,7 @@ impl Links {
                 node_changed: pods.link(),
                 cloud_reachable: pods.link(),
                 twin_link_changed: twin.link(),
+                twin_report_anew: twin.link(),
                 twin: DeviceLinks {
                     device_changed: twin.link(),
                     device_removed: twin.link(),

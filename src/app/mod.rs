@@ -1,11 +1,14 @@
 //! L4: the whole programs, wired, and keadm's commands.
 
+pub mod arenas;
 mod authorities;
 pub mod cloud;
+mod cluster;
 mod console;
 pub mod doors;
 pub mod edge;
 mod edge_links;
+pub mod fleet;
 pub mod keadm;
 pub mod mapper;
 pub mod plc;

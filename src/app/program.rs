@@ -158,7 +158,7 @@ pub fn keep_audit(tree: &mut Tree, thread: &'static str, data_dir: &Path) -> Lin
 }
 
 /// A connection costs a file, and many systems begin with 1,024.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     const ENOUGH: u64 = 65_536;
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match hard.min(ENOUGH) {

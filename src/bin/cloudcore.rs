@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use kubeedge::app::cloud;
+use kubeedge::app::{arenas, cloud};
 use kubeedge::config::{CloudCoreConfig, RunMode, run_mode};
 
 fn main() -> ExitCode {
+    arenas::keep_few();
     match run_mode::<CloudCoreConfig>(std::env::args_os()) {
         RunMode::Run(loaded) => ExitCode::from(cloud::run(*loaded)),
         RunMode::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use kubeedge::app::edge;
+use kubeedge::app::{arenas, edge};
 use kubeedge::config::{EdgeCoreConfig, RunMode, run_mode};
 
 fn main() -> ExitCode {
+    arenas::keep_few();
     match run_mode::<EdgeCoreConfig>(std::env::args_os()) {
         RunMode::Run(loaded) => ExitCode::from(edge::run(*loaded)),
         RunMode::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {

@@ -27,6 +27,8 @@ enum Content {
     Own(Body),
     /// A Kubernetes object that the sender keeps as well.
     Shared(Arc<Value>),
+    /// An object that is in the frame already; here are only kind and metadata.
+    Printed(Value),
 }
 
 impl Outgoing {
@@ -54,6 +56,25 @@ impl Outgoing {
         Self { header, route, content, leaves, frame: OnceLock::new() }
     }
 
+    /// The same message, its frame printed now and of its object only kind and metadata kept: as a tree a
+    /// large object takes several times what its frame does, and there may be one for every node.
+    #[must_use]
+    pub fn printed(self: Arc<Self>) -> Arc<Self> {
+        if self.frame().is_err() {
+            return self;
+        }
+        let (Some(object), Some(frame)) = (self.object(), self.frame.get().cloned()) else { return self };
+        let kept = ["apiVersion", "kind", "metadata"];
+        let kept = kept.into_iter().filter_map(|key| Some((key.to_owned(), object.get(key)?.clone())));
+        Arc::new(Self {
+            header: self.header.clone(),
+            route: self.route.clone(),
+            content: Content::Printed(Value::Object(kept.collect())),
+            leaves: self.leaves,
+            frame: OnceLock::from(frame),
+        })
+    }
+
     /// May the object of this delete come back?
     #[must_use]
     pub fn leaves(&self) -> bool {
@@ -66,6 +87,13 @@ impl Outgoing {
         let body = match &self.content {
             Content::Own(body) => body.clone(),
             Content::Shared(object) => Body::Object(object.as_ref().clone()),
+            Content::Printed(object) => match self.frame.get() {
+                Some(Ok(printed)) => match frame::decode(printed, frame::MAX_FRAME_BYTES) {
+                    Ok(envelope) => envelope.body,
+                    Err(_) => Body::Object(object.clone()),
+                },
+                _ => Body::Object(object.clone()),
+            },
         };
         Envelope { header: self.header.clone(), route: self.route.clone(), body }
     }
@@ -89,6 +117,7 @@ impl Outgoing {
             Content::Own(Body::Object(value)) => Some(value),
             Content::Own(_) => None,
             Content::Shared(object) => Some(object),
+            Content::Printed(object) => Some(object),
         }
     }
 

@@ -10,6 +10,7 @@
 
 use actix::Message;
 
+use super::Turn;
 use crate::model::{Envelope, NodeName};
 
 /// A message of source `twin` from a node: a twin or state report, or the question
@@ -19,4 +20,6 @@ use crate::model::{Envelope, NodeName};
 pub struct FromTwin {
     pub node: NodeName,
     pub envelope: Envelope,
+    /// Kept until the message is taken.
+    pub turn: Turn,
 }

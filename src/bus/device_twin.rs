@@ -116,6 +116,12 @@ pub struct DesiredChanged {
     pub desired: BTreeMap<String, String>,
 }
 
+/// The cloud lost what it was told (it was restored from older data): every value and state is
+/// reported once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ReportAnew;
+
 /// Asks DeviceTwin for the desired values in force of every device. Dmi asks when it starts.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<DesiredChanged>, NotTaken>")]

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use super::Turn;
 use crate::model::{Envelope, NodeName, Resource};
 
 /// A message from a node that is neither a keepalive nor an acknowledgement. `node` comes from
@@ -10,7 +11,11 @@ use crate::model::{Envelope, NodeName, Resource};
 #[rtype(result = "()")]
 pub struct Upstream {
     pub node: NodeName,
+    /// The session it came over; grows with every session of this process.
+    pub session: u64,
     pub envelope: Envelope,
+    /// Kept until the message is dealt with.
+    pub turn: Turn,
 }
 
 /// Everything `node` should hold now: its Node, its pods, and what they reference.

@@ -14,5 +14,7 @@ mod link;
 mod link_tests;
 pub mod meta;
 pub mod sync;
+mod turn;
 
 pub use link::{ActorStats, Link, LinkError, Mail, Receipt};
+pub use turn::{Turn, Turns};

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use super::Turn;
 use super::edge_controller::ObjectVersion;
 use crate::model::{Envelope, NodeName, Resource};
 
@@ -43,6 +44,8 @@ pub struct Held {
     pub node: NodeName,
     pub session: u64,
     pub envelope: Envelope,
+    /// Kept until the message is taken.
+    pub turn: Turn,
 }
 
 /// An edge acknowledged (protocol section 4.4). Only told for edges without `resync`.

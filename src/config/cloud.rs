@@ -83,15 +83,19 @@ impl CloudCoreConfig {
         self.modules.console.address("127.0.0.1:9443")
     }
 
-    /// Life of a node certificate: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
+    /// Life of a node's SVID: `identity.nodeSvidTtlSecs`, or `edgeCertSigningDuration` days.
     #[must_use]
     pub fn node_certificate_ttl(&self) -> Duration {
         match self.identity.node_svid_ttl_secs {
-            0 => {
-                Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
-            }
+            0 => self.go_certificate_ttl(),
             secs => Duration::from_secs(secs),
         }
+    }
+
+    /// Life of the certificate of an edge of KubeEdge's, which asks `GET /edge.crt`: days, as there.
+    #[must_use]
+    pub fn go_certificate_ttl(&self) -> Duration {
+        Duration::from_secs(self.modules.cloud_hub.edge_cert_signing_duration.saturating_mul(86_400))
     }
 }
 
@@ -133,7 +137,7 @@ impl ConfigFile for CloudCoreConfig {
     }
 }
 
-/// Where the Kubernetes API is. Both empty: cloudcore serves its own.
+/// Where the Kubernetes API is. Nothing said: cloudcore serves its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
@@ -142,10 +146,23 @@ pub struct KubeApiConfig {
     pub master: String,
     /// Kubeconfig file of the API server: who cloudcore is there.
     pub kube_config: PathBuf,
+    /// cloudcore runs in a pod of that cluster: address, CA and token are those of the pod
+    /// (`KUBERNETES_SERVICE_HOST`, `/var/run/secrets/kubernetes.io/serviceaccount`). The token is read again as it is
+    /// renewed.
+    pub in_cluster: bool,
 }
 
 impl KubeApiConfig {
+    /// Does it name an API server, so that cloudcore serves none?
+    #[must_use]
+    pub fn names_another(&self) -> bool {
+        *self != Self::default()
+    }
+
     fn validate(&self) -> Check {
+        let alone = self.master.is_empty() && self.kube_config.as_os_str().is_empty();
+        let why = "kubeConfig and master name another API server than the pod's; leave them empty";
+        require(alone || !self.in_cluster, "kubeAPIConfig.inCluster", why)?;
         if self.master.is_empty() {
             Ok(())
         } else {
@@ -252,7 +269,8 @@ pub struct CloudHubConfig {
     pub advertise_address: Vec<String>,
     /// DNS names that go into the server certificate.
     pub dns_names: Vec<String>,
-    /// Days a node certificate lives where `identity.nodeSvidTtlSecs` is 0.
+    /// Days the certificate of an edge of KubeEdge's lives, at most as long as the issuing CA; that of
+    /// other nodes where `identity.nodeSvidTtlSecs` is 0.
     pub edge_cert_signing_duration: u64,
     /// Hours a reusable join token lives; others live `identity.joinTokenTtlSecs`.
     pub token_refresh_duration: u64,

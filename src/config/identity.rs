@@ -13,7 +13,8 @@ use super::invalid::{Check, folder, require};
 pub struct CloudIdentityConfig {
     /// SPIFFE trust domain: what all SPIFFE IDs begin with.
     pub trust_domain: String,
-    /// Life of a node's SVID. 0 means `cloudHub.edgeCertSigningDuration` days.
+    /// Life of a node's SVID. 0 means `cloudHub.edgeCertSigningDuration` days. Edges of KubeEdge's have no
+    /// SVID but a certificate, which lives so many days anyway.
     pub node_svid_ttl_secs: u64,
     /// Life of the intermediate CA a node gets for its workloads: so long it issues without the cloud.
     pub node_ca_ttl_secs: u64,

@@ -99,7 +99,7 @@ async fn mark(channel: Channel) -> Result<(), tonic::Status> {
 
 /// What an event means to us; `None` for those of exec'ed processes, marks, and what does not
 /// decode.
-fn decode(envelope: &types::Envelope) -> Option<RuntimeEvent> {
+pub(crate) fn decode(envelope: &types::Envelope) -> Option<RuntimeEvent> {
     let bytes = envelope.event.as_ref()?.value.as_slice();
     let (id, kind) = match envelope.topic.as_str() {
         "/tasks/start" => (payload::TaskStart::decode(bytes).ok()?.container_id, RuntimeEventKind::Started),

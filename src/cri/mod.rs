@@ -2,7 +2,7 @@
 
 pub mod cgroup;
 pub mod client;
-mod containerd;
+pub(crate) mod containerd;
 mod evidence;
 #[cfg(test)]
 pub mod fake;

@@ -22,7 +22,7 @@ use super::{sha256_hex, unix_secs};
 /// `prev` of the very first record.
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Records are some hundred bytes; a reader gives up on longer lines.
-const MAX_LINE: usize = 64 * 1024;
+pub(crate) const MAX_LINE: usize = 64 * 1024;
 /// Longest text in a record, bytes as written. What callers without an identity sent stands in some
 /// of them, and a line that is too long would end every verification at it.
 const MAX_TEXT: usize = 2 * 1024;
@@ -142,7 +142,7 @@ fn rfc3339(at: SystemTime) -> String {
 
 /// A line that holds in itself; whether it follows the one before is not known yet.
 #[derive(Debug, PartialEq, Eq)]
-struct Record {
+pub(crate) struct Record {
     seq: u64,
     at: String,
     prev: String,
@@ -151,7 +151,7 @@ struct Record {
 
 impl Record {
     /// `line` without its newline.
-    fn parse(line: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         struct Form {
             seq: u64,
@@ -169,7 +169,7 @@ impl Record {
         Ok(Self { seq: form.seq, at: form.at, prev: form.prev, hash: form.hash })
     }
 
-    fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head {
         Head { seq: self.seq, hash: self.hash.clone() }
     }
 }

@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::peer::parse;
+use super::slow_clock::once_begun;
 use super::svid::{claims_spiffe, node_of, svid_of};
 use super::tls::verify_signatures;
 use super::{ClientAuth, SvidError};
@@ -76,7 +77,7 @@ impl ClientCertVerifier for ClientVerifier {
             self.algorithms.all,
             &anchors.roots,
             intermediates,
-            now,
+            once_begun(now, end_entity),
             KeyUsage::client_auth(),
             None,
             Some(&check),

@@ -46,7 +46,7 @@ pub fn new_node_csr(node: &NodeName) -> Result<(Vec<u8>, String), IdentityError>
 /// Returns the public key, `SubjectPublicKeyInfo` DER: the only thing taken over.
 ///
 /// Country, locality and state of a Go edge are ignored, as Go's cloud drops them.
-pub(super) fn check_node_csr(
+pub(crate) fn check_node_csr(
     der: &[u8],
     node: &NodeName,
     spiffe: &SpiffeId,
@@ -76,7 +76,7 @@ pub(super) fn check_node_csr(
 
 /// Checks that a request asks for the CA of this node, or names nobody, and proves it has the key.
 /// Returns the public key as [`check_node_csr`] does.
-pub(super) fn check_node_ca_csr(der: &[u8], node: &NodeName) -> Result<Vec<u8>, IdentityError> {
+pub(crate) fn check_node_ca_csr(der: &[u8], node: &NodeName) -> Result<Vec<u8>, IdentityError> {
     let request = read(der)?;
     let info = &request.certification_request_info;
     let name = common_name(&info.subject).map_err(|why| fail(format!("CN: {why}")))?;

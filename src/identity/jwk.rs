@@ -21,7 +21,7 @@ pub(super) fn thumbprint(point: &[u8; 65]) -> String {
 }
 
 /// The uncompressed point of a P-256 key that may verify ES256; `None` for every other JWK.
-pub(super) fn point(jwk: &Value) -> Option<[u8; 65]> {
+pub(crate) fn point(jwk: &Value) -> Option<[u8; 65]> {
     let text = |key: &str| jwk.get(key).and_then(Value::as_str);
     if text("kty") != Some("EC") || text("crv") != Some("P-256") || text("alg").is_some_and(|a| a != "ES256")
     {

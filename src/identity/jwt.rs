@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::TokenError;
 
 /// A token taken apart; nothing in it is trusted before its signature verified.
-pub(super) struct Compact<'a> {
+pub(crate) struct Compact<'a> {
     /// `{header}.{claims}`, what the signature is over.
     pub signed: &'a str,
     pub header: Map<String, Value>,

@@ -9,7 +9,7 @@ mod bundle;
 mod ca;
 mod ca_files;
 mod client_verifier;
-mod csr;
+pub(crate) mod csr;
 mod door;
 mod factory;
 mod files;
@@ -18,10 +18,10 @@ mod issuing;
 mod join_token;
 #[cfg(test)]
 pub mod joined;
-mod jwk;
-mod jwt;
+pub(crate) mod jwk;
+pub(crate) mod jwt;
 mod jwt_svid;
-mod key;
+pub(crate) mod key;
 mod node;
 mod node_peer;
 mod node_request;
@@ -29,9 +29,10 @@ mod peer;
 mod proof;
 mod rotation;
 pub mod seal;
-mod service_account;
+pub(crate) mod service_account;
 mod serving;
 mod signer;
+mod slow_clock;
 mod spiffe;
 mod svid;
 #[cfg(test)]
@@ -41,7 +42,7 @@ mod test_chain;
 #[cfg(test)]
 mod test_handshake;
 mod tls;
-mod token_keys;
+pub(crate) mod token_keys;
 mod vault;
 
 use std::fmt;

@@ -115,7 +115,7 @@ impl ServiceAccountKeys {
     }
 }
 
-fn read_claims(token: &Compact<'_>) -> Result<ServiceAccountClaims, TokenError> {
+pub(crate) fn read_claims(token: &Compact<'_>) -> Result<ServiceAccountClaims, TokenError> {
     let missing = TokenError::Malformed;
     if token.claims.get("iss").and_then(Value::as_str) != Some(ISSUER) {
         return Err(missing("iss is not this API"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::ClientCertVerifier;
@@ -15,6 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::client_verifier::ClientVerifier;
 use super::peer::parse;
+use super::slow_clock::PatientServerVerifier;
 use super::svid::node_of;
 use super::{IdentityError, KeyPair};
 
@@ -210,10 +212,15 @@ fn anchors(pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
 /// # Errors
 /// [`IdentityError::Tls`] when the pair or the CA is no such thing.
 pub fn client_tls(ca_pem: &str, pair: Option<&KeyPair>) -> Result<Arc<ClientConfig>, IdentityError> {
-    let builder = ClientConfig::builder_with_provider(provider())
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let inner = WebPkiServerVerifier::builder_with_provider(roots(ca_pem)?, Arc::clone(&provider)).build();
+    let inner = inner.map_err(|err| fail(err.to_string()))?;
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|err| fail(err.to_string()))?
-        .with_root_certificates(roots(ca_pem)?);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PatientServerVerifier { inner, algorithms }));
     let config = match pair {
         None => builder.with_no_client_auth(),
         Some(pair) => {

@@ -187,7 +187,7 @@ fn one(session: &Session, id: &[u8], class: ObjectClass) -> Result<Option<Object
 }
 
 /// The point inside the OCTET STRING that PKCS#11 wraps it in; some tokens leave that out.
-fn uncompressed(value: &[u8]) -> Option<[u8; 65]> {
+pub(crate) fn uncompressed(value: &[u8]) -> Option<[u8; 65]> {
     let point: [u8; 65] = match take(value, 0x04) {
         Some((point, [])) if point.len() == 65 => point.try_into().ok()?,
         _ => value.try_into().ok()?,
@@ -196,7 +196,7 @@ fn uncompressed(value: &[u8]) -> Option<[u8; 65]> {
 }
 
 /// `r` and `s` side by side, as tokens sign, into ASN.1.
-fn asn1(signature: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn asn1(signature: &[u8]) -> Option<Vec<u8>> {
     let (r, s) = signature.split_at_checked(32)?;
     if s.len() != 32 {
         return None;
@@ -222,7 +222,7 @@ fn uri(label: &str, id: &[u8]) -> String {
     format!("{SCHEME}token={};id={};type=private\n", label.collect::<String>(), id.collect::<String>())
 }
 
-fn id_of(content: &[u8], label: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn id_of(content: &[u8], label: &str) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(content).map_err(|_| "it is neither a key nor a PKCS#11 URI")?;
     let path = text.trim_end().strip_prefix(SCHEME).ok_or("it is no PKCS#11 URI")?;
     let part = |name: &str| {
@@ -235,7 +235,7 @@ fn id_of(content: &[u8], label: &str) -> Result<Vec<u8>, String> {
     part("id").filter(|id| !id.is_empty()).ok_or_else(|| "it names no id".to_owned())
 }
 
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

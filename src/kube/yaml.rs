@@ -40,11 +40,17 @@ pub fn flow(text: &str) -> Flow {
 /// The documents of a text, of together at most `most` bytes once aliases are followed.
 ///
 /// # Errors
-/// Each document that cannot be read says why.
+/// The first document that cannot be read says why; nothing comes after it: the library would begin in the middle of what it
+/// could not read, and panic there.
 pub fn documents(text: &str, most: usize) -> impl Iterator<Item = Result<Value, String>> {
     let budget = Budget(Cell::new(most));
-    let all = yaml_serde::Deserializer::from_str(text);
-    all.map(move |document| Bounded(&budget).deserialize(document).map_err(|err| err.to_string()))
+    let (mut all, mut is_broken) = (yaml_serde::Deserializer::from_str(text), false);
+    std::iter::from_fn(move || {
+        let document = if is_broken { None } else { all.next() }?;
+        let read = Bounded(&budget).deserialize(document).map_err(|err| err.to_string());
+        is_broken = read.is_err();
+        Some(read)
+    })
 }
 
 /// What a YAML document may still grow: a byte of text or a value costs one, so that only aliases
@@ -156,5 +162,14 @@ mod tests {
         let bomb = format!("a: &a {}\nb: [{}*a]\n", "x".repeat(1000), "*a, ".repeat(100));
         assert!(documents(&bomb, 10_000).any(|it| it.is_err()));
         assert!(documents(&bomb, 1_000_000).all(|it| it.is_ok()));
+    }
+
+    /// An alias that is not there leaves the ends of what is open behind.
+    #[test]
+    fn nothing_is_read_behind_what_is_broken() {
+        for text in ["- &x 1\n- *c", "a: {b: *c}\nd: e\n---\nf: 1", "[*a, [], {}]"] {
+            let all: Vec<_> = documents(text, 1000).collect();
+            assert!(matches!(all.as_slice(), [Err(_)]), "{text:?}: {all:?}");
+        }
     }
 }

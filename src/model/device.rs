@@ -163,4 +163,13 @@ pub struct Member {
     pub name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// Always written, and always empty: an edge of KubeEdge's that has the device already takes a
+    /// missing twin for a bad update, logs an error and publishes a 400 (KubeEdge 1.23, `addDevice` in
+    /// `edge/pkg/devicetwin/dtmanager/membership.go`). Empty, it changes nothing.
+    #[serde(skip_deserializing)]
+    pub twin: NoTwins,
 }
+
+/// `{}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct NoTwins {}

@@ -172,4 +172,42 @@ impl Body {
             _ => None,
         }
     }
+
+    /// Memory it takes, bytes, roughly: a list of small numbers is far larger parsed than written.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        fn of(value: &Value) -> usize {
+            let own = size_of::<Value>();
+            match value {
+                Value::String(text) => own + text.len(),
+                Value::Array(items) => own + items.iter().map(of).sum::<usize>(),
+                Value::Object(fields) => {
+                    own + fields
+                        .iter()
+                        .map(|(name, field)| size_of::<String>() + name.len() + of(field))
+                        .sum::<usize>()
+                }
+                _ => own,
+            }
+        }
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Object(value) | Self::Unknown(value) => of(value),
+            Self::ObjectResp(answer) => answer.object.as_ref().map_or(0, of),
+            Self::Null | Self::Error(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_as_parsed() {
+        let zeros = Body::Object(serde_json::json!({"a": vec![0; 1000]}));
+        assert!(zeros.memory() >= 1000 * size_of::<Value>());
+        assert_eq!(Body::Text("abc".to_owned()).memory(), 3);
+        assert_eq!(Body::Null.memory(), 0);
+    }
 }

@@ -22,7 +22,7 @@ mod outbound;
 mod packet;
 mod promise;
 mod retained;
-mod rows;
+pub(crate) mod rows;
 mod session;
 mod shared;
 mod size;
@@ -31,7 +31,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod topic;
-mod trie;
+pub(crate) mod trie;
 mod will;
 mod writes;
 

@@ -15,6 +15,8 @@ use super::{Batch, Op, Row, Store, StoreError, Table};
 pub struct Faults {
     /// So many of the next writes fail, leaving nothing behind.
     pub fail_writes: u32,
+    /// What fails is there all the same: as rows in a log whose sync failed.
+    pub keep_failed: bool,
     /// Every read fails while set.
     pub fail_reads: bool,
     /// Every write takes this long.
@@ -88,8 +90,9 @@ impl Store for MemoryStore {
             std::thread::sleep(delay);
         }
         let mut state = self.state.lock();
-        if state.faults.fail_writes > 0 {
-            state.faults.fail_writes -= 1;
+        let fails = state.faults.fail_writes > 0;
+        state.faults.fail_writes = state.faults.fail_writes.saturating_sub(1);
+        if fails && !state.faults.keep_failed {
             return Err(injected("write"));
         }
         for op in batches.iter().flat_map(Batch::ops) {
@@ -101,6 +104,9 @@ impl Store for MemoryStore {
                     state.tables.entry(*table).or_default().remove(key);
                 }
             }
+        }
+        if fails {
+            return Err(injected("sync"));
         }
         state.writes += 1;
         Ok(())

@@ -44,14 +44,15 @@ pub struct Tuning {
 
 impl Tuning {
     /// A few megabytes: 200,000 rows of 1 KB cost 9 MB of resident memory instead of 85 MB with
-    /// RocksDB's own defaults, and a synced write does not pay for a 70 MB log preallocation.
+    /// RocksDB's own defaults, and a synced write does not pay for a 70 MB log preallocation. Half a megabyte of
+    /// blocks: the kernel has the files in memory anyway, and a larger cache is full of blocks of files that are gone.
     #[must_use]
     pub fn edge() -> Self {
         Self {
             write_buffer_bytes: 1 << 20,
             total_write_buffer_bytes: 4 << 20,
             total_wal_bytes: 8 << 20,
-            cache_bytes: 2 << 20,
+            cache_bytes: 512 << 10,
             background_jobs: 2,
             open_files: 64,
         }

@@ -23,6 +23,7 @@ mod panic_hook;
 mod policy;
 mod shared;
 mod snapshot;
+mod steady;
 mod tree;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use monitor::{Monitor, MonitorError, MonitorSocket, MonitorSources};
 pub use panic_hook::install_panic_hook;
 pub use policy::{Policy, Scope};
 pub use snapshot::{ActorSnapshot, TreeSnapshot};
+pub use steady::SteadyClock;
 pub use tree::{ExitReason, MAIN_THREAD, Running, Slot, StartError, Tree, TreeSettings};
 
 /// Heartbeat. Every supervised actor answers it through `crate::handles!`.

@@ -5,25 +5,37 @@
 //! Whoever reaches the address may read: it is loopback unless the config says otherwise.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use tokio::sync::Semaphore;
 
 use super::handle::TreeHandle;
 use super::monitor_page::page;
+use crate::telemetry::doors::DoorMetrics;
 use crate::telemetry::exporter::Exporter;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::probes::Probes;
 use crate::telemetry::readiness::Readiness;
+use crate::web::{Limits, Lobby, Slices, serve};
 
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Between two looks at files and disks.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_CONNECTIONS: usize = 64;
+/// A reader that takes nothing for so long is cut: what it asked for is in memory.
+const READER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two requests of one connection: Prometheus asks every 15 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Connections, all of strangers. When more come, the oldest goes.
+const MAX_CONNECTIONS: usize = 32;
+/// Pages with the figures of all edges that are under way at once: each is as long as there are edges.
+const MAX_FEDERATE: usize = 2;
 const FEDERATE: &str = "federate/edges";
 
 /// The monitor cannot listen.
@@ -85,6 +97,7 @@ pub struct MonitorSources {
 pub struct Monitor {
     socket: MonitorSocket,
     sources: MonitorSources,
+    lobby: Arc<Lobby>,
     server: Option<ServerHandle>,
     /// A look at files and disks is under way.
     is_probing: bool,
@@ -93,31 +106,40 @@ pub struct Monitor {
 impl Monitor {
     #[must_use]
     pub fn new(socket: MonitorSocket, sources: MonitorSources) -> Self {
-        Self { socket, sources, server: None, is_probing: false }
+        let lobby = Lobby::new(MAX_CONNECTIONS, 1, DoorMetrics::new("monitor"));
+        Self { socket, sources, lobby, server: None, is_probing: false }
     }
 
     fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
-        let sources = self.sources.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(web::Data::new(sources.clone()))
-                .route("/", web::get().to(index))
-                .route("/metrics", web::get().to(metrics))
-                .route("/federate/edges", web::get().to(federate))
-                .route("/healthz", web::get().to(healthz))
-                .route("/readyz", web::get().to(readyz))
-                .route("/actors", web::get().to(actors))
-                .route("/actors/{name:.+}/panic", web::post().to(inject_panic))
-        });
-        let server = server
-            .workers(1)
-            .worker_max_blocking_threads(1)
-            .max_connections(MAX_CONNECTIONS)
-            .client_request_timeout(REQUEST_TIMEOUT)
-            .shutdown_timeout(1)
-            .disable_signals()
-            .listen(self.socket.listener.try_clone()?)?;
-        Ok(server.run())
+        let (sources, pages) = (self.sources.clone(), web::Data::new(Pages::default()));
+        let limits = Limits {
+            workers: 1,
+            connections: MAX_CONNECTIONS,
+            head: REQUEST_TIMEOUT,
+            reader: READER_TIMEOUT,
+            keep_alive: KEEP_ALIVE,
+            body_bytes: 0,
+            websockets: false,
+        };
+        let listener = self.socket.listener.try_clone()?;
+        serve(
+            listener,
+            None,
+            limits,
+            &self.lobby,
+            |_, _| {},
+            move |app| {
+                app.app_data(web::Data::new(sources.clone()))
+                    .app_data(pages.clone())
+                    .route("/", web::get().to(index))
+                    .route("/metrics", web::get().to(metrics))
+                    .route("/federate/edges", web::get().to(federate))
+                    .route("/healthz", web::get().to(healthz))
+                    .route("/readyz", web::get().to(readyz))
+                    .route("/actors", web::get().to(actors))
+                    .route("/actors/{name:.+}/panic", web::post().to(inject_panic));
+            },
+        )
     }
 
     /// Looks for figures on a thread that may block; one look at a time, however long it takes.
@@ -200,24 +222,37 @@ async fn index(sources: web::Data<MonitorSources>) -> HttpResponse {
 async fn metrics(sources: web::Data<MonitorSources>) -> HttpResponse {
     sources.tree.publish_metrics();
     sources.readiness.publish();
-    prometheus(sources.exporter.render())
+    prometheus(sources.exporter.render(), ())
 }
 
 /// The page of many edges takes a while to write: not on the thread that answers whether it lives.
-async fn federate(sources: web::Data<MonitorSources>) -> HttpResponse {
+async fn federate(sources: web::Data<MonitorSources>, pages: web::Data<Pages>) -> HttpResponse {
     let Some(federation) = sources.federation.clone() else {
         return HttpResponse::NotFound().body("only a cloudcore knows edges\n");
     };
+    let Ok(page) = Arc::clone(&pages.0).try_acquire_owned() else {
+        let mut busy = HttpResponse::ServiceUnavailable();
+        return busy.insert_header((header::RETRY_AFTER, 1)).body("others are reading this page\n");
+    };
     match web::block(move || federation.render(Instant::now())).await {
-        Ok(text) => prometheus(text),
+        Ok(text) => prometheus(text, page),
         Err(err) => HttpResponse::ServiceUnavailable().body(format!("{err}\n")),
     }
 }
 
-fn prometheus(text: String) -> HttpResponse {
+/// Pages of all edges that may be under way.
+struct Pages(Arc<Semaphore>);
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_FEDERATE)))
+    }
+}
+
+fn prometheus<T: Unpin + 'static>(text: String, until_gone: T) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
-        .body(text)
+        .body(Slices::new(text, until_gone))
 }
 
 /// The process lives if it answers.

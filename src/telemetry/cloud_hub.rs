@@ -33,6 +33,10 @@ pub struct CloudHubMetrics {
     pub too_large: Counter,
     /// Messages of edges dropped because their receiver was busy.
     pub dropped: Counter,
+    /// Messages of edges that waited: their node says too much at once.
+    pub held: Counter,
+    /// Answers that their node did not take.
+    pub not_answered: Counter,
     sessions: HashMap<EndReason, Counter>,
     /// Refused before the session.
     pub refused: Counter,
@@ -85,6 +89,8 @@ impl CloudHubMetrics {
             unhandled: counter!(MESSAGES, "direction" => "up", "kind" => "unhandled"),
             too_large: counter!(MESSAGES, "direction" => "down", "kind" => "too_large"),
             dropped: counter!(MESSAGES, "direction" => "up", "kind" => "dropped"),
+            not_answered: counter!(MESSAGES, "direction" => "down", "kind" => "not_answered"),
+            held: counter!(MESSAGES, "direction" => "up", "kind" => "held"),
             sessions: EndReason::ALL.into_iter().map(session).collect(),
             refused: counter!(SESSIONS, "reason" => "refused"),
             joins_signed: counter!(JOINS, "result" => "signed"),

@@ -9,6 +9,7 @@ pub mod cri;
 pub mod device_controller;
 pub mod device_twin;
 pub mod dmi;
+pub mod doors;
 pub mod edge_controller;
 pub mod edge_hub;
 pub mod edged;

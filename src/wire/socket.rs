@@ -1,6 +1,7 @@
 //! The unix sockets on which gRPC is served: binding, bounds, and connections whose clients may
 //! name the socket as they like.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::io;
@@ -13,10 +14,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::Stream;
+use metrics::Counter;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tonic::transport::server::{Connected, UdsConnectInfo};
 
 use super::authority::AuthorityFilter;
@@ -29,6 +32,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const HELLO_BYTES: usize = 33;
 /// Who does not say so much within this time gives its place away.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// And within this time where others wait: the hello comes with the connection.
+const CROWD_GRACE: Duration = Duration::from_millis(250);
+/// So many give their places away at once.
+const CROWD_STEP: usize = 64;
 
 /// A listening unix socket with a bound on its connections; the file goes with it.
 #[derive(Debug)]
@@ -36,6 +43,45 @@ pub struct GrpcSocket {
     listener: UnixListener,
     path: PathBuf,
     room: Arc<Semaphore>,
+    silent: Counter,
+    newcomers: Newcomers,
+}
+
+/// Connections that have not said their hello, oldest first.
+#[derive(Debug, Clone, Default)]
+struct Newcomers(Arc<Mutex<BTreeMap<u64, (Instant, Arc<Notify>)>>>);
+
+/// One of them, until it is dropped.
+struct Newcomer {
+    number: u64,
+    all: Newcomers,
+}
+
+impl Newcomers {
+    fn add(&self) -> (Newcomer, Arc<Notify>) {
+        let end = Arc::new(Notify::new());
+        let mut all = self.0.lock();
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, (Instant::now(), Arc::clone(&end)));
+        (Newcomer { number, all: self.clone() }, end)
+    }
+
+    /// Ends the one that has been silent longest, if that was long enough.
+    fn end_oldest(&self) {
+        let mut all = self.0.lock();
+        if let Some(oldest) = all.first_entry()
+            && oldest.get().0.elapsed() >= CROWD_GRACE
+        {
+            // Kept for a task that does not wait for it yet.
+            oldest.remove().1.notify_one();
+        }
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.number);
+    }
 }
 
 impl GrpcSocket {
@@ -69,13 +115,32 @@ impl GrpcSocket {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         let room = Arc::new(Semaphore::new(connections.max(1)));
-        Ok(Self { listener, path: path.to_owned(), room })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            room,
+            silent: Counter::noop(),
+            newcomers: Newcomers::default(),
+        })
+    }
+
+    /// Connections that were ended because they said nothing are counted here.
+    #[must_use]
+    pub fn counting(mut self, silent: Counter) -> Self {
+        self.silent = silent;
+        self
     }
 
     /// The connections as they come; each waits for a place first. Never ends.
     pub fn connections(self) -> impl Stream<Item = io::Result<Accepted>> + Send {
         futures_util::stream::unfold(self, |socket| async move {
-            let place = Arc::clone(&socket.room).acquire_owned().await.ok();
+            let place = loop {
+                match timeout(CROWD_GRACE, Arc::clone(&socket.room).acquire_owned()).await {
+                    Ok(place) => break place.ok(),
+                    // Others wait for the places of those who say nothing.
+                    Err(_) => (0..CROWD_STEP).for_each(|_| socket.newcomers.end_oldest()),
+                }
+            };
             let stream = loop {
                 match socket.listener.accept().await {
                     Ok((stream, _)) => break stream,
@@ -85,13 +150,22 @@ impl GrpcSocket {
                     }
                 }
             };
+            let (newcomer, end) = socket.newcomers.add();
+            let silence = async move {
+                tokio::select! {
+                    () = tokio::time::sleep(HELLO_WITHIN) => {}
+                    () = end.notified() => {}
+                }
+            };
             let accepted = Accepted {
                 info: stream.connect_info(),
                 stream,
                 filter: AuthorityFilter::default(),
                 readable: BytesMut::new(),
                 unheard: HELLO_BYTES,
-                silence: Box::pin(tokio::time::sleep(HELLO_WITHIN)),
+                silence: Box::pin(silence),
+                silent: socket.silent.clone(),
+                newcomer: Some(newcomer),
                 _place: place,
             };
             Some((Ok(accepted), socket))
@@ -117,7 +191,9 @@ pub struct Accepted<I = UdsConnectInfo> {
     readable: BytesMut,
     /// Bytes of its hello that have not come, and how long they may take.
     unheard: usize,
-    silence: Pin<Box<Sleep>>,
+    silence: Pin<Box<dyn Future<Output = ()> + Send>>,
+    silent: Counter,
+    newcomer: Option<Newcomer>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -131,8 +207,8 @@ impl<I> Accepted<I> {
     /// The same connection, knowing something else about its client.
     #[must_use]
     pub fn knowing<J>(self, info: J) -> Accepted<J> {
-        let Self { info: _, stream, filter, readable, unheard, silence, _place } = self;
-        Accepted { info, stream, filter, readable, unheard, silence, _place }
+        let Self { info: _, stream, filter, readable, unheard, silence, silent, newcomer, _place } = self;
+        Accepted { info, stream, filter, readable, unheard, silence, silent, newcomer, _place }
     }
 }
 
@@ -156,11 +232,15 @@ impl<I: Unpin> AsyncRead for Accepted<I> {
             let mut read = ReadBuf::new(&mut space);
             if Pin::new(&mut this.stream).poll_read(cx, &mut read)?.is_pending() {
                 if this.unheard > 0 && this.silence.as_mut().poll(cx).is_ready() {
+                    this.silent.increment(1);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 return Poll::Pending;
             }
             this.unheard = this.unheard.saturating_sub(read.filled().len());
+            if this.unheard == 0 {
+                this.newcomer = None;
+            }
             if read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }

@@ -18,7 +18,7 @@ use super::harness::cluster::Cloud;
 use super::harness::process::{PATIENCE, until};
 
 /// A device of `edge-1` with one property.
-const DEVICE: &str = "apiVersion: devices.kubeedge.io/v1beta1
+pub(super) const DEVICE: &str = "apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
 metadata: { name: sensor-model, namespace: default }
 spec:
@@ -40,13 +40,13 @@ spec:
 ";
 
 /// An edge, played by hand.
-struct Edge {
+pub(super) struct Edge {
     socket: WebSocketStream<TlsStream<TcpStream>>,
 }
 
 impl Edge {
     /// Connects with a certificate of the cloud's CA. `extensions` as a Go edge has them: none.
-    async fn connect(cloud: &Cloud, name: &str, extensions: &str) -> Self {
+    pub(super) async fn connect(cloud: &Cloud, name: &str, extensions: &str) -> Self {
         let at = |file: &str| cloud.dir.join("ca").join(file);
         let ca = Ca::open(CaSettings::new(&at("rootCA.crt"), &at("rootCA.key")), SystemTime::now()).unwrap();
         let node = NodeName::parse(name).unwrap();
@@ -72,30 +72,42 @@ impl Edge {
         Self { socket }
     }
 
-    async fn say(&mut self, envelope: &Envelope) {
+    pub(super) async fn say(&mut self, envelope: &Envelope) {
         let text = String::from_utf8(frame::encode(envelope).unwrap()).unwrap();
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
     /// Acknowledges everything until a message is `what` (`operation resource`); gives it.
-    async fn hear(&mut self, what: &str) -> Envelope {
+    pub(super) async fn hear(&mut self, what: &str) -> Envelope {
+        let mut heard = Vec::new();
         let search = async {
             loop {
-                let Some(Ok(Message::Text(text))) = self.socket.next().await else { continue };
-                let envelope = frame::decode(text.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
-                if envelope.route.group == "resource" && envelope.header.parent_msg_id.is_none() {
-                    self.say(&envelope.ack(1)).await;
+                let envelope = self.next().await?;
+                let said = format!("{} {}", envelope.route.operation, envelope.route.resource);
+                if said == what {
+                    return Some(envelope);
                 }
-                if format!("{} {}", envelope.route.operation, envelope.route.resource) == what {
-                    return envelope;
-                }
+                heard.push(said);
             }
         };
-        tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("no {what}"))
+        let found = tokio::time::timeout(PATIENCE, search).await.ok().flatten();
+        found.unwrap_or_else(|| panic!("no {what}, but {heard:?}"))
+    }
+
+    /// The next message, acknowledged; none when the session has ended.
+    pub(super) async fn next(&mut self) -> Option<Envelope> {
+        loop {
+            let Message::Text(text) = self.socket.next().await?.ok()? else { continue };
+            let envelope = frame::decode(text.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
+            if envelope.route.group == "resource" && envelope.header.parent_msg_id.is_none() {
+                self.say(&envelope.ack(1)).await;
+            }
+            return Some(envelope);
+        }
     }
 
     /// A report in the form of a Go edge.
-    async fn report(&mut self, value: &str, at_ms: i64) {
+    pub(super) async fn report(&mut self, value: &str, at_ms: i64) {
         let content = json!({"event_id": "e", "timestamp": at_ms, "twin": {"temperature": {
             "actual": {"value": value, "metadata": {"timestamp": at_ms}}, "optional": true,
             "metadata": {"type": "int"}, "actual_version": {"cloud": 0, "edge": 1}}}});

@@ -32,11 +32,11 @@ fn wait_twin(kubectl: &Kubectl, device: &str, property: &str, want: impl Fn(&str
     });
 }
 
-fn reported(kubectl: &Kubectl, device: &str, property: &str, value: &str) {
+pub fn reported(kubectl: &Kubectl, device: &str, property: &str, value: &str) {
     wait_twin(kubectl, device, property, |reported, _| reported == value);
 }
 
-fn apply_example(kubectl: &Kubectl, name: &str) {
+pub fn apply_example(kubectl: &Kubectl, name: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(name);
     kubectl.run(&["apply", "-f", file.to_str().unwrap()]);
 }
@@ -48,7 +48,7 @@ fn desire(kubectl: &Kubectl, device: &str, index: usize, value: &str) {
     kubectl.run(&["patch", "device", device, "--type", "json", "-p", &patch]);
 }
 
-fn topic(device: &str, rest: &str) -> String {
+pub fn topic(device: &str, rest: &str) -> String {
     format!("$hw/events/device/default/{device}/{rest}")
 }
 
@@ -59,7 +59,7 @@ fn actual(value: &str) -> String {
 }
 
 /// Waits until the edge knows the device: an update is answered without an error.
-fn wait_member(broker: Mqtt, dir: &Path, device: &str) {
+pub fn wait_member(broker: Mqtt, dir: &Path, device: &str) {
     let listener = broker.subscribe(dir, &[&topic(device, "twin/get/result")]);
     until(&format!("{device} is a member"), PATIENCE, || {
         broker.publish(&topic(device, "twin/get"), r#"{"event_id":"member","timestamp":0}"#);

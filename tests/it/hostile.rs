@@ -1,12 +1,10 @@
 //! Programs that give up, disks that fill up, stores that rot: what is said, what is lost, what
 //! comes back.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::harness::cluster::{Cloud, Edge};
+use super::harness::disk::Disk;
 use super::harness::process::{PATIENCE, Process, http, until};
 use super::main_job::{World, sleeper};
 
@@ -75,36 +73,7 @@ fn giving_up_and_signals_end_in_order_while_writes_are_under_way() {
     assert_eq!(exhaust(&mut edge.process, &edge.monitor, "EdgeHub"), Some(1), "{}", edge.process.tail());
 }
 
-/// A small disk of its own, gone with the test.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(path: &Path, megabytes: u32) -> Self {
-        fs::create_dir_all(path).unwrap();
-        let size = format!("size={megabytes}m");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status();
-        assert!(status.unwrap().success(), "mounting needs root");
-        Self(path.to_owned())
-    }
-
-    fn fill(&self) {
-        let block = vec![0_u8; 4096];
-        let mut file = fs::File::create(self.0.join("ballast")).unwrap();
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
-fn store_check(monitor: &str) -> (u16, bool) {
+pub fn store_check(monitor: &str) -> (u16, bool) {
     let (status, body) = http("GET", monitor, "/readyz", &[]).unwrap();
     (status, body.contains(r#"{"name":"store","ok":true}"#))
 }

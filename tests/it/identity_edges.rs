@@ -33,7 +33,7 @@ pub fn wait_connected(edge: &mut Edge) {
     });
 }
 
-fn wait_expired(cert: &Path) {
+pub fn wait_expired(cert: &Path) {
     until("the certificate ran out", PATIENCE, || {
         let mut openssl = Command::new("openssl");
         let out = openssl.args(["x509", "-noout", "-checkend", "0", "-in"]).arg(cert).output().unwrap();

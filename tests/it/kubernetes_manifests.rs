@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::boards::{items, repository, text};
+use super::harness::api_proxy::ApiProxy;
 use super::harness::cluster::{Cloud, Edge, Kubectl};
 use super::harness::containerd::Containerd;
 use super::harness::process::{PATIENCE, Process, http, until};
 use super::main_job::sleeper;
 
-fn documents(file: &str) -> Vec<Value> {
+pub(super) fn documents(file: &str) -> Vec<Value> {
     let yaml = fs::read_to_string(repository("deploy/kubernetes").join(file)).unwrap();
     yaml_serde::Deserializer::from_str(&yaml).map(|one| Value::deserialize(one).unwrap()).collect()
 }
@@ -149,62 +150,132 @@ fn the_configuration_is_understood() {
 }
 
 /// A cloudcore beside the cluster: harness's ports, the manifests' credentials.
-struct Beside {
-    cloud: Cloud,
-    kubeconfig: PathBuf,
+pub(super) struct Beside {
+    pub cloud: Cloud,
+    pub kubeconfig: PathBuf,
+    /// Its ServiceAccount's.
+    pub token_file: PathBuf,
+}
+
+/// How a cloudcore stands beside the cluster.
+#[derive(Default)]
+struct Place<'a> {
+    proxy: Option<&'a ApiProxy>,
+    /// It finds what a pod of the cluster finds.
+    in_pod: bool,
+    own_root: bool,
+}
+
+/// A field of the cluster's admin kubeconfig.
+fn admin_field(cluster: &Cloud, name: &str) -> String {
+    let admin = fs::read_to_string(cluster.dir.join("admin.conf")).unwrap();
+    let line = admin.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
+    line.unwrap_or_else(|| panic!("{name} in admin.conf")).trim_matches('"').to_owned()
+}
+
+/// A cluster with the namespace and the rights of the manifests.
+pub(super) fn cluster(dir: &Path) -> Cloud {
+    let cluster = Cloud::start(dir, &[]);
+    for file in ["namespace.yaml", "rbac.yaml"] {
+        cluster.kubectl().run(&["apply", "-f", repository("deploy/kubernetes").join(file).to_str().unwrap()]);
+    }
+    cluster
+}
+
+/// A new token of cloudcore's ServiceAccount.
+pub(super) fn token(cluster: &Cloud) -> String {
+    let args = ["create", "token", "cloudcore", "-n", "kubeedge", "--duration=1h"];
+    cluster.kubectl().run(&args).trim().to_owned()
+}
+
+/// What stands between a cloudcore and the API server of `cluster`.
+pub(super) fn proxy(cluster: &Cloud) -> ApiProxy {
+    let server = admin_field(cluster, "server");
+    let port = server.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+    ApiProxy::to(port, &fs::read_to_string(cluster.dir.join("ca/rootCA.crt")).unwrap())
 }
 
 impl Beside {
-    fn start(cluster: &Cloud, dir: &Path, settings: &[&str]) -> Self {
+    pub fn start(cluster: &Cloud, dir: &Path, settings: &[&str]) -> Self {
+        Self::launch(cluster, &Place::default(), dir, settings).ready()
+    }
+
+    /// The same; its API server is the proxy.
+    pub fn behind(cluster: &Cloud, proxy: &ApiProxy, dir: &Path, settings: &[&str]) -> Self {
+        Self::launch(cluster, &Place { proxy: Some(proxy), ..Place::default() }, dir, settings).ready()
+    }
+
+    /// The same, with what a pod of the cluster finds: two variables and three files.
+    pub fn in_pod(cluster: &Cloud, proxy: &ApiProxy, dir: &Path, settings: &[&str]) -> Self {
+        let place = Place { proxy: Some(proxy), in_pod: true, own_root: false };
+        Self::launch(cluster, &place, dir, settings).ready()
+    }
+
+    /// One that makes a root CA of its own. Waits for nothing.
+    pub fn stranger(cluster: &Cloud, dir: &Path) -> Self {
+        Self::launch(cluster, &Place { own_root: true, ..Place::default() }, dir, &[])
+    }
+
+    fn ready(mut self) -> Self {
+        self.cloud.wait_ready();
+        self
+    }
+
+    fn launch(cluster: &Cloud, place: &Place<'_>, dir: &Path, settings: &[&str]) -> Self {
+        let Place { proxy, in_pod, own_root } = *place;
         // One root for all that use an API: the Secret of the manifests. (The cluster is a cloudcore here.)
         fs::create_dir_all(dir.join("ca")).unwrap();
-        for file in ["rootCA.crt", "rootCA.key"] {
+        for file in ["rootCA.crt", "rootCA.key"].into_iter().filter(|_| !own_root) {
             fs::copy(cluster.dir.join("ca").join(file), dir.join("ca").join(file)).unwrap();
         }
         let files = tempfile::tempdir_in(dir).unwrap().keep();
         configuration(&files);
-        let admin = fs::read_to_string(cluster.dir.join("admin.conf")).unwrap();
-        let field = |name: &str| {
-            let line = admin.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
-            line.unwrap_or_else(|| panic!("{name} in admin.conf")).trim_matches('"').to_owned()
+        let (server, ca) = match proxy {
+            Some(proxy) => (format!("https://127.0.0.1:{}", proxy.port), proxy.ca_pem.clone()),
+            None => {
+                let ca = fs::read_to_string(cluster.dir.join("ca/rootCA.crt")).unwrap();
+                (admin_field(cluster, "server"), ca)
+            }
         };
-        let ca = cluster.kubectl().run(&[
-            "config",
-            "view",
-            "--raw",
-            "-o",
-            "jsonpath={.clusters[0].cluster.certificate-authority-data}",
-        ]);
+        fs::write(files.join("ca.crt"), ca).unwrap();
         let path = files.join("kubeconfig");
         let kubeconfig = fs::read_to_string(&path).unwrap();
-        let kubeconfig = kubeconfig.replace("https://kubernetes.default.svc", &field("server")).replace(
-            &format!("certificate-authority: {}/ca.crt", files.display()),
-            &format!("certificate-authority-data: {ca}"),
-        );
-        fs::write(&path, kubeconfig).unwrap();
-        let token =
-            cluster.kubectl().run(&["create", "token", "cloudcore", "-n", "kubeedge", "--duration=1h"]);
-        fs::write(files.join("token"), token.trim()).unwrap();
-        let setting = format!("kubeAPIConfig.kubeConfig={}", path.display());
+        fs::write(&path, kubeconfig.replace("https://kubernetes.default.svc", &server)).unwrap();
+        let token_file = files.join("token");
+        fs::write(&token_file, token(cluster)).unwrap();
+        fs::write(files.join("namespace"), "kubeedge").unwrap();
+        let setting = match in_pod {
+            true => "kubeAPIConfig.inCluster=true".to_owned(),
+            false => format!("kubeAPIConfig.kubeConfig={}", path.display()),
+        };
         let settings: Vec<&str> = settings.iter().copied().chain([setting.as_str()]).collect();
-        let cloud = Cloud::start(dir, &settings);
+        let port = proxy.map_or(0, |proxy| proxy.port);
+        let pod = format!(
+            "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount \
+             && mount --bind {} /run/secrets/kubernetes.io/serviceaccount \
+             && exec env KUBERNETES_SERVICE_HOST=127.0.0.1 KUBERNETES_SERVICE_PORT={port} \"$0\" \"$@\"",
+            files.display()
+        );
+        let under: &[&str] = if in_pod { &["unshare", "--mount", "sh", "-c", &pod] } else { &[] };
+        let cloud = Cloud::launch(under, dir, &settings);
         // The tests' kubectl asks as the administrator of the cluster.
         fs::copy(cluster.dir.join("admin.conf"), dir.join("admin.conf")).unwrap();
-        Self { cloud, kubeconfig: path }
+        Self { cloud, kubeconfig: path, token_file }
     }
 
     /// What the cluster did not allow.
-    fn refusals(&self) -> Vec<String> {
+    pub fn refusals(&self) -> Vec<String> {
         let log = self.cloud.process.log();
         let refused = |line: &&str| {
             let line = line.to_lowercase();
-            line.contains("forbidden") || line.contains("403")
+            // A number alone may be a part of a time.
+            line.contains("forbidden") || line.contains("code: 403")
         };
         log.lines().filter(refused).map(str::to_owned).collect()
     }
 
-    fn connected(&self) -> bool {
-        let (_, metrics) = http("GET", &self.cloud.monitor, "/metrics", &[]).unwrap();
+    pub fn connected(&self) -> bool {
+        let Ok((_, metrics)) = http("GET", &self.cloud.monitor, "/metrics", &[]) else { return false };
         metrics.lines().any(|line| line == "kubeedge_cloudhub_connected_nodes 1")
     }
 }
@@ -232,11 +303,8 @@ const VOLUMES: &str = "
 fn two_cloudcores_work_with_the_rights_of_the_manifests_one_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Containerd::start();
-    let cluster = Cloud::start(&dir.path().join("cluster"), &[]);
+    let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
-    for file in ["namespace.yaml", "rbac.yaml"] {
-        kubectl.run(&["apply", "-f", repository("deploy/kubernetes").join(file).to_str().unwrap()]);
-    }
     let mut first = Beside::start(&cluster, &dir.path().join("one"), &[]);
     let edge = Edge::join(&first.cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &[]);
     let mut mapper = Command::new(env!("CARGO_BIN_EXE_mapper-sim"));

@@ -14,7 +14,7 @@ use super::main_job::{World, sleeper};
 const PROMISE: Duration = Duration::from_secs(10);
 
 /// A world whose node reaches its cloud through a proxy, with fast judgement of silent nodes.
-fn behind_a_proxy() -> (World, Proxy) {
+pub fn behind_a_proxy() -> (World, Proxy) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Containerd::start();
     let cloud = Cloud::start(&dir.path().join("c"), &["modules.nodeMonitor.gracePeriodSecs=12"]);

@@ -1,16 +1,28 @@
 //! How controllers follow the objects of the Kubernetes API.
 
 use std::future::ready;
+use std::time::{Duration, Instant};
 
 use ::kube::Client;
 use ::kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use ::kube::runtime::{WatchStreamExt, watcher};
+use ::kube::runtime::watcher::{self, watcher};
+use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use metrics::Counter;
 use serde_json::Value;
 
+use crate::supervise::{doubled, spread};
+
 /// Nodes of KubeEdge carry this label (protocol section 6.1); others are not followed.
 const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
+
+/// Seconds after which a watch is opened anew, from where it was: one that the server forgot is deaf no longer.
+pub const LIFE_SECS: u32 = 120;
+/// Pauses after failures in a row. An API that is back is heard again within the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// After so much quiet a failure is the first one.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// One event of a watch. A list is `Listing`, an `Applied` for each object, `Listed`.
 #[derive(Debug, Clone)]
@@ -31,11 +43,82 @@ pub fn watch(
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
     let resource = resource(api_version, kind, plural);
     let config = match plural {
-        "nodes" => watcher::Config::default().labels(EDGE_NODES),
-        _ => watcher::Config::default(),
+        "nodes" => config().labels(EDGE_NODES),
+        _ => config(),
     };
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    watcher(api, config).default_backoff().filter_map(|event| ready(event.map(read).transpose()))
+    follow_with(api, config).filter_map(|event| ready(event.map(read).transpose()))
+}
+
+/// The events of a watch that lasts. It pauses after a failure, and lists again where only that helps.
+pub fn follow(api: Api<DynamicObject>) -> impl Stream<Item = Seen> + use<> {
+    follow_with(api, config())
+}
+
+/// What kube's watcher tells.
+pub type Seen = Result<watcher::Event<DynamicObject>, watcher::Error>;
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(LIFE_SECS)
+}
+
+struct Following {
+    api: Api<DynamicObject>,
+    config: watcher::Config,
+    watch: Option<BoxStream<'static, Seen>>,
+    failures: u32,
+    failed_at: Option<Instant>,
+    /// Before the watch is polled again.
+    pause: Option<Duration>,
+}
+
+fn follow_with(api: Api<DynamicObject>, config: watcher::Config) -> impl Stream<Item = Seen> + use<> {
+    let following = Following { api, config, watch: None, failures: 0, failed_at: None, pause: None };
+    stream::unfold(following, async |mut following| Some((following.next().await, following)))
+}
+
+impl Following {
+    async fn next(&mut self) -> Seen {
+        loop {
+            if let Some(pause) = self.pause.take() {
+                tokio::time::sleep(pause).await;
+            }
+            let open = || watcher(self.api.clone(), self.config.clone()).boxed();
+            match self.watch.get_or_insert_with(open).next().await {
+                Some(Ok(event)) => {
+                    if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
+                        self.failures = 0;
+                    }
+                    return Ok(event);
+                }
+                Some(Err(err)) => {
+                    self.failed(&err);
+                    return Err(err);
+                }
+                None => self.watch = None,
+            }
+        }
+    }
+
+    fn failed(&mut self, err: &watcher::Error) {
+        if self.failed_at.is_some_and(|at| at.elapsed() > QUIET) {
+            self.failures = 0;
+        }
+        self.failed_at = Some(Instant::now());
+        self.pause = Some(spread(doubled(FIRST_PAUSE, self.failures, LAST_PAUSE), fastrand::f64()));
+        self.failures = self.failures.saturating_add(1);
+        if needs_list(err) {
+            self.watch = None;
+        }
+    }
+}
+
+/// The version a watch would go on from is no use: too old for the server's history (410), or from a future that the
+/// server has lost, as after a restored backup (504). kube's watcher lists again when an event says so, but asks for
+/// ever when the answer to its request does.
+#[must_use]
+pub fn needs_list(err: &watcher::Error) -> bool {
+    matches!(err, watcher::Error::WatchStartFailed(::kube::Error::Api(status)) if matches!(status.code, 410 | 504))
 }
 
 /// All objects of a kind, nodes of others too. Does not pause by itself when it breaks: whoever polls it
@@ -47,7 +130,7 @@ pub fn watch_all(
     plural: &str,
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(api_version, kind, plural));
-    watcher(api, watcher::Config::default()).filter_map(|event| ready(event.map(read).transpose()))
+    watcher(api, config()).filter_map(|event| ready(event.map(read).transpose()))
 }
 
 /// Asks for one object of a kind: may they be listed, and is the API there?
@@ -74,8 +157,7 @@ pub fn watch_in(
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
     let resource = resource(api_version, kind, plural);
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let events = watcher(api, watcher::Config::default()).default_backoff();
-    events.filter_map(|event| ready(event.map(read).transpose()))
+    follow(api).filter_map(|event| ready(event.map(read).transpose()))
 }
 
 /// The event, if one came. Errors of a watch are counted and logged: it tries again by itself.
@@ -114,3 +196,6 @@ fn read(event: watcher::Event<DynamicObject>) -> Option<Event> {
         watcher::Event::InitDone => Some(Event::Listed),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,15 +12,16 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::server_worker::{Line, READ_DEADLINE, Room};
+use super::server_worker::{READ_DEADLINE, Room};
 use super::stream_worker::stream;
 use crate::console::door::{Origin, Refused};
 use crate::console::feed::{Denied, Visitor};
 use crate::console::page::{HEADERS, HOME, takes_gzip};
 use crate::console::sign_in::{Token, no_cookie};
+use crate::web::Line;
 
 /// Largest body taken.
-const MAX_BODY: usize = 8 << 10;
+pub(super) const MAX_BODY: usize = 8 << 10;
 /// Largest request head taken.
 const MAX_HEAD: usize = 16 << 10;
 /// How long whoever knows the credentials may take.
@@ -41,9 +42,6 @@ impl Refusal {
 
 pub(super) async fn handle(request: HttpRequest, payload: Payload, room: Data<Room>) -> HttpResponse {
     let room = room.into_inner();
-    if let Some(line) = request.conn_data::<Line>() {
-        line.count();
-    }
     let mut response = match answer(&request, payload, &room).await {
         Ok(response) => response,
         Err(refusal) => refuse(&room, &refusal),
@@ -111,14 +109,20 @@ async fn answer(request: &HttpRequest, payload: Payload, room: &Arc<Room>) -> Re
                 text: "too many consoles are open; close one".to_owned(),
                 retry_after: Some(Duration::from_secs(5)),
             })?;
-            Ok(stream(room, visitor, place, request.conn_data::<Line>().cloned()))
+            let line = request.conn_data::<Line>().cloned();
+            if let Some(line) = &line {
+                // The place bounds it.
+                line.admit(&place.name())
+                    .map_err(|limit| Refusal::new(Refused::TooManyStreams, limit.to_string()))?;
+            }
+            Ok(stream(room, visitor, place, line))
         }
         path if reads => Ok(file(request, room, path)),
         _ => Ok(HttpResponse::MethodNotAllowed().finish()),
     }
 }
 
-/// Of a header, or of the request line where HTTP/2 has it.
+/// Of a header, or of the request line where it is whole.
 fn host(request: &HttpRequest) -> Option<String> {
     let of_line = || request.uri().authority().map(|authority| authority.to_string());
     text(request, header::HOST).map(str::to_owned).or_else(of_line)

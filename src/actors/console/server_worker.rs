@@ -1,38 +1,37 @@
 //! The socket: limits and deadlines before anything of a request is looked at.
 
-use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::dev::{Extensions, Server};
-use actix_web::http::KeepAlive;
-use actix_web::rt::net::TcpStream;
-use actix_web::web::{self, Data};
-use actix_web::{App, HttpServer};
+use actix_web::dev::Server;
+use actix_web::web::{Data, to};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 
-use super::answer_worker::handle;
+use super::answer_worker::{MAX_BODY, handle};
 use crate::console::door::Hosts;
 use crate::console::feed::Feed;
 use crate::console::page::Pages;
 use crate::console::sign_in::{Token, Tries};
 use crate::console::stream::Streams;
 use crate::telemetry::console::ConsoleMetrics;
+use crate::telemetry::doors::DoorMetrics;
+use crate::web::{self, Limits, Lobby};
 
 /// A client has this long for a request head, and again for its body.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Requests of one connection before it is cut.
-const MAX_REQUESTS: u32 = 16;
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// A reader that takes nothing for so long is cut; that of a stream sooner, by the stream.
+const READER_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two requests of one connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Connections at once; an open page holds two.
 const MAX_CONNECTIONS: usize = 256;
-const MAX_HANDSHAKES: usize = 64;
+/// Connections without a stream.
+const MAX_STRANGERS: usize = 128;
+/// Connections with a stream, of one credential.
+const MAX_OF_ONE: u32 = 64;
 /// Open streams.
 const MAX_STREAMS: usize = 64;
 
@@ -41,6 +40,7 @@ pub(super) struct Room {
     pub feed: Arc<dyn Feed>,
     pub pages: Pages,
     pub hosts: Hosts,
+    pub lobby: Arc<Lobby>,
     /// Is it served over TLS?
     pub secure: bool,
     pub metrics: ConsoleMetrics,
@@ -57,6 +57,7 @@ impl Room {
             feed,
             pages: Pages::new(),
             hosts: Hosts::of(address),
+            lobby: Lobby::new(MAX_STRANGERS, MAX_OF_ONE, DoorMetrics::new("console")),
             secure,
             metrics,
             tries: Mutex::default(),
@@ -87,48 +88,18 @@ pub(super) struct Place {
     credential: u64,
 }
 
+impl Place {
+    /// Whose it is, for counting.
+    pub fn name(&self) -> String {
+        self.credential.to_string()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut streams = self.room.streams.lock();
         streams.close(self.credential);
         self.room.show(&streams);
-    }
-}
-
-/// The connection below a request, to cut it: ending an answer waits for a reader who does not read.
-#[derive(Clone)]
-pub(super) struct Line(Arc<Connection>);
-
-struct Connection {
-    stream: std::net::TcpStream,
-    asked: AtomicU32,
-}
-
-impl Line {
-    pub fn cut(&self) {
-        if let Err(err) = self.0.stream.shutdown(Shutdown::Both) {
-            tracing::debug!(%err, "a connection of the console had ended");
-        }
-    }
-
-    /// Counts a request. A connection carries one, and what came in the same packet may be answered as well;
-    /// of one that asks on and on and reads nothing actix would keep every empty answer in memory.
-    pub fn count(&self) {
-        if self.0.asked.fetch_add(1, Ordering::Relaxed) >= MAX_REQUESTS {
-            self.cut();
-        }
-    }
-}
-
-fn remember_line(connection: &dyn Any, data: &mut Extensions) {
-    let plain = connection.downcast_ref::<TcpStream>();
-    let tls = || connection.downcast_ref::<TlsStream<TcpStream>>().map(|tls| tls.get_ref().0);
-    let Some(stream) = plain.or_else(tls) else { return };
-    match stream.as_fd().try_clone_to_owned() {
-        Ok(line) => {
-            data.insert(Line(Arc::new(Connection { stream: line.into(), asked: AtomicU32::new(0) })));
-        }
-        Err(err) => tracing::warn!(%err, "a connection of the console cannot be cut when its reader is slow"),
     }
 }
 
@@ -142,23 +113,23 @@ pub(super) fn serve(
     tls: Option<&ServerConfig>,
 ) -> std::io::Result<Server> {
     let data = Data::from(Arc::clone(room));
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(handle)))
-        .workers(1)
-        .worker_max_blocking_threads(1)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .client_request_timeout(READ_DEADLINE)
-        .client_disconnect_timeout(Duration::from_secs(2))
-        .tls_handshake_timeout(HANDSHAKE_DEADLINE)
-        // See `Line::count`.
-        .keep_alive(KeepAlive::Disabled)
-        .max_connections(MAX_CONNECTIONS)
-        .max_connection_rate(MAX_HANDSHAKES)
-        .tcp_nodelay(true)
-        .on_connect(remember_line);
-    let server = match tls {
-        None => server.listen(listener)?,
-        Some(tls) => server.listen_rustls_0_23(listener, tls.clone())?,
+    let limits = Limits {
+        workers: 1,
+        connections: MAX_CONNECTIONS,
+        head: READ_DEADLINE,
+        reader: READER_DEADLINE,
+        keep_alive: KEEP_ALIVE,
+        body_bytes: MAX_BODY,
+        websockets: false,
     };
-    Ok(server.run())
+    web::serve(
+        listener,
+        tls,
+        limits,
+        &room.lobby,
+        |_, _| {},
+        move |app| {
+            app.app_data(data.clone()).default_service(to(handle));
+        },
+    )
 }

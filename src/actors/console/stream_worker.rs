@@ -9,11 +9,12 @@ use actix_web::http::header;
 use futures_util::stream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::server_worker::{Line, Place, Room};
+use super::server_worker::{Place, Room};
 use crate::console::door::Refused;
 use crate::console::feed::{Ended, Outlet, PATIENCE, Visitor};
 use crate::console::protocol::Change;
 use crate::console::tree::now_ms;
+use crate::web::Line;
 
 /// A page takes a stream without a ping for 15 seconds for dead.
 const PING_EVERY: Duration = Duration::from_secs(4);

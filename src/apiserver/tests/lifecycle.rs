@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::apiserver::namespaces::DEFAULT_NAMESPACES;
+use crate::apiserver::verbs::MAX_EVENTS;
+use crate::store::{Batch, StoreError, Table};
 
 async fn bind(bench: &Bench, pod: &str, node: &str) -> (u16, Value) {
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": {"kind": "Node", "name": node}});
@@ -174,6 +176,28 @@ async fn events_are_forgotten_after_an_hour() {
 }
 
 #[tokio::test]
+async fn events_beyond_the_bound_go_oldest_first() {
+    let bench = Bench::new();
+    let url = "/api/v1/namespaces/default/events";
+    let event = |n: usize| {
+        json!({
+            "metadata": {"name": format!("e{n:05}")}, "reason": "Started", "message": "m", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u"},
+        })
+    };
+    for n in 0..MAX_EVENTS + 3 {
+        bench.made(url, &event(n)).await;
+    }
+    // The very first was counted again: it is not the oldest any more.
+    bench.merge(&format!("{url}/e00000"), &json!({"count": 2})).await;
+    bench.core.sweep().await.unwrap();
+    let (_, list) = bench.get(url).await;
+    let left = names(&list);
+    assert_eq!(left.len(), MAX_EVENTS);
+    assert_eq!((&*left[0], &*left[1]), ("e00000", "e00004"));
+}
+
+#[tokio::test]
 async fn collections_are_deleted_by_selector() {
     let bench = Bench::new();
     for name in ["a", "b"] {
@@ -216,4 +240,22 @@ async fn what_was_acknowledged_survives_a_kill() {
     let next = bench.made(MAPS, &configmap("c")).await;
     let newer: u64 = next["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     assert!(newer > version.parse().unwrap());
+}
+
+/// The next write would not know which version to give.
+#[test]
+fn a_version_that_cannot_be_counted_on_from_is_damage() {
+    let object = r#"{"metadata":{"name":"n","resourceVersion":"18446744073709551615"}}"#;
+    for (table, key, value) in [
+        (Table::Local, "api/version", "18446744073709551615"),
+        (Table::Local, "api/version", "many"),
+        (Table::Objects, "api/o/nodes//n", object),
+    ] {
+        let (store, dir) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
+        store.write(&[Batch::new().put(table, key, value)]).unwrap();
+        let keys = Arc::new(ServiceAccountKeys::load_or_create(&dir.path().join("sa.key")).unwrap());
+        let clock = Arc::new(Timestamp::now);
+        let started = ApiCore::start(ApiSettings { store, keys, ca_pem: String::new(), clock });
+        assert!(matches!(started, Err(StoreError::Damaged { .. })), "{key} {value}");
+    }
 }

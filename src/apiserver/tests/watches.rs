@@ -1,7 +1,7 @@
 //! Watches: from where, what, and when they end.
 
 use super::*;
-use crate::apiserver::registry::HISTORY_CHANGES;
+use crate::apiserver::registry::{HISTORY_CHANGES, HISTORY_SECS};
 
 #[tokio::test]
 async fn from_a_list_onwards() {
@@ -108,6 +108,34 @@ async fn history_is_bounded_and_says_so() {
     assert_eq!(code, 410);
 }
 
+/// What changes seldom does not pile up: five minutes are kept, and only of a kind that goes on changing.
+#[tokio::test]
+async fn history_is_forgotten_by_age() {
+    let bench = Bench::new();
+    let made = bench.made(MAPS, &configmap("a")).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let change = async |text: &str| {
+        let (code, value) = bench.merge(&format!("{MAPS}/a"), &json!({"data": {"a": text}})).await;
+        assert_eq!(code, 200);
+        value["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    };
+    let first = change("first").await;
+    bench.pass_secs(HISTORY_SECS * 10);
+    // Nothing has changed since: nothing was lost either.
+    let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "first");
+    let second = change("second").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "second", "who listens misses nothing");
+    let (code, value) = bench.get(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!((code, value["reason"].as_str()), (410, Some("Expired")));
+    bench.pass_secs(HISTORY_SECS);
+    change("third").await;
+    for (from, next) in [(first, "second"), (second, "third")] {
+        let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={from}")).await;
+        assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], next);
+    }
+}
+
 #[tokio::test]
 async fn tables_in_watches() {
     let bench = Bench::new();
@@ -145,6 +173,50 @@ async fn a_failed_commit_is_not_seen() {
     assert_eq!(bench.get("/readyz").await.0, 200);
     let mut watch = bench.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
     assert_eq!(watch.next().await.unwrap()["object"]["data"]["a"], "kept");
+}
+
+/// A sync that failed may leave its rows in the log.
+#[tokio::test]
+async fn what_was_refused_is_not_there_after_a_restart() {
+    let mut bench = Bench::new();
+    for name in ["edited", "deleted"] {
+        bench.made(MAPS, &configmap(name)).await;
+    }
+    bench.store.set_faults(crate::store::Faults { fail_writes: 3, keep_failed: true, ..Default::default() });
+    assert_eq!(bench.post(MAPS, &configmap("refused")).await.0, 500);
+    assert_eq!(bench.merge(&format!("{MAPS}/edited"), &json!({"data": {"a": "refused"}})).await.0, 500);
+    assert_eq!(bench.delete(&format!("{MAPS}/deleted"), &Value::Null).await.0, 500);
+    bench.made(MAPS, &configmap("after")).await;
+    let before = bench.get(MAPS).await.1["items"].clone();
+    bench.restart();
+    let (_, list) = bench.get(MAPS).await;
+    assert_eq!(list["items"], before);
+    assert_eq!(names(&list), ["after", "deleted", "edited", "kube-root-ca.crt"]);
+    assert_eq!(bench.get(&format!("{MAPS}/edited")).await.1["data"]["a"], "1");
+}
+
+#[tokio::test]
+async fn data_of_yesterday_gives_out_new_versions() {
+    let mut bench = Bench::new();
+    bench.made(MAPS, &configmap("a")).await;
+    let number =
+        |value: &Value| value["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    let yesterday = bench.get(MAPS).await.1;
+    bench.pass_secs(86_400);
+    bench.restart();
+    let (_, list) = bench.get(MAPS).await;
+    assert!(
+        number(&list) >= number(&yesterday) + 86_399 * 1_000_000,
+        "{} then {}",
+        number(&yesterday),
+        number(&list)
+    );
+    assert_eq!(list["items"], yesterday["items"], "what is there keeps its version");
+    // A place between the two is none: who has it lists again.
+    let version = number(&yesterday) + 1_000;
+    let (code, _) = bench.get(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!(code, 410);
+    assert!(number(&bench.made(MAPS, &configmap("b")).await) > number(&list));
 }
 
 #[tokio::test]

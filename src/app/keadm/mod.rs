@@ -2,7 +2,7 @@
 //! file, flag or peer. No network call goes anywhere but to the cloud's own address.
 
 mod audit;
-mod bundle;
+pub(crate) mod bundle;
 mod ca;
 mod cloud_https;
 mod console;

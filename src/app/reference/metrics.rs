@@ -24,6 +24,7 @@ use crate::telemetry::cri::CriMetrics;
 use crate::telemetry::device_controller::DeviceControllerMetrics;
 use crate::telemetry::device_twin::DeviceTwinMetrics;
 use crate::telemetry::dmi::DmiMetrics;
+use crate::telemetry::doors::{self, DoorMetrics};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::edge_hub::{EdgeHubMetrics, OutboxMetrics, show_clock};
 use crate::telemetry::edged::EdgedMetrics;
@@ -138,6 +139,7 @@ fn both(program: &'static str, store: &'static str) {
     let console = ConsoleMetrics::new();
     console.answered(200);
     door::Refused::ALL.into_iter().for_each(|why| console.refused(why.label()));
+    doors::DOORS.into_iter().for_each(|door| drop(DoorMetrics::new(door)));
     let readiness = Readiness::default();
     readiness.set(STORE, true);
     readiness.publish();

@@ -1,5 +1,6 @@
 //! The real programs, wired on free ports under one temporary folder.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::mosquitto::Mqtt;
-use super::process::{PATIENCE, Process, free_port, http, until};
+use super::process::{PATIENCE, Process, free_port, http, program, until};
 
 /// cloudcore with its embedded API.
 pub struct Cloud {
@@ -19,11 +20,25 @@ pub struct Cloud {
     pub monitor: String,
     /// `host:port` of its console.
     pub console: String,
+    /// The command that starts it, before its own words.
+    under: Vec<String>,
 }
 
 impl Cloud {
     /// Starts cloudcore under `dir` and waits until it is ready. `settings` are further `--set`s.
     pub fn start(dir: &Path, settings: &[&str]) -> Self {
+        Self::start_under(&[], dir, settings)
+    }
+
+    /// The same, started by another command, which must become it.
+    pub fn start_under(under: &[&str], dir: &Path, settings: &[&str]) -> Self {
+        let mut cloud = Self::launch(under, dir, settings);
+        cloud.wait_ready();
+        cloud
+    }
+
+    /// The same, and waits for nothing.
+    pub fn launch(under: &[&str], dir: &Path, settings: &[&str]) -> Self {
         fs::create_dir_all(dir).unwrap();
         let (hub_port, join_port, api_port) = (free_port(), free_port(), free_port());
         let monitor = format!("127.0.0.1:{}", free_port());
@@ -50,15 +65,16 @@ modules:
 "
         );
         fs::write(dir.join("cloudcore.yaml"), config).unwrap();
-        let process = Self::spawn(dir, settings);
-        let mut cloud = Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console };
-        cloud.wait_ready();
-        cloud
+        let under: Vec<String> = under.iter().map(|word| (*word).to_owned()).collect();
+        let process = Self::spawn(&under, dir, settings, &[]);
+        Self { dir: dir.to_owned(), process, hub_port, join_port, monitor, console, under }
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloudcore"));
-        command.arg("--config").arg(dir.join("cloudcore.yaml"));
+    fn spawn(under: &[String], dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
+        let own = program(env!("CARGO_BIN_EXE_cloudcore")).into_os_string();
+        let mut words = under.iter().map(OsString::from).chain([own.clone()]);
+        let mut command = Command::new(words.next().unwrap_or(own));
+        command.args(words).arg("--config").arg(dir.join("cloudcore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -67,8 +83,18 @@ modules:
 
     /// Starts it again on the same folder and ports.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.under, &self.dir, settings, env);
         self.wait_ready();
+    }
+
+    /// The same, waiting for nothing.
+    pub fn respawn(&mut self, settings: &[&str]) {
+        self.process = Self::spawn(&self.under, &self.dir, settings, &[]);
     }
 
     pub fn wait_ready(&mut self) {
@@ -82,7 +108,7 @@ modules:
 
     /// A fresh join token from keadm.
     pub fn token(&self) -> String {
-        let out = Command::new(env!("CARGO_BIN_EXE_keadm"))
+        let out = Command::new(program(env!("CARGO_BIN_EXE_keadm")))
             .args(["gettoken", "--config"])
             .arg(self.dir.join("cloudcore.yaml"))
             .output()
@@ -243,11 +269,23 @@ impl Edge {
         token: &str,
         settings: &[&str],
     ) -> Self {
+        Self::start_at((cloud.hub_port, cloud.join_port), dir, name, runtime_socket, token, settings)
+    }
+
+    /// The same with a cloud of somebody else's making: its ports on loopback, websocket and HTTPS.
+    pub fn start_at(
+        (hub, join): (u16, u16),
+        dir: &Path,
+        name: &str,
+        runtime_socket: &Path,
+        token: &str,
+        settings: &[&str],
+    ) -> Self {
         fs::create_dir_all(dir).unwrap();
         let monitor = format!("127.0.0.1:{}", free_port());
         let console = format!("127.0.0.1:{}", free_port());
         let (d, socket) = (dir.display(), runtime_socket.display());
-        let (hub, join, mqtt) = (cloud.hub_port, cloud.join_port, free_port());
+        let mqtt = free_port();
         let config = format!(
             "apiVersion: edgecore.config.kubeedge.io/v1alpha2
 kind: EdgeCore
@@ -280,14 +318,14 @@ modules:
         if !token.is_empty() {
             fs::write(dir.join("bootstrap-edgecore.conf"), token).unwrap();
         }
-        let process = Self::spawn(dir, settings);
+        let process = Self::spawn(dir, settings, &[]);
         let dmi_socket = dir.join("dmi.sock");
         Self { dir: dir.to_owned(), process, monitor, console, broker: Mqtt(mqtt), dmi_socket }
     }
 
-    fn spawn(dir: &Path, settings: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgecore"));
-        command.arg("--config").arg(dir.join("edgecore.yaml"));
+    fn spawn(dir: &Path, settings: &[&str], env: &[(&str, PathBuf)]) -> Process {
+        let mut command = Command::new(program(env!("CARGO_BIN_EXE_edgecore")));
+        command.arg("--config").arg(dir.join("edgecore.yaml")).envs(env.iter().cloned());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -296,7 +334,12 @@ modules:
 
     /// Starts it again on the same folder.
     pub fn restart(&mut self, settings: &[&str]) {
-        self.process = Self::spawn(&self.dir.clone(), settings);
+        self.restart_with(settings, &[]);
+    }
+
+    /// The same with more in its environment.
+    pub fn restart_with(&mut self, settings: &[&str], env: &[(&str, PathBuf)]) {
+        self.process = Self::spawn(&self.dir.clone(), settings, env);
     }
 
     pub fn wait_ready(&mut self) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use k8s_cri::v1::{Container, PodSandbox};
 use kubeedge::cri::client::CriClient;
 use kubeedge::cri::runtime::Runtime;
 use nix::mount::{MntFlags, umount2};
@@ -46,11 +47,41 @@ impl Containerd {
         let socket = dir.path().join("containerd.sock");
         let mut this = Self { daemon: None, socket, bridge, dir, _subnet: subnet };
         this.start_again();
+        this.import_images();
+        this
+    }
+
+    fn import_images(&self) {
         let images = images();
         for tar in ["pause.tar", "hello.tar"] {
-            this.ctr(&["images", "import", images.join(tar).to_str().expect("utf-8")]);
+            self.ctr(&["images", "import", images.join(tar).to_str().expect("utf-8")]);
         }
-        this
+    }
+
+    /// As a machine whose disk for containers was made anew: nothing runs, no sandbox, container or
+    /// snapshot is known, and the images were brought again.
+    pub fn forget_everything(&mut self) {
+        self.kill9();
+        kill_shims(&self.socket);
+        unmount_below(self.dir.path());
+        for folder in ["root", "state", "runc", "cni/ipam"] {
+            fs::remove_dir_all(self.dir.path().join(folder)).ok();
+        }
+        self.start_again();
+        self.import_images();
+    }
+
+    /// Name and uid of the pods that have a sandbox, sorted.
+    pub fn pods(&self) -> Vec<(String, String)> {
+        let list = self.cri(|runtime| async move { runtime.list_sandboxes().await }).expect("list sandboxes");
+        let label =
+            |row: &k8s_cri::v1::PodSandbox, key: &str| row.labels.get(key).cloned().unwrap_or_default();
+        let mut pods: Vec<_> = list
+            .iter()
+            .map(|row| (label(row, "io.kubernetes.pod.name"), label(row, "io.kubernetes.pod.uid")))
+            .collect();
+        pods.sort();
+        pods
     }
 
     pub fn socket(&self) -> &Path {
@@ -86,6 +117,10 @@ impl Containerd {
     /// Starts the daemon on the same folder and waits until it can run pods.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&mut self) {
         eventually("containerd is ready", || {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().expect("wait"));
             assert!(
@@ -98,7 +133,8 @@ impl Containerd {
         });
     }
 
-    fn spawn(&mut self) {
+    /// Starts the daemon on the same folder and waits for nothing.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("log");
         let child = Command::new("containerd")
             .arg("--config")
@@ -160,10 +196,16 @@ impl Containerd {
 
     /// Runs a command in a running container of a pod and returns its standard output.
     pub fn exec(&self, pod: &str, container: &str, command: &[&str]) -> String {
-        let id = self.running(pod, Some(container)).pop().expect("a running container");
+        self.try_exec(pod, container, command).unwrap_or_else(|why| panic!("exec in {pod}: {why}"))
+    }
+
+    /// The same in a container that may end meanwhile.
+    pub fn try_exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<String, String> {
+        let id = self.running(pod, Some(container)).pop().ok_or("no container runs")?;
         let command = command.iter().map(|&word| word.to_owned()).collect();
         let answer = self.cri(|runtime| async move { runtime.exec_sync(id, command, 10).await });
-        String::from_utf8_lossy(&answer.expect("exec").stdout).into_owned()
+        let answer = answer.map_err(|err| format!("{err:?}"))?;
+        Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
     }
 
     /// `ctr` in the namespace of pods; expects success.
@@ -187,6 +229,17 @@ impl Containerd {
             .collect()
     }
 
+    /// Every sandbox and every container, dead ones too; or why it does not say.
+    pub fn everything(&self) -> Result<(Vec<PodSandbox>, Vec<Container>), String> {
+        self.cri(|runtime| async move {
+            let text = |err: kubeedge::cri::runtime::CriError| err.to_string();
+            Ok((
+                runtime.list_sandboxes().await.map_err(text)?,
+                runtime.list_containers().await.map_err(text)?,
+            ))
+        })
+    }
+
     /// One conversation with the runtime, on a thread of its own: callers may be async themselves.
     fn cri<T: Send + 'static, F: Future<Output = T>>(
         &self,
@@ -203,7 +256,7 @@ impl Containerd {
         thread.join().expect("talk with the runtime")
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.dir.path().join("containerd.log")
     }
 }
@@ -300,7 +353,8 @@ fn kill_shims(socket: &Path) {
     }
 }
 
-fn unmount_below(dir: &Path) {
+/// Takes away every mount below a folder.
+pub fn unmount_below(dir: &Path) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     let ours: Vec<&str> = points.filter(|point| Path::new(point).starts_with(dir)).collect();

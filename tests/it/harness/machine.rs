@@ -173,6 +173,21 @@ impl Session {
         self.0.flush()
     }
 
+    /// Raw bytes, again and again until the cloud takes no more: how many it took.
+    pub fn pour(&mut self, head: &[u8], piece: &[u8], most: u64) -> u64 {
+        super::hostile::pour(&mut self.0, head, piece, most)
+    }
+
+    /// What the cloud has said so far, at the end of `heard`.
+    pub fn hear(&mut self, heard: &mut Vec<u8>) {
+        self.0.sock.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut piece = [0; 16 << 10];
+        while let Ok(count @ 1..) = self.0.read(&mut piece) {
+            heard.extend_from_slice(&piece[..count]);
+        }
+        self.0.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
     /// Waits until the cloud closes it: how long that took.
     pub fn closed(mut self) -> Duration {
         let begun = Instant::now();

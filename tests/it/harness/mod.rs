@@ -1,12 +1,22 @@
 //! What integration tests share.
 
 pub mod api;
+pub mod api_proxy;
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod console;
 pub mod containerd;
+pub mod disk;
 pub mod dmi;
 pub mod exposition;
+pub mod go;
+pub mod go_api;
+pub mod go_cloud;
+pub mod go_edge;
+pub mod go_pki;
+pub mod hostile;
+pub mod link;
 pub mod machine;
 pub mod modbus;
 pub mod mosquitto;
@@ -15,4 +25,6 @@ pub mod peer;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod recording;
+pub mod rest;
 pub mod sockets;

@@ -14,6 +14,16 @@ use nix::unistd::Pid;
 /// How long anything may take on a busy two-core machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A program of this project: the one that was built with the test, or of that name in `KUBEEDGE_BIN_DIR`, so that a
+/// measurement can take programs of another profile.
+pub fn program(built: &str) -> PathBuf {
+    let built = PathBuf::from(built);
+    match (std::env::var_os("KUBEEDGE_BIN_DIR"), built.file_name()) {
+        (Some(dir), Some(name)) => Path::new(&dir).join(name),
+        _ => built,
+    }
+}
+
 /// A child process that is killed when the test lets go of it.
 pub struct Process {
     name: String,
@@ -33,6 +43,15 @@ impl Process {
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         Self { name: name.to_owned(), child, log }
+    }
+
+    #[allow(dead_code, reason = "benchmarks share this harness")]
+    /// Lines of its log of level WARN or ERROR that hold none of these words.
+    pub fn complaints(&self, listed: &[&str]) -> Vec<String> {
+        let bad = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+        let log = self.log();
+        let lines = log.lines().filter(bad).filter(|line| !listed.iter().any(|word| line.contains(word)));
+        lines.map(str::to_owned).collect()
     }
 
     /// The process id, for readings from `/proc`.
@@ -112,6 +131,12 @@ pub fn free_port() -> u16 {
     panic!("no port is free from {FIRST} on");
 }
 
+/// Unix milliseconds.
+#[allow(dead_code, reason = "benchmarks share this harness")]
+pub fn now_ms() -> i64 {
+    kubeedge::model::unix_ms(std::time::SystemTime::now())
+}
+
 /// Polls until `probe` gives something. `what` and the last refusal stand in the failure.
 pub fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + patience;
@@ -161,7 +186,8 @@ pub fn http(
     Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
 }
 
-fn unchunk(body: &str) -> String {
+/// The body of a chunked answer.
+pub fn unchunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, after)) = rest.split_once("\r\n") {

@@ -13,6 +13,8 @@ use actix_web::dev::ServerHandle;
 
 use crate::apiserver::{ApiCore, http, kubeconfig};
 use crate::identity::{Ca, CloudServerTls};
+use crate::telemetry::doors::DoorMetrics;
+use crate::web::Lobby;
 
 /// Pause between looks at expired events and ending namespaces.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -40,6 +42,7 @@ pub struct ApiServerParts {
 /// See the module.
 pub struct ApiServer {
     parts: ApiServerParts,
+    lobby: Arc<Lobby>,
     server: Option<ServerHandle>,
     /// Counts servers: the end of an older one is expected.
     generation: u64,
@@ -51,14 +54,16 @@ pub struct ApiServer {
 impl ApiServer {
     #[must_use]
     pub fn new(parts: ApiServerParts) -> Self {
-        Self { parts, server: None, generation: 0, sweeping: false, written: 0 }
+        let lobby = Lobby::new(http::MAX_STRANGERS, http::MAX_OF_ONE_USER, DoorMetrics::new("api"));
+        Self { parts, lobby, server: None, generation: 0, sweeping: false, written: 0 }
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
         self.stop_server();
         self.generation += 1;
         let served = self.parts.listener.try_clone().and_then(|listener| {
-            http::serve(&self.parts.core, listener, &self.parts.tls.config(), self.parts.deadlines)
+            let (core, tls) = (&self.parts.core, self.parts.tls.config());
+            http::serve(core, listener, &tls, self.parts.deadlines, &self.lobby)
         });
         match served {
             Ok(server) => {

@@ -54,6 +54,7 @@ impl JoinServer {
         let shown = judge(&world, peer(request)?, node, evidence, &wanted.proven)?;
         if let Way::Token(token) = &shown.way {
             self.uses.check_revoked(token).await?;
+            self.check_free(node).await?;
         }
         // A token's second use is the same request, not only the same SVID key: each key gets something.
         let request_hash = sha256_hex(&wanted.proven);

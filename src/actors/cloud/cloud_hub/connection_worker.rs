@@ -1,15 +1,14 @@
 //! One accepted TLS connection: who the peer is, and how to end it at once.
 
-use std::any::Any;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Extensions;
 
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::NodePeer;
+use crate::web::Wire;
 
 /// Shared by the HTTP side and the session. The socket is a second handle on the connection: a
 /// websocket actor that waits for a slow client is not polled any more, so only this ends it.
@@ -47,10 +46,9 @@ impl Connection {
     }
 }
 
-/// For `HttpServer::on_connect`: puts an `Arc<Connection>` into the connection's extensions.
-pub fn remember(io: &dyn Any, extensions: &mut Extensions) {
-    let Some(tls) = io.downcast_ref::<TlsStream<actix_web::rt::net::TcpStream>>() else { return };
-    let (tcp, session) = tls.get_ref();
+/// Puts an `Arc<Connection>` into the connection's extensions.
+pub fn remember(wire: &Wire, extensions: &mut Extensions) {
+    let Some(session) = wire.session() else { return };
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = (!chain.is_empty()).then(|| NodePeer::read(chain.iter().map(AsRef::as_ref)));
     let (peer, unclear) = match peer {
@@ -61,7 +59,7 @@ pub fn remember(io: &dyn Any, extensions: &mut Extensions) {
             (None, true)
         }
     };
-    let socket = match tcp.as_fd().try_clone_to_owned() {
+    let socket = match wire.tcp().as_fd().try_clone_to_owned() {
         Ok(fd) => Some(TcpStream::from(fd)),
         Err(err) => {
             tracing::warn!(error = %err, "no second handle on a connection");

@@ -20,6 +20,7 @@ use crate::telemetry::identity::Refused;
 pub struct Signer {
     pub ca: Arc<Ca>,
     pub svid_ttl: Duration,
+    pub go_ttl: Duration,
     pub node_ca_ttl: Duration,
 }
 
@@ -43,6 +44,23 @@ pub struct Issued {
 }
 
 impl Signer {
+    /// Signs the certificate of an edge of KubeEdge's. It lives for `go_ttl`, not for an hour: such an
+    /// edge has no way back once its certificate ended while it was away, and each rotation costs it its
+    /// session for two heartbeats (KubeEdge 1.23, `edge/pkg/edgehub/certificate/certmanager.go` and
+    /// `edge/pkg/edgehub/edgehub.go`). `keadm node revoke` cuts it off all the same.
+    ///
+    /// # Errors
+    /// As [`Signer::svid`].
+    pub fn go_certificate(
+        &self,
+        node: &NodeName,
+        csr: &[u8],
+        not_before_min: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Svid, Denied> {
+        self.leaf(node, csr, self.go_ttl, not_before_min, now)
+    }
+
     /// Signs the SVID a request asks for.
     ///
     /// # Errors
@@ -54,7 +72,18 @@ impl Signer {
         not_before_min: Option<SystemTime>,
         now: SystemTime,
     ) -> Result<Svid, Denied> {
-        let signed = self.ca.sign_node_csr(csr, node, self.svid_ttl, not_before_min, now);
+        self.leaf(node, csr, self.svid_ttl, not_before_min, now)
+    }
+
+    fn leaf(
+        &self,
+        node: &NodeName,
+        csr: &[u8],
+        ttl: Duration,
+        not_before_min: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Svid, Denied> {
+        let signed = self.ca.sign_node_csr(csr, node, ttl, not_before_min, now);
         let chain = signed.map_err(|err| denied("csr", &err))?;
         let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
         let facts = cert_facts(leaf).map_err(|err| denied("csr", &err))?;

@@ -28,6 +28,8 @@ pub struct NodeIdentities {
     pub reusable_tokens: bool,
     /// Lives of what is signed.
     pub svid_ttl: Duration,
+    /// Of an edge of KubeEdge's.
+    pub go_ttl: Duration,
     pub node_ca_ttl: Duration,
     pub revocations: Revocations,
     pub bundle: PublishedBundle,
@@ -93,11 +95,11 @@ impl Issuer {
         blocking(move || issuer.signer.node(&node, &wanted, not_before_min, SystemTime::now())).await
     }
 
-    /// The same for an SVID alone.
+    /// The same for the certificate of an edge of KubeEdge's.
     ///
     /// # Errors
     /// [`Denied`] when it is not signed.
-    pub async fn svid(
+    pub async fn go_certificate(
         self: &Arc<Self>,
         node: &NodeName,
         csr: Vec<u8>,
@@ -105,7 +107,7 @@ impl Issuer {
     ) -> Result<Svid, Denied> {
         self.check_limit(node)?;
         let (issuer, node) = (Arc::clone(self), node.clone());
-        blocking(move || issuer.signer.svid(&node, &csr, not_before_min, SystemTime::now())).await
+        blocking(move || issuer.signer.go_certificate(&node, &csr, not_before_min, SystemTime::now())).await
     }
 
     fn check_limit(&self, node: &NodeName) -> Result<(), Denied> {

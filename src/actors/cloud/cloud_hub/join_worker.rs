@@ -12,12 +12,14 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::IsConnected;
 use super::attest::{Reusable, token};
 use super::connection_worker::Connection;
 use super::issuer_worker::Issuer;
 use super::join::{Credential, Denied, MAX_BODY_BYTES, RateLimit, Route, credential, peer_of, route};
 use super::revoked;
 use super::token_use_worker::TokenUses;
+use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact};
 use crate::identity::{JoinTokens, NodePeer, TrustBundle};
 use crate::model::NodeName;
@@ -25,6 +27,7 @@ use crate::telemetry::cloud_hub::CloudHubMetrics;
 use crate::telemetry::identity::{Issued, Refused};
 
 const API_TIMEOUT: Duration = Duration::from_secs(5);
+const HUB_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one address: many edges may stand behind one.
 const BURST: u32 = 100;
@@ -37,6 +40,7 @@ pub struct JoinServer {
     pub(super) tokens: Arc<JoinTokens>,
     pub(super) uses: TokenUses,
     client: ::kube::Client,
+    connected: Link<IsConnected>,
     limit: Mutex<RateLimit>,
     metrics: CloudHubMetrics,
 }
@@ -47,11 +51,28 @@ impl JoinServer {
         issuer: Arc<Issuer>,
         tokens: Arc<JoinTokens>,
         client: ::kube::Client,
+        connected: Link<IsConnected>,
         metrics: CloudHubMetrics,
     ) -> Self {
         let limit = Mutex::new(RateLimit::new(BURST, PER_SEC, MAX_PEERS));
         let uses = TokenUses::new(client.clone());
-        Self { issuer, tokens, uses, client, limit, metrics }
+        Self { issuer, tokens, uses, client, connected, limit, metrics }
+    }
+
+    /// A token is no proof of being the machine that has the name: while one is connected under it, another
+    /// would get its pods as well, and both would run them.
+    pub(super) async fn check_free(&self, node: &NodeName) -> Result<(), Denied> {
+        match self.connected.ask(IsConnected(node.clone()), HUB_TIMEOUT).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let why = format!(
+                    "a machine is connected as node {node} now: stop it first, or give this one another name \
+                     (modules.edged.hostnameOverride)"
+                );
+                Err(Denied::new(409, Refused::Cloned, why))
+            }
+            Err(_) => Err(Denied::new(503, Refused::Unavailable, "cloudhub is busy, try again later")),
+        }
     }
 
     /// A certificate for a Go edge. `None`: whoever asks may have one but sent no request for it, as
@@ -70,6 +91,7 @@ impl JoinServer {
                 let reusable = Reusable::If(self.issuer.with.reusable_tokens);
                 let claims = token(&self.tokens, &jwt, &node, reusable, now)?;
                 self.uses.check_revoked(&claims).await?;
+                self.check_free(&node).await?;
                 (node, None, Some(claims))
             }
         };
@@ -83,7 +105,7 @@ impl JoinServer {
             return Ok(None);
         }
         // Signed first and given out last: a request that is not signed costs nobody a token.
-        let svid = self.issuer.svid(&node, csr.to_vec(), not_before_min).await?;
+        let svid = self.issuer.go_certificate(&node, csr.to_vec(), not_before_min).await?;
         let mut kind = Issued::GoNode;
         if let Some(token) = once
             && self.uses.take(token, &node, &svid.key_hash).await?

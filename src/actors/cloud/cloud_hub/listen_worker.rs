@@ -3,36 +3,48 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use metrics::Counter;
 
 use super::connection_worker::{Connection, remember};
 use super::handshake::{self, Asked};
 use super::issuer_worker::Issuer;
-use super::join::Denied;
+use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
+use super::pace::Pace;
 use super::pump_actor::{MAX_IN_BYTES, Pump};
 use super::{NotOpened, OpenSession};
-use crate::bus::Link;
+use crate::bus::{Link, Turns};
+use crate::telemetry::doors::DoorMetrics;
 use crate::telemetry::identity::Refused;
+use crate::web::{Limits, Line, Lobby};
 
 const EXTENSIONS: HeaderName = HeaderName::from_static("kubeedge-extensions");
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const TLS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that have not said yet what they want, or want to join. They hold their place until
-/// a deadline: a few hundred silent ones must not keep the others out.
-const STRANGERS: usize = 4_096;
+/// Between two requests of one connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A joining machine that reads nothing for so long is cut. A session has its own deadline for writing.
+const READER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that have no session yet, or want to join.
+const STRANGERS: usize = 512;
+/// Connections of one node: the newest, and those that it is about to replace.
+const OF_ONE_NODE: u32 = 8;
 
 /// What an upgrade needs.
 #[derive(Clone)]
 pub struct Door {
     pub open: Link<OpenSession>,
     pub issuer: Arc<Issuer>,
+    /// Messages of nodes that waited for their turn.
+    pub held: Counter,
+    /// And those that waited in vain.
+    pub dropped: Counter,
 }
 
 /// Starts the websocket listener. `nodes` connections and some more are accepted.
@@ -44,23 +56,24 @@ pub fn websocket(
     tls: &rustls::ServerConfig,
     door: Door,
     nodes: u32,
+    write_timeout: Duration,
 ) -> io::Result<ServerHandle> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
-    let server = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(door.clone())).default_service(web::to(upgrade))
-    })
-    .on_connect(remember)
-    .workers(workers)
-    .max_connections(nodes as usize + STRANGERS)
-    .max_connection_rate(STRANGERS)
-    // An edge sends a device's next report when the last one is confirmed: small frames must not wait for company.
-    .tcp_nodelay(true)
-    .client_request_timeout(HEADER_TIMEOUT)
-    .tls_handshake_timeout(TLS_TIMEOUT)
-    .shutdown_timeout(1)
-    .disable_signals()
-    .listen_rustls_0_23(listener, tls.clone())?;
-    Ok(run(server.run(), "websocket"))
+    let limits = Limits {
+        workers,
+        connections: nodes as usize + STRANGERS,
+        head: HEADER_TIMEOUT,
+        // The session's deadline comes first.
+        reader: write_timeout.saturating_mul(2),
+        keep_alive: KEEP_ALIVE,
+        body_bytes: 0,
+        websockets: true,
+    };
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("cloudhub"));
+    let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
+        app.app_data(web::Data::new(door.clone())).default_service(web::to(upgrade));
+    })?;
+    Ok(run(server, "websocket"))
 }
 
 /// Starts the join listener.
@@ -73,17 +86,20 @@ pub fn join(
     state: Arc<JoinServer>,
 ) -> io::Result<ServerHandle> {
     let data = web::Data::from(state);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(serve)))
-        .on_connect(remember)
-        .workers(1)
-        .max_connections(STRANGERS)
-        .max_connection_rate(STRANGERS)
-        .client_request_timeout(HEADER_TIMEOUT)
-        .tls_handshake_timeout(TLS_TIMEOUT)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen_rustls_0_23(listener, tls.clone())?;
-    Ok(run(server.run(), "join"))
+    let limits = Limits {
+        workers: 1,
+        connections: STRANGERS,
+        head: HEADER_TIMEOUT,
+        reader: READER_TIMEOUT,
+        keep_alive: KEEP_ALIVE,
+        body_bytes: MAX_BODY_BYTES,
+        websockets: false,
+    };
+    let lobby = Lobby::new(STRANGERS, OF_ONE_NODE, DoorMetrics::new("join"));
+    let server = crate::web::serve(listener, Some(tls), limits, &lobby, remember, move |app| {
+        app.app_data(data.clone()).default_service(web::to(serve));
+    })?;
+    Ok(run(server, "join"))
 }
 
 fn run(server: Server, name: &'static str) -> ServerHandle {
@@ -135,6 +151,11 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     if let Some(Err(denied)) = admitted {
         return deny(accepted.node.as_str(), denied);
     }
+    if let Some(line) = request.conn_data::<Line>()
+        && let Err(limit) = line.admit(accepted.node.as_str())
+    {
+        return refuse(429, limit.to_string());
+    }
     if let Err(err) = ws::handshake(&request) {
         return refuse(400, err.to_string());
     }
@@ -153,6 +174,10 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         from_edge: opened.from_edge,
         moved: opened.moved,
         broken: opened.broken,
+        turns: Turns::default(),
+        pace: Pace::new(Instant::now()),
+        held: door.held.clone(),
+        dropped: door.dropped.clone(),
         partial: None,
     };
     match ws::WsResponseBuilder::new(pump, &request, payload).frame_size(MAX_IN_BYTES).start() {

@@ -28,7 +28,7 @@ use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::identity::NodeCloned;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
-use crate::bus::{ActorStats, Link};
+use crate::bus::{ActorStats, Link, Turn};
 use crate::config::{CloudHubConfig, Listener};
 use crate::identity::{Ca, JoinTokens};
 use crate::model::NodeName;
@@ -37,16 +37,18 @@ use crate::telemetry::cloud_hub::CloudHubMetrics;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::identity::Refused;
 
-mod attest;
+mod applications;
+pub(crate) mod attest;
 mod attest_worker;
 mod class;
 mod connection_worker;
-mod handshake;
+pub(crate) mod handshake;
 mod issue;
 mod issuer_worker;
-mod join;
+pub(crate) mod join;
 mod join_worker;
 mod listen_worker;
+mod pace;
 mod pump_actor;
 mod queue;
 mod renewal_worker;
@@ -56,7 +58,7 @@ mod session;
 mod session_worker;
 #[cfg(test)]
 mod tests;
-mod token_use;
+pub(crate) mod token_use;
 mod token_use_worker;
 
 pub use self::issuer_worker::NodeIdentities;
@@ -132,7 +134,7 @@ pub struct CloudHubParts {
     /// `None` where no DeviceController runs.
     pub twin: Option<Link<FromTwin>>,
     pub node_connected: Link<NodeConnected>,
-    pub node_gone: Link<NodeGone>,
+    pub node_gone: Vec<Link<NodeGone>>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
     /// Takes what nodes report.
@@ -179,6 +181,11 @@ pub(crate) struct OpenSession {
     connection: Arc<Connection>,
 }
 
+/// The join server asks: is a machine of this name at work now? Private to CloudHub.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(crate) struct IsConnected(NodeName);
+
 /// The pump's ends of a new session.
 pub(crate) struct Opened {
     frames: mpsc::Receiver<bytes::Bytes>,
@@ -203,6 +210,7 @@ impl CloudHub {
         let signer = Signer {
             ca: Arc::clone(&parts.ca),
             svid_ttl: parts.identities.svid_ttl,
+            go_ttl: parts.identities.go_ttl,
             node_ca_ttl: parts.identities.node_ca_ttl,
         };
         Self {
@@ -226,12 +234,16 @@ impl CloudHub {
             Arc::clone(&self.issuer),
             Arc::clone(&parts.tokens),
             parts.client.clone(),
+            Link::to(NAME, &ctx.address(), Arc::clone(&self.stats)),
             self.metrics.clone(),
         ));
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
-        let door = Door { open, issuer: Arc::clone(&self.issuer) };
+        let (held, dropped) = (self.metrics.held.clone(), self.metrics.dropped.clone());
+        let door = Door { open, issuer: Arc::clone(&self.issuer), held, dropped };
         let limit = parts.config.node_limit;
-        self.servers.push(listen_worker::websocket(websocket, &parts.websocket_tls, door, limit)?);
+        let patience = Duration::from_secs(parts.config.write_timeout.max(1));
+        let tls = &parts.websocket_tls;
+        self.servers.push(listen_worker::websocket(websocket, tls, door, limit, patience)?);
         self.servers.push(listen_worker::join(https, &parts.https_tls, join)?);
         Ok(())
     }
@@ -338,6 +350,7 @@ impl CloudHub {
             metrics: self.metrics.clone(),
             timer: None,
             unacked: 0,
+            turn: Turn::default(),
         };
         let name = format!("session {node}");
         let tree = &self.parts.tree;
@@ -431,6 +444,14 @@ impl Handler<ConnectedNodes> for CloudHub {
     }
 }
 
+impl Handler<IsConnected> for CloudHub {
+    type Result = bool;
+
+    fn handle(&mut self, IsConnected(node): IsConnected, _: &mut Self::Context) -> Self::Result {
+        self.live.contains_key(&node)
+    }
+}
+
 impl Handler<SessionEnded> for CloudHub {
     type Result = ();
 
@@ -442,4 +463,4 @@ impl Handler<SessionEnded> for CloudHub {
     }
 }
 
-crate::handles!(CloudHub: OpenSession, SendDown, CloseNode, ConnectedNodes, SessionEnded);
+crate::handles!(CloudHub: OpenSession, SendDown, CloseNode, ConnectedNodes, IsConnected, SessionEnded);

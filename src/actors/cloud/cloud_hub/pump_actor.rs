@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_http::ws::Item;
 use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
+use metrics::Counter;
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
+use super::pace::Pace;
 use super::session_worker::{Broken, FromEdge, Pipe, PipeMoved};
-use crate::bus::Link;
 use crate::bus::cloud_hub::EndReason;
+use crate::bus::{Link, Turns};
 use crate::wire::frame;
 
 /// Largest message of an edge. Kubernetes objects are under 2 MiB.
@@ -29,6 +32,13 @@ pub struct Pump {
     pub from_edge: Link<FromEdge>,
     pub moved: Link<PipeMoved>,
     pub broken: Link<Broken>,
+    /// What this node says is dealt with a bit at a time, and no faster than this: others have their turn.
+    pub turns: Turns,
+    pub pace: Pace,
+    /// Messages that waited for that.
+    pub held: Counter,
+    /// And those that waited in vain.
+    pub dropped: Counter,
     /// A fragmented message under way.
     pub partial: Option<BytesMut>,
 }
@@ -41,8 +51,24 @@ impl Pump {
             Ok(envelope) => envelope,
             Err(err) => return self.fail(&err.to_string(), ctx),
         };
-        let link = self.from_edge.clone();
-        let taken = async move { link.ask(FromEdge(envelope), TAKE_DEADLINE).await };
+        let (link, turns) = (self.from_edge.clone(), self.turns.clone());
+        let memory = envelope.body.memory();
+        let pause = self.pace.spend(bytes.len(), Instant::now());
+        if !pause.is_zero() || !turns.has(memory) {
+            self.held.increment(1);
+        }
+        let dropped = self.dropped.clone();
+        let taken = async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            let Ok(turn) = timeout(TAKE_DEADLINE, turns.take(memory)).await else {
+                // What came before it is not done with: the API is away. The edge says it again.
+                dropped.increment(1);
+                return Ok(());
+            };
+            link.ask(FromEdge(envelope, turn), TAKE_DEADLINE).await
+        };
         // Until the session has it, nothing more is read: TCP slows the edge down.
         ctx.wait(taken.into_actor(self).map(|result, actor, ctx| {
             if let Err(err) = result {

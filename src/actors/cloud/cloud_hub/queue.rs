@@ -256,6 +256,12 @@ impl Queue {
         self.in_flight.len()
     }
 
+    /// Bytes of frames of all kinds, sent and unsent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Messages of all kinds, sent and unsent.
     #[cfg(test)]
     pub fn len(&self) -> usize {

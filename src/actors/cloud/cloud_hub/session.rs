@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::class;
 use super::queue::{Limits, Pushed, Queue, Total};
+use super::{applications, class};
 use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::edge_controller::ObjectVersion;
 use crate::bus::sync::{Delivered, Extensions};
@@ -19,6 +19,8 @@ use crate::wire::frame::MAX_FRAME_BYTES;
 pub const PIPE_FRAMES: usize = 64;
 /// Bytes of such frames; a single larger frame may go alone.
 const PIPE_BYTES: usize = 1 << 20;
+/// What waits for a node that takes nothing may be no more than this before its questions are not answered.
+const UNREAD_ANSWERS: usize = 4 << 20;
 /// Messages in flight with the `ack-window` extension; a Go edge gets one (protocol section 4.2).
 const ACK_WINDOW: usize = 32;
 
@@ -63,6 +65,8 @@ pub enum Effect {
     EdgeError { resource: String, why: String },
     /// Count a message too large to send.
     TooLarge { resource: String, why: String },
+    /// Count an answer that the node does not take.
+    NotAnswered,
     /// Stop and close the socket at once. Nothing follows.
     End(EndReason),
 }
@@ -251,6 +255,11 @@ impl Session {
                 return effects.push(Effect::TooLarge { resource: resource(), why: err.to_string() });
             }
         };
+        // Answers to a node that does not take them: it may ask again when it reads.
+        let is_answer = message.header.parent_msg_id.is_some();
+        if is_answer && !self.pipe_has_room() && self.queue.bytes() + frame.len() > UNREAD_ANSWERS {
+            return effects.push(Effect::NotAnswered);
+        }
         match self.queue.push(message, frame) {
             Pushed::Queued | Pushed::Outdated => {}
             Pushed::Full => self.end(EndReason::QueueFull, effects),
@@ -303,6 +312,11 @@ impl Session {
         {
             return effects.push(Effect::Twin(envelope));
         }
+        if route.source == applications::META_SERVER
+            && let Some(answer) = applications::refused(&envelope, now_ms)
+        {
+            self.push(Outgoing::new(answer), effects);
+        }
         let handled = match route.source.as_str() {
             // No edge may speak with the cloud's own voice.
             source::CLOUD_HUB
@@ -310,7 +324,7 @@ impl Session {
             | source::DEVICE_CONTROLLER
             | "cloudStream"
             | "synccontroller" => false,
-            source::TWIN | "metaserver" => false,
+            source::TWIN | applications::META_SERVER => false,
             _ => route.operation != operation::UPLOAD && route.resource.object().is_some(),
         };
         if handled {

@@ -34,6 +34,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
             Effect::Renew(_) => "renew".to_owned(),
             Effect::Report(_) => "report".to_owned(),
             Effect::Unhandled { .. } => "unhandled".to_owned(),
+            Effect::NotAnswered => "not answered".to_owned(),
             Effect::EdgeError { .. } => "edge error".to_owned(),
             Effect::TooLarge { .. } => "too large".to_owned(),
             Effect::End(reason) => reason.label().to_owned(),
@@ -75,6 +76,17 @@ fn routing() {
         let effects = session(reports, now).receive(upstream("edgehub", operation, "node/report"), now, 0);
         assert_eq!(kinds(&effects), [want], "{operation}");
     }
+}
+
+#[test]
+fn a_meta_server_is_refused_at_once() {
+    let now = Instant::now();
+    let mut asked = upstream("metaserver", "null", "null");
+    asked.body = Body::Object(json!({"ID": "a", "Key": "/core/v1/pods/default/p", "Verb": "get"}));
+    let effects = session(Extensions::default(), now).receive(asked, now, 0);
+    assert_eq!(kinds(&effects), ["unhandled", "write"]);
+    let nothing = session(Extensions::default(), now).receive(upstream("metaserver", "x", "null"), now, 0);
+    assert_eq!(kinds(&nothing), ["unhandled"]);
 }
 
 #[test]

@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use super::connection_worker::Connection;
 use super::issuer_worker::Issuer;
 use super::session::{Effect, Session};
-use crate::bus::Link;
 use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
 use crate::bus::sync::{Delivered, Extensions, Held, NodeConnected, NodeGone};
+use crate::bus::{Link, Turn};
 use crate::model::{Envelope, Moment, NodeName, operation, unix_ms};
 use crate::telemetry::cloud_hub::CloudHubMetrics;
 use crate::telemetry::federation::Federation;
@@ -24,7 +24,7 @@ use crate::wire::node_report::report_of;
 /// A decoded frame of the edge. Answered when it is handled, so the pump reads no faster.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct FromEdge(pub Envelope);
+pub struct FromEdge(pub Envelope, pub Turn);
 
 /// The connection is gone or unusable.
 #[derive(Message)]
@@ -65,7 +65,7 @@ pub struct SessionLinks {
     /// `None` where no DeviceController runs.
     pub twin: Option<Link<FromTwin>>,
     pub connected: Link<NodeConnected>,
-    pub gone: Link<NodeGone>,
+    pub gone: Vec<Link<NodeGone>>,
     pub held: Link<Held>,
     pub delivered: Link<Delivered>,
     pub ended: Link<SessionEnded>,
@@ -88,6 +88,8 @@ pub struct SessionWorker {
     pub timer: Option<(Instant, SpawnHandle)>,
     /// As shown in the gauge.
     pub unacked: usize,
+    /// Of the message of the edge that is being looked at.
+    pub turn: Turn,
 }
 
 impl SessionWorker {
@@ -141,7 +143,13 @@ impl SessionWorker {
             match effect {
                 Effect::Write(frame) => self.write(frame, ctx),
                 Effect::Upstream(envelope) => {
-                    let told = self.links.upstream.tell(Upstream { node: self.node.clone(), envelope });
+                    let turn = self.turn.clone();
+                    let told = self.links.upstream.tell(Upstream {
+                        node: self.node.clone(),
+                        session: self.id,
+                        envelope,
+                        turn,
+                    });
                     if let Err(err) = told {
                         self.metrics.dropped.increment(1);
                         tracing::warn!(node = %self.node, error = %err, "message of the edge dropped");
@@ -153,13 +161,15 @@ impl SessionWorker {
                         continue;
                     };
                     // The edge sends it again until it is answered.
-                    if let Err(err) = twin.tell(FromTwin { node: self.node.clone(), envelope }) {
+                    let turn = self.turn.clone();
+                    if let Err(err) = twin.tell(FromTwin { node: self.node.clone(), envelope, turn }) {
                         self.metrics.dropped.increment(1);
                         tracing::warn!(node = %self.node, error = %err, "message of the edge dropped");
                     }
                 }
                 Effect::Listing(envelope) => {
-                    let held = Held { node: self.node.clone(), session: self.id, envelope };
+                    let turn = self.turn.clone();
+                    let held = Held { node: self.node.clone(), session: self.id, envelope, turn };
                     if let Err(err) = self.links.held.tell(held) {
                         tracing::warn!(node = %self.node, error = %err, "listing dropped, session ends");
                         self.finish(EndReason::QueueFull, ctx);
@@ -184,6 +194,7 @@ impl SessionWorker {
                     self.metrics.too_large.increment(1);
                     tracing::error!(node = %self.node, resource, why, "too large to send");
                 }
+                Effect::NotAnswered => self.metrics.not_answered.increment(1),
                 Effect::End(reason) => self.finish(reason, ctx),
             }
         }
@@ -250,8 +261,10 @@ impl Actor for SessionWorker {
             tracing::info!(node = %self.node, session = self.id, reason = reason.label(), "session ended");
         }
         let gone = NodeGone { node: self.node.clone(), session: self.id };
-        if let Err(err) = self.links.gone.tell(gone) {
-            tracing::debug!(error = %err, "synccontroller learns of it at the next connect");
+        for link in &self.links.gone {
+            if let Err(err) = link.tell(gone.clone()) {
+                tracing::debug!(actor = link.actor(), error = %err, "it learns of it at the next connect");
+            }
         }
         let ended = SessionEnded { node: self.node.clone(), session: self.id };
         if let Err(err) = self.links.ended.tell(ended) {
@@ -272,13 +285,15 @@ impl Supervised for SessionWorker {
 impl Handler<FromEdge> for SessionWorker {
     type Result = ();
 
-    fn handle(&mut self, FromEdge(envelope): FromEdge, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromEdge(envelope, turn): FromEdge, ctx: &mut Self::Context) {
+        self.turn = turn;
         match envelope.route.operation.as_str() {
             operation::KEEPALIVE => self.metrics.received_keepalive.increment(1),
             operation::RESPONSE => self.metrics.received_response.increment(1),
             _ => self.metrics.received_other.increment(1),
         }
         self.step(ctx, |state, now| state.receive(envelope, now, now_ms()));
+        self.turn = Turn::default();
     }
 }
 

@@ -77,7 +77,7 @@ pub fn unused(uses: &Uses, token: &JoinClaims, node: &NodeName) -> Result<(), De
     }
 }
 
-fn read(value: &[u8]) -> Option<Use> {
+pub(crate) fn read(value: &[u8]) -> Option<Use> {
     serde_json::from_slice(value).ok()
 }
 

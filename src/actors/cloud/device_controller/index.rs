@@ -468,7 +468,8 @@ fn model_key(name: &Name) -> ObjectKey {
 
 fn member(id: &DeviceId, device: &Device) -> Member {
     let label = device.stored.object.pointer("/metadata/labels/description").and_then(Value::as_str);
-    Member { id: id.to_string(), name: id.name.clone(), description: label.unwrap_or_default().to_owned() }
+    let description = label.unwrap_or_default().to_owned();
+    Member { id: id.to_string(), name: id.name.clone(), description, ..Member::default() }
 }
 
 #[cfg(test)]

@@ -87,8 +87,12 @@ fn a_membership_describes_the_device() {
     let mut index = Index::default();
     let (changes, owners) = index.apply(Kind::Device, Event::Applied(device("d", "2", 2, "n1", "", 20)));
     let Change::Members { added, .. } = &changes[0] else { panic!() };
-    let want =
-        Member { id: "default/d".to_owned(), name: "d".to_owned(), description: "in the hall".to_owned() };
+    let want = Member {
+        id: "default/d".to_owned(),
+        name: "d".to_owned(),
+        description: "in the hall".to_owned(),
+        ..Member::default()
+    };
     assert_eq!((added.as_slice(), changes.len()), (&[want][..], 2), "a device may have no model");
     let Owner::Is { uid, properties, .. } = &owners[0] else { panic!() };
     assert_eq!((uid.as_str(), properties.iter().next().unwrap().as_str()), ("2", "temperature"));

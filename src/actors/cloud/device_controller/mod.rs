@@ -1,10 +1,8 @@
 //! DeviceController: tells nodes about their devices, and the API what nodes report of them
 //! (protocol section 7).
 //!
-//! In a cluster its account needs: `get list watch` on `nodes`; `get list watch` on `devices` and
-//! `devicemodels`, `get list watch create patch delete` on `devicestatuses`, and `update` on
-//! `devices/finalizers` (an owner reference that blocks deletion), all of `devices.kubeedge.io`;
-//! `create` on `events`.
+//! In a cluster its account needs: `list watch` on `nodes`; `list watch` on `devices` and `devicemodels`,
+//! `get list watch create patch delete` on `devicestatuses`, all of `devices.kubeedge.io`; `create` on `events`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,8 +28,8 @@ use crate::telemetry::device_controller::DeviceControllerMetrics;
 mod calls_worker;
 mod index;
 mod message;
-mod report;
-mod status;
+pub(crate) mod report;
+pub(crate) mod status;
 mod statuses;
 mod stored;
 #[cfg(test)]
@@ -209,7 +207,7 @@ impl DeviceController {
             }
             if key.kind == "device" && wanted.is_none() {
                 let id = DeviceId::new(key.namespace(), key.name());
-                removed.push(Member { id: id.to_string(), name: id.name, description: String::new() });
+                removed.push(Member { id: id.to_string(), name: id.name, ..Member::default() });
             }
             deletes.push(message::skeleton(&node, key, &old.uid, now_ms));
         }
@@ -284,7 +282,7 @@ impl StreamHandler<Watched> for DeviceController {
 impl Handler<FromTwin> for DeviceController {
     type Result = ();
 
-    fn handle(&mut self, FromTwin { node, envelope }: FromTwin, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromTwin { node, envelope, turn: _turn }: FromTwin, ctx: &mut Self::Context) {
         let msg_id = envelope.header.msg_id.clone();
         match report::read(&envelope) {
             Ok(Said::Report { device, said }) => {

@@ -458,10 +458,11 @@ impl Entry {
     }
 }
 
+/// It does not block the Device's deletion, as KubeEdge's does: nobody waits for a status, and clusters that check such
+/// references (admission plugin OwnerReferencesPermissionEnforcement) would ask for rights on the Device.
 fn owners(id: &DeviceId, uid: &str) -> Value {
     json!([{
-        "apiVersion": API_VERSION, "kind": Kind::Device.name(), "name": id.name, "uid": uid,
-        "controller": true, "blockOwnerDeletion": true,
+        "apiVersion": API_VERSION, "kind": Kind::Device.name(), "name": id.name, "uid": uid, "controller": true,
     }])
 }
 

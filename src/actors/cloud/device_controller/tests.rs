@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
+use crate::bus::Turn;
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::ServiceAccountKeys;
 use crate::model::device::EXPORT_ANNOTATION;
@@ -150,7 +151,7 @@ impl World {
     async fn say(&self, name: &str, frame: &str) -> String {
         let envelope = frame::decode(frame.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
         let id = envelope.header.msg_id.clone();
-        self.twin.ask(FromTwin { node: node(name), envelope }, ASK).await.unwrap();
+        self.twin.ask(FromTwin { node: node(name), envelope, turn: Turn::default() }, ASK).await.unwrap();
         id
     }
 
@@ -187,7 +188,8 @@ async fn a_device_goes_to_its_node_in_kubeedges_order() {
     let Body::Object(membership) = &told[0].body else { panic!("{told:?}") };
     assert_eq!(
         membership["added_devices"],
-        json!([{"id": "default/sensor-1", "name": "sensor-1", "description": "hall"}])
+        json!([{"id": "default/sensor-1", "name": "sensor-1", "description": "hall", "twin": {}}]),
+        "a Go edge that has the device takes a missing twin for a bad update"
     );
     assert_eq!(membership["removed_devices"], Value::Null);
     assert!(membership["event_id"].is_string() && membership["timestamp"].is_i64());

@@ -113,7 +113,7 @@ fn token(node: &NodeName, namespace: &str, account: &str, body: Option<&Value>, 
         return forbidden("the pod is not bound to it");
     }
     let wanted = Reference::new(RefKind::ServiceAccount, namespace, account);
-    if !references::of_pod(&pod.object).contains(&wanted) {
+    if !references::of_pod(&pod.object()).contains(&wanted) {
         return forbidden("the pod uses another account");
     }
     Verdict::Allowed

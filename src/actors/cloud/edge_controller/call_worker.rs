@@ -8,9 +8,16 @@ use serde_json::Value;
 use super::authority::Verdict;
 use super::plan::{Call, Plan};
 use crate::model::{NodeName, Reason, Status, StatusDetails};
+use crate::supervise::{doubled, spread};
 
 /// For one call; an edge waits a minute (protocol section 4.7).
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// So often a patch that met other writers is made again. It names no version, so the API server itself has put it on
+/// fresh objects some times by then.
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes the calls in order. Returns the last object, or the first failure.
 ///
@@ -27,7 +34,7 @@ pub async fn run(client: Client, node: NodeName, verdict: Verdict, plan: Plan) -
     }
     let mut last = Value::Null;
     for call in &plan.calls {
-        last = make(&client, &node, call).await?;
+        last = persist(&client, &node, call).await?;
     }
     if let Some(meta) = last.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
@@ -51,6 +58,33 @@ async fn check_pod(client: &Client, node: &NodeName, namespace: &str, name: &str
         Err(status) if status.is(Reason::NotFound) => Ok(()),
         Err(status) => Err(status),
     }
+}
+
+/// Makes a call. A conflict that says nothing about the object's identity passes: an edge would take it for "this pod is
+/// another one now" and forget what it wanted to say.
+async fn persist(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
+    let mut tries = 0;
+    loop {
+        match make(client, node, call).await {
+            Err(status) if is_race(call, &status) => {
+                if tries >= TRIES {
+                    let why = format!("others write all the time: {}", status.message);
+                    return Err(failure(Reason::ServiceUnavailable, why));
+                }
+                tokio::time::sleep(spread(doubled(FIRST_PAUSE, tries, LAST_PAUSE), fastrand::f64())).await;
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_race(call: &Call, status: &Status) -> bool {
+    let names_version =
+        || call.body.as_ref().is_some_and(|body| body.pointer("/metadata/resourceVersion").is_some());
+    // kube-apiserver's words for another uid.
+    let another_object = || status.message.contains("UID in precondition");
+    call.method == "PATCH" && status.is(Reason::Conflict) && !another_object() && !names_version()
 }
 
 async fn make(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
@@ -102,3 +136,6 @@ fn convert(status: ::kube::core::Status) -> Box<Status> {
         code: status.code,
     })
 }
+
+#[cfg(test)]
+mod tests;

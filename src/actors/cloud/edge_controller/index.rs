@@ -37,6 +37,7 @@ pub enum Content {
 #[derive(Debug)]
 struct Pod {
     stored: Stored,
+    phase: Box<str>,
     node: Option<NodeName>,
     /// What the pod itself names; the account's pull secrets are added when counting.
     refs: BTreeSet<Reference>,
@@ -166,17 +167,14 @@ impl Index {
             nodes: vec![node],
             operation: operation::UPDATE,
             key: ObjectKey::namespaced(&name.0, "pod", &name.1),
-            content: Content::Object(Arc::clone(&pod.stored.object)),
+            content: Content::Object(pod.stored.object()),
         };
         bound.map(update).collect()
     }
 
     /// Namespace and phase of every pod; the phase is empty before somebody reported one.
     pub fn phases(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pods.iter().map(|((namespace, _), pod)| {
-            let phase = pod.stored.object.pointer("/status/phase").and_then(Value::as_str);
-            (namespace.as_str(), phase.unwrap_or_default())
-        })
+        self.pods.iter().map(|((namespace, _), pod)| (namespace.as_str(), &*pod.phase))
     }
 
     /// Does a pod of `node` name this object?
@@ -246,9 +244,9 @@ impl Index {
     fn put_node(&mut self, name: &Name, mut stored: Stored, changes: &mut Vec<Change>) {
         let Ok(node) = NodeName::parse(&name.1) else { return };
         let changed = stored.follow_on(self.nodes.get(&node), significant_change);
-        let object = Arc::clone(&stored.object);
+        let object = changed.then(|| stored.object());
         self.nodes.insert(node.clone(), stored);
-        if changed {
+        if let Some(object) = object {
             let key = ObjectKey::cluster("node", &name.1);
             let content = Content::Object(object);
             changes.push(Change { nodes: vec![node], operation: operation::UPDATE, key, content });
@@ -278,8 +276,10 @@ impl Index {
     }
 
     fn put_pod(&mut self, name: Name, mut stored: Stored, changes: &mut Vec<Change>) {
-        let bound = stored.object.pointer("/spec/nodeName").and_then(Value::as_str);
-        let node = bound.and_then(|text| NodeName::parse(text).ok());
+        let object = stored.object();
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let node = NodeName::parse(text("/spec/nodeName")).ok();
+        let phase = text("/status/phase").into();
         let old = self.pods.get(&name);
         if old.is_some_and(|old| old.stored.uid != stored.uid || (old.node.is_some() && old.node != node)) {
             self.remove_pod(&name, changes);
@@ -289,12 +289,11 @@ impl Index {
         let changed = stored.follow_on(old.as_ref().map(|old| &old.stored), significant_change);
         let (refs, counted) = match old {
             Some(old) if !changed => (old.refs, old.counted),
-            Some(old) => (references::of_pod(&stored.object), old.counted),
-            None => (references::of_pod(&stored.object), BTreeSet::new()),
+            Some(old) => (references::of_pod(&object), old.counted),
+            None => (references::of_pod(&object), BTreeSet::new()),
         };
-        let object = Arc::clone(&stored.object);
         let terminating = stored.is_terminating();
-        self.pods.insert(name.clone(), Pod { stored, node: node.clone(), refs, counted });
+        self.pods.insert(name.clone(), Pod { stored, phase, node: node.clone(), refs, counted });
         let Some(node) = node else { return };
         self.pods_of.entry(node.clone()).or_default().insert(name.clone());
         if !changed && was_there {
@@ -333,7 +332,7 @@ impl Index {
             nodes: vec![node.clone()],
             operation: operation::DELETE,
             key: ObjectKey::namespaced(&name.0, "pod", &name.1),
-            content: Content::Object(pod.stored.object),
+            content: Content::Object(pod.stored.object()),
         });
         self.drop_references(&node, pod.counted, changes);
     }
@@ -346,7 +345,7 @@ impl Index {
         for account in pod.refs.iter().filter(|it| it.kind == RefKind::ServiceAccount) {
             self.accounts.entry(account.clone()).or_default().insert(name.clone());
             if let Some(account) = self.objects.get(account) {
-                wanted.extend(references::of_service_account(&account.object));
+                wanted.extend(references::of_service_account(&account.object()));
             }
         }
         let added: Vec<Reference> = wanted.difference(&pod.counted).cloned().collect();
@@ -366,7 +365,7 @@ impl Index {
                 nodes: vec![node.clone()],
                 operation: if insert { operation::INSERT } else { operation::UPDATE },
                 key,
-                content: Content::Object(Arc::clone(&stored.object)),
+                content: Content::Object(stored.object()),
             });
         }
         dropped
@@ -420,7 +419,7 @@ impl Index {
         if let Some(key) = wire_key(reference)
             && !nodes.is_empty()
         {
-            let content = Content::Object(Arc::clone(&stored.object));
+            let content = Content::Object(stored.object());
             changes.push(Change { nodes, operation, key, content });
         }
     }

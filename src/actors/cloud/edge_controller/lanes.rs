@@ -3,9 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde_json::Value;
-
-use crate::model::{Body, NodeName};
+use crate::model::NodeName;
 
 /// Calls of one class share a limit; classes never wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,32 +46,6 @@ struct Waiting<T> {
     object: String,
     bytes: usize,
     call: T,
-}
-
-/// Memory that a message's content takes, roughly: a list of small numbers is far larger parsed
-/// than written.
-#[must_use]
-pub fn memory_of(body: &Body) -> usize {
-    fn of(value: &Value) -> usize {
-        let own = size_of::<Value>();
-        match value {
-            Value::String(text) => own + text.len(),
-            Value::Array(items) => own + items.iter().map(of).sum::<usize>(),
-            Value::Object(fields) => {
-                own + fields
-                    .iter()
-                    .map(|(name, field)| size_of::<String>() + name.len() + of(field))
-                    .sum::<usize>()
-            }
-            _ => own,
-        }
-    }
-    match body {
-        Body::Text(text) => text.len(),
-        Body::Object(value) | Body::Unknown(value) => of(value),
-        Body::ObjectResp(answer) => answer.object.as_ref().map_or(0, of),
-        Body::Null | Body::Error(_) => 0,
-    }
 }
 
 impl<T> Default for Lanes<T> {
@@ -136,9 +108,46 @@ impl<T> Lanes<T> {
     }
 }
 
+impl<T> Lanes<T> {
+    /// Takes away calls that wait. Returns how many.
+    pub fn forget(&mut self, node: &NodeName, class: Class, is_stale: impl Fn(&T) -> bool) -> usize {
+        let Some(lane) = self.of.get_mut(&(node.clone(), class)) else { return 0 };
+        let before = lane.waiting.len();
+        let mut bytes = 0;
+        lane.waiting.retain(|it| {
+            let stale = is_stale(&it.call);
+            bytes += if stale { it.bytes } else { 0 };
+            !stale
+        });
+        lane.held_bytes = lane.held_bytes.saturating_sub(bytes);
+        before - lane.waiting.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stale_does_not_run() {
+        let node = NodeName::parse("n1").unwrap();
+        let mut lanes = Lanes::default();
+        for call in 1..=4 {
+            let large = HELD_BYTES / 4;
+            let want = (call == 1).then_some(call);
+            assert_eq!(lanes.push(&node, Class::Status, "pod/a", large, call), Ok(want));
+        }
+        assert_eq!(lanes.push(&node, Class::Status, "pod/a", 1, 5), Err(Full));
+        assert_eq!(lanes.forget(&node, Class::Status, |call| *call != 3), 2);
+        assert_eq!(lanes.forget(&node, Class::Rest, |_| true), 0);
+        assert_eq!(
+            lanes.push(&node, Class::Status, "pod/a", HELD_BYTES / 4, 6),
+            Ok(None),
+            "there is room again"
+        );
+        assert_eq!(lanes.done(&node, Class::Status, "pod/a"), [3]);
+        assert_eq!(lanes.done(&node, Class::Status, "pod/a"), [6]);
+    }
 
     #[test]
     fn order_and_bounds() {
@@ -183,13 +192,5 @@ mod tests {
             lanes.done(&node, Class::Rest, "a");
         }
         assert!(!lanes.of.contains_key(&(node, Class::Rest)));
-    }
-
-    #[test]
-    fn memory_is_counted_as_parsed() {
-        let zeros = Body::Object(serde_json::json!({"a": vec![0; 1000]}));
-        assert!(memory_of(&zeros) >= 1000 * size_of::<Value>());
-        assert_eq!(memory_of(&Body::Text("abc".to_owned())), 3);
-        assert_eq!(memory_of(&Body::Null), 0);
     }
 }

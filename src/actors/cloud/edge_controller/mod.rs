@@ -11,31 +11,34 @@ use serde_json::Value;
 
 use self::authority::Verdict;
 use self::index::{Change, Content, Index};
-use self::lanes::Lanes;
+use self::lanes::{Class, Lanes};
 use self::object::Kind;
-use self::plan::{NoPlan, Plan, Subject};
+use self::plan::{NoPlan, Plan, Shape, Subject};
 use self::sealer::Sealer;
+use self::under_way::UnderWay;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown, flush};
 use crate::actors::cloud::watch_worker::{Event, arrived, watch};
-use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, Outgoing, SendDown};
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, Reseal, SendDifferences, Upstream};
+use crate::bus::sync::NodeGone;
+use crate::bus::{Link, Turn};
 use crate::identity::Ca;
 use crate::model::{Envelope, NodeName, Reason, Resource, Status, operation, unix_ms};
 use crate::telemetry::edge_controller::EdgeControllerMetrics;
 use crate::telemetry::federation::Federation;
 use crate::telemetry::pods::PodMetrics;
 
-mod answer;
+pub(crate) mod answer;
 mod authority;
 mod call_worker;
 mod index;
 mod lanes;
 mod object;
-mod plan;
+pub(crate) mod plan;
 mod sealer;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 /// Pods are counted at most this often.
 const SHOW_PODS_EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +65,7 @@ pub struct EdgeController {
     parts: EdgeControllerParts,
     index: Index,
     lanes: Lanes<Job>,
+    under_way: UnderWay,
     downlink: Downlink,
     sealer: Sealer,
     metrics: EdgeControllerMetrics,
@@ -73,9 +77,11 @@ pub struct EdgeController {
 /// A planned message of a node.
 struct Job {
     node: NodeName,
+    session: u64,
     request: Envelope,
     verdict: Verdict,
     plan: Plan,
+    turn: Turn,
 }
 
 struct Watched(Kind, Result<Event, watcher::Error>);
@@ -89,6 +95,7 @@ impl EdgeController {
             parts,
             index: Index::default(),
             lanes: Lanes::default(),
+            under_way: UnderWay::default(),
             metrics: EdgeControllerMetrics::new(),
             pods: PodMetrics::new(),
             pods_changed: false,
@@ -135,7 +142,14 @@ impl EdgeController {
         }
     }
 
-    fn serve(&mut self, node: NodeName, request: Envelope, ctx: &mut Context<Self>) {
+    fn serve(
+        &mut self,
+        node: NodeName,
+        session: u64,
+        request: Envelope,
+        turn: Turn,
+        ctx: &mut Context<Self>,
+    ) {
         let mut plan = match plan::plan(&node, &request) {
             Ok(plan) => plan,
             Err(NoPlan::Unknown) => {
@@ -164,8 +178,8 @@ impl EdgeController {
         }
         let (class, object) = (plan.class, plan.object.clone());
         // The message and what is made of it.
-        let bytes = lanes::memory_of(&request.body).saturating_mul(2);
-        let job = Job { node: node.clone(), request, verdict, plan };
+        let bytes = request.body.memory().saturating_mul(2);
+        let job = Job { node: node.clone(), session, request, verdict, plan, turn };
         match self.lanes.push(&node, class, &object, bytes, job) {
             Ok(Some(job)) => self.start(job, ctx),
             Ok(None) => {}
@@ -177,35 +191,54 @@ impl EdgeController {
     }
 
     fn start(&mut self, job: Job, ctx: &mut Context<Self>) {
-        let Job { node, request, verdict, plan } = job;
+        let Job { node, session, request, verdict, plan, turn } = job;
         let (class, object, shape) = (plan.class, plan.object.clone(), plan.shape);
         let is_volume = verdict == Verdict::IfClaimIsOurs;
         let calls = call_worker::run(self.parts.client.clone(), node.clone(), verdict, plan);
-        let done = calls.into_actor(self).map(move |mut result, actor, ctx| {
-            if is_volume
-                && let Ok(volume) = &result
-                && !authority::owns_volume(&node, volume, &actor.index)
-            {
-                actor.metrics.forbidden.increment(1);
-                let why = format!("no pod of node {node} claims {}", request.route.resource);
-                result = Err(Box::new(Status::failure(Reason::Forbidden, why)));
-            }
-            if let Ok(object) = &mut result
-                && sealer::is_pod(object)
-            {
-                actor.seal(&node, object);
-            }
-            match &result {
-                Ok(_) => actor.metrics.served.increment(1),
-                Err(_) => actor.metrics.failed.increment(1),
-            }
-            let answers = answer::answers(&request, shape, result, now_ms());
+        let (number, calls) = self.under_way.begin(&node, session, class, calls);
+        let done = calls.into_actor(self).map(move |ended, actor, ctx| {
+            actor.under_way.end(&node, number);
+            // Nobody hears the answer of a call that was given up.
+            let answers = ended.map_or_else(
+                |_| Vec::new(),
+                |result| actor.finish(&node, &request, shape, is_volume, result),
+            );
             actor.answer(&node, answers, ctx);
+            drop(turn);
             for next in actor.lanes.done(&node, class, &object) {
                 actor.start(next, ctx);
             }
         });
         ctx.spawn(done);
+    }
+
+    /// The answers to a request whose calls were made.
+    fn finish(
+        &self,
+        node: &NodeName,
+        request: &Envelope,
+        shape: Shape,
+        is_volume: bool,
+        mut result: Result<Value, Box<Status>>,
+    ) -> Vec<Envelope> {
+        if is_volume
+            && let Ok(volume) = &result
+            && !authority::owns_volume(node, volume, &self.index)
+        {
+            self.metrics.forbidden.increment(1);
+            let why = format!("no pod of node {node} claims {}", request.route.resource);
+            result = Err(Box::new(Status::failure(Reason::Forbidden, why)));
+        }
+        if let Ok(object) = &mut result
+            && sealer::is_pod(object)
+        {
+            self.seal(node, object);
+        }
+        match &result {
+            Ok(_) => self.metrics.served.increment(1),
+            Err(_) => self.metrics.failed.increment(1),
+        }
+        answer::answers(request, shape, result, now_ms())
     }
 
     fn answer(&mut self, node: &NodeName, answers: Vec<Envelope>, ctx: &mut Context<Self>) {
@@ -239,7 +272,7 @@ impl EdgeController {
             changes.push(Change {
                 nodes: vec![node.clone()],
                 operation: if plain { operation::UPDATE } else { operation },
-                content: Content::Object(Arc::clone(&wanted.object)),
+                content: Content::Object(wanted.object()),
                 key,
             });
         }
@@ -311,7 +344,22 @@ impl Handler<Upstream> for EdgeController {
 
     fn handle(&mut self, message: Upstream, ctx: &mut Self::Context) {
         for single in plan::singles(message.envelope) {
-            self.serve(message.node.clone(), single, ctx);
+            self.serve(message.node.clone(), message.session, single, message.turn.clone(), ctx);
+        }
+    }
+}
+
+impl Handler<NodeGone> for EdgeController {
+    type Result = ();
+
+    /// What a node said of itself and its pods over a session that is over, and nobody answered, it says again in its
+    /// next session, perhaps with another cloudcore. Written later, the old would replace the new.
+    fn handle(&mut self, NodeGone { node, session }: NodeGone, _: &mut Self::Context) {
+        let stale = |job: &Job| job.session <= session;
+        let forgotten =
+            self.lanes.forget(&node, Class::Status, stale) + self.under_way.give_up(&node, session);
+        if forgotten > 0 {
+            tracing::debug!(%node, session, reports = forgotten, "reports of an ended session are left to the next one");
         }
     }
 }
@@ -352,7 +400,7 @@ impl Handler<Reseal> for EdgeController {
     }
 }
 
-crate::handles!(EdgeController: Upstream, ListDesired, SendDifferences, Reseal);
+crate::handles!(EdgeController: Upstream, NodeGone, ListDesired, SendDifferences, Reseal);
 
 fn now_ms() -> i64 {
     unix_ms(SystemTime::now())

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use ring::digest::{Context, SHA256};
+use serde_json::{Value, json};
 
 use super::index::{Change, Content, Name};
 use crate::bus::cloud_hub::Outgoing;
@@ -58,12 +59,16 @@ impl Kind {
     }
 }
 
-/// An object of the API.
+/// An object of the API. It is kept as text: as a tree it takes four times as much, and there is one for
+/// each node and pod.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// With apiVersion and kind, without `managedFields` (no edge reads them, and they are often
+    /// JSON with apiVersion and kind, without `managedFields` (no edge reads them, and they are often
     /// larger than the rest).
-    pub object: Arc<Value>,
+    json: Arc<[u8]>,
+    /// SHA-256 of what edges are told changes of.
+    essence: [u8; 32],
+    terminating: bool,
     pub uid: String,
     pub resource_version: String,
     /// The version of the last change that edges are told about. Copies at least this new are good.
@@ -85,8 +90,23 @@ impl Stored {
             return None;
         }
         let (uid, resource_version) = (text("uid"), text("resourceVersion"));
-        let significant_version = resource_version.clone();
-        Some((name, Self { object: Arc::new(object), uid, resource_version, significant_version }))
+        let terminating = meta.get("deletionTimestamp").is_some_and(|at| !at.is_null());
+        let stored = Self {
+            essence: essence(&object),
+            json: serde_json::to_vec(&object).ok()?.into(),
+            terminating,
+            uid,
+            significant_version: resource_version.clone(),
+            resource_version,
+        };
+        Some((name, stored))
+    }
+
+    /// The object itself.
+    #[must_use]
+    pub fn object(&self) -> Arc<Value> {
+        // What was printed here can be read here.
+        Arc::new(serde_json::from_slice(&self.json).unwrap_or_default())
     }
 
     /// Compares with what was known: must edges be told? If not, the older significant version
@@ -103,7 +123,7 @@ impl Stored {
 
     #[must_use]
     pub fn is_terminating(&self) -> bool {
-        self.object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+        self.terminating
     }
 }
 
@@ -111,16 +131,28 @@ impl Stored {
 /// generation, or the spec)?
 #[must_use]
 pub fn significant_change(old: &Stored, new: &Stored) -> bool {
-    if old.resource_version == new.resource_version {
-        return false;
-    }
-    let meta = |stored: &Stored| -> Map<String, Value> {
-        let mut meta = stored.object.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-        meta.remove("resourceVersion");
-        meta.remove("generation");
-        meta
+    old.resource_version != new.resource_version && old.essence != new.essence
+}
+
+/// A digest of metadata without resourceVersion and generation, and of the spec. Keys of JSON objects
+/// are sorted here, so the same content has the same digest.
+fn essence(object: &Value) -> [u8; 32] {
+    let meta = object.get("metadata").and_then(Value::as_object);
+    let counts = |key: &str| key != "resourceVersion" && key != "generation";
+    let mut digest = Context::new(&SHA256);
+    let mut add = |key: &str, value: &Value| {
+        digest.update(key.as_bytes());
+        digest.update(value.to_string().as_bytes());
     };
-    old.object.get("spec") != new.object.get("spec") || meta(old) != meta(new)
+    for (key, value) in meta.into_iter().flatten().filter(|(key, _)| counts(key)) {
+        add(key, value);
+    }
+    add("spec", object.get("spec").unwrap_or(&Value::Null));
+    let mut essence = [0; 32];
+    for (to, from) in essence.iter_mut().zip(digest.finish().as_ref()) {
+        *to = *from;
+    }
+    essence
 }
 
 /// The wire message of a change (protocol section 6.2). `now_ms` is Unix milliseconds.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::apiserver::{ApiCore, ApiSettings};
+use crate::bus::Turn;
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::{CaSettings, Rotation, ServiceAccountKeys, seal};
 use crate::model::identity::SEAL_ANNOTATION;
@@ -121,7 +122,8 @@ impl World {
     async fn ask(&mut self, name: &str, op: &str, resource: &str, body: Body) -> Envelope {
         let envelope = Envelope::new("edged", "meta", op, Resource::parse(resource), body, 1);
         let id = envelope.header.msg_id.clone();
-        self.upstream.ask(Upstream { node: node(name), envelope }, ASK).await.unwrap();
+        let upstream = Upstream { node: node(name), session: 1, envelope, turn: Turn::default() };
+        self.upstream.ask(upstream, ASK).await.unwrap();
         loop {
             let (_, answer) = self.next().await;
             if answer.header.parent_msg_id.as_ref() == Some(&id) {

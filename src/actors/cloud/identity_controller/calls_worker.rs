@@ -46,7 +46,7 @@ pub async fn seal(
             let seal =
                 ca.seal(EDGE_IDENTITY_KIND, &node, spec.as_bytes(), now).map_err(|err| err.to_string())?;
             let message = document::message(operation, &node, &current.version, spec, &seal, now_ms);
-            Ok((node, message))
+            Ok((node, message.printed()))
         };
         nodes.into_iter().map(one).collect()
     };

@@ -9,16 +9,23 @@ use super::document::{self, EDGE_IDENTITY, SPEC, TRUST_BUNDLE};
 use super::ledger::{self, JWT_KEYS, NODE_REVOCATIONS};
 use super::publication::{Published, Step};
 use super::sources::{Data, Map};
-use super::{IdentityController, REMIND_EVERY, calls_worker, config_map_worker};
+use super::standing::{Standing, standing};
+use super::{IdentityController, REMIND_EVERY, TRUST_CHECK, calls_worker, config_map_worker};
 use crate::actors::cloud::downlink_worker::flush;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
+use crate::bus::identity::{AuditAction, AuditFact};
 use crate::bus::sync::IdentityNodes;
 use crate::model::identity::BundleDocument;
-use crate::model::{Resource, operation};
+use crate::model::{NodeName, Resource, operation};
 use crate::supervise::{doubled, spread};
 
 /// Documents leave at no more than this, bytes a second: a new one replaces what waits.
 const SENT_PER_SECOND: f64 = 32e6;
+/// What new keys of nodes may cost on average, bytes a second, and how long they wait at most, seconds.
+const KEYS_PER_SECOND: f64 = 2e6;
+const LONGEST_KEYS_WAIT: f64 = 300.0;
+/// Bytes of documents that are made at once.
+const SENT_AT_ONCE: usize = 4 << 20;
 const ASK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -46,7 +53,8 @@ impl IdentityController {
         }
         let (revoked, _) = ledger::revocations(&self.sources.data(NODE_REVOCATIONS));
         let mut bundle = self.roots.clone();
-        bundle.jwt_keys = ledger::bundle_keys(&self.sources.data(JWT_KEYS), &revoked);
+        self.look_at_keys(ctx);
+        bundle.jwt_keys = ledger::bundle_keys(&self.keys, &revoked);
         let news = Arc::new(bundle);
         self.parts.published.bundle.send_if_modified(|known| {
             let changed = *known != news;
@@ -67,8 +75,60 @@ impl IdentityController {
             }
             Err(length) => self.tell_too_long(length, ctx),
         }
-        self.advance(ctx);
+        let data = self.sources.map(TRUST_BUNDLE).map(|map| map.data.clone());
+        if !self.stand(data.as_ref(), ctx) {
+            return;
+        }
+        if data.is_some() || self.parts.sole {
+            self.advance(ctx);
+        }
+        // Where there is none, who writes it first decides; its watch brings us here again.
         self.write_bundle(&news, ctx);
+    }
+
+    /// May this cloudcore tell nodes whom to believe? Says so when that changes.
+    fn stand(&mut self, stored: Option<&Data>, ctx: &mut Context<Self>) -> bool {
+        let now = match self.parts.sole {
+            true => Standing::Ours,
+            false => standing(&self.roots, stored),
+        };
+        let before = std::mem::replace(&mut self.standing, now);
+        self.parts.readiness.set(TRUST_CHECK, now == Standing::Ours);
+        if now != Standing::Ours && before != now {
+            let why = now.advice();
+            tracing::error!(why, "nodes are told nothing about identities and this cloudcore is not ready");
+            self.audit(AuditFact::new(AuditAction::Authority, "trust bundle", false, why));
+            let told = calls_worker::explain_map(
+                self.parts.client.clone(),
+                TRUST_BUNDLE,
+                "OtherRoots",
+                why.to_owned(),
+            );
+            ctx.spawn(told.into_actor(self));
+        }
+        now == Standing::Ours
+    }
+
+    /// Takes the nodes' keys as they are now, unless the document that told the last ones has cost too
+    /// much for that: a thousand nodes that join would make a thousand documents for a thousand nodes.
+    fn look_at_keys(&mut self, ctx: &mut Context<Self>) {
+        let now = self.sources.data(JWT_KEYS);
+        if now == self.keys {
+            return;
+        }
+        // What is gone is gone at once.
+        self.keys.retain(|name, _| now.contains_key(name));
+        let wait = self.busy.keys_from.map(|from| from.saturating_duration_since(Instant::now()));
+        match wait.filter(|wait| !wait.is_zero()) {
+            None => self.keys = now,
+            Some(wait) if !std::mem::replace(&mut self.busy.keys_wait, true) => {
+                ctx.run_later(wait, |actor, ctx| {
+                    actor.busy.keys_wait = false;
+                    actor.refresh_soon(Duration::ZERO, ctx);
+                });
+            }
+            Some(_) => {}
+        }
     }
 
     fn tell_too_long(&mut self, length: usize, ctx: &mut Context<Self>) {
@@ -148,9 +208,12 @@ impl IdentityController {
         if known || std::mem::replace(&mut self.busy.bundle, true) {
             return;
         }
-        let client = self.parts.client.clone();
+        let (client, roots, sole) = (self.parts.client.clone(), self.roots.clone(), self.parts.sole);
         let work = async move {
             let edit = |data: &mut Data| {
+                if !sole && standing(&roots, Some(data)) != Standing::Ours {
+                    return false; // another one was faster; the watch tells
+                }
                 let changed = *data != wanted;
                 data.clone_from(&wanted);
                 changed
@@ -177,34 +240,54 @@ impl IdentityController {
             self.busy.pushing = false;
             return;
         };
-        let (nodes, ca) = (self.parts.identity_nodes.clone(), Arc::clone(&self.parts.ca));
-        let bytes = current.spec.len();
-        let work = async move {
-            let nodes = nodes.ask(IdentityNodes, ASK).await.map_err(|err| err.to_string())?;
-            calls_worker::seal(ca, nodes, current, operation::UPDATE).await
-        };
-        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| {
-            let pause = match result {
-                Ok(messages) => {
-                    let all = messages.len() as f64 * bytes as f64;
-                    actor.metrics.sent.increment(messages.len() as u64);
-                    actor.downlink.extend(messages);
-                    flush(actor, ctx);
-                    Duration::from_secs_f64((all / SENT_PER_SECOND).min(60.0))
-                }
-                Err(why) => {
-                    tracing::warn!(why, "the identity document is not told to nodes yet");
-                    actor.busy.push_again = true;
-                    spread(RETRY, fastrand::f64())
-                }
-            };
-            ctx.run_later(pause, |actor, ctx| {
-                actor.busy.pushing = false;
-                if std::mem::take(&mut actor.busy.push_again) {
-                    actor.push(ctx);
-                }
-            });
+        let nodes = self.parts.identity_nodes.clone();
+        let asked = async move { nodes.ask(IdentityNodes, ASK).await };
+        ctx.spawn(asked.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(mut nodes) => {
+                let all = nodes.len() as f64 * current.spec.len() as f64;
+                let pause = (all / KEYS_PER_SECOND).min(LONGEST_KEYS_WAIT);
+                actor.busy.keys_from = Some(Instant::now() + Duration::from_secs_f64(pause));
+                // A newer document begins anew: in this order nobody would always be the last.
+                fastrand::shuffle(&mut nodes);
+                actor.push_to(nodes, current, ctx);
+            }
+            Err(err) => actor.push_later(&err.to_string(), ctx),
         }));
+    }
+
+    /// Tells these nodes, some at a time: the documents of all of them together may be larger than
+    /// memory.
+    fn push_to(&mut self, mut nodes: Vec<NodeName>, current: Published, ctx: &mut Context<Self>) {
+        if nodes.is_empty() || self.busy.push_again {
+            self.busy.pushing = false;
+            if std::mem::take(&mut self.busy.push_again) {
+                self.push(ctx);
+            }
+            return;
+        }
+        let bytes = current.spec.len().max(1);
+        let now = nodes.split_off(nodes.len().saturating_sub((SENT_AT_ONCE / bytes).max(1)));
+        let pause = Duration::from_secs_f64((now.len() as f64 * bytes as f64 / SENT_PER_SECOND).min(60.0));
+        let (ca, sealed) = (Arc::clone(&self.parts.ca), current.clone());
+        let work = async move { calls_worker::seal(ca, now, sealed, operation::UPDATE).await };
+        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(messages) => {
+                actor.metrics.sent.increment(messages.len() as u64);
+                actor.downlink.extend(messages);
+                flush(actor, ctx);
+                ctx.run_later(pause, move |actor, ctx| actor.push_to(nodes, current, ctx));
+            }
+            Err(why) => actor.push_later(&why, ctx),
+        }));
+    }
+
+    fn push_later(&mut self, why: &str, ctx: &mut Context<Self>) {
+        tracing::warn!(why, "the identity document is not told to nodes yet");
+        ctx.run_later(spread(RETRY, fastrand::f64()), |actor, ctx| {
+            actor.busy.pushing = false;
+            actor.busy.push_again = false;
+            actor.push(ctx);
+        });
     }
 }
 

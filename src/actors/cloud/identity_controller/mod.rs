@@ -22,6 +22,7 @@ use self::document_actor::published;
 use self::ledger::{JWT_KEYS, NODE_REVOCATIONS, Pending};
 use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
+use self::standing::Standing;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
 use crate::actors::cloud::kube_worker::CallError;
 use crate::actors::cloud::watch_worker::{Event, arrived, watch, watch_in};
@@ -37,16 +38,18 @@ use crate::identity::{Ca, CloudServerTls};
 use crate::model::NodeName;
 use crate::model::identity::{BundleDocument, EDGE_IDENTITY_KIND, EDGE_IDENTITY_NAMESPACE};
 use crate::telemetry::identity_controller::IdentityControllerMetrics;
+use crate::telemetry::readiness::Readiness;
 
 mod authority_worker;
 mod calls_worker;
 mod config_map_worker;
-mod document;
+pub(crate) mod document;
 mod document_actor;
-mod ledger;
+pub(crate) mod ledger;
 mod nodes_actor;
 mod publication;
-mod sources;
+pub(crate) mod sources;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -63,11 +66,17 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Between two warnings about the same lasting thing.
 const REMIND_EVERY: Duration = Duration::from_secs(3600);
+/// Readiness: the roots here are those that the API has.
+const TRUST_CHECK: &str = "trust bundle";
 
 /// What IdentityController is built from.
 #[derive(Clone)]
 pub struct IdentityControllerParts {
     pub client: ::kube::Client,
+    /// The API is this program's own: no other cloudcore decides there whom nodes believe.
+    pub sole: bool,
+    /// Where it shows that its roots are those of the other cloudcores.
+    pub readiness: Readiness,
     pub ca: Arc<Ca>,
     pub cloned_nodes: ClonedNodes,
     /// Listeners that follow the authorities.
@@ -133,6 +142,9 @@ pub struct IdentityController {
     roots: BundleDocument,
     /// Hash of the one in use.
     root: String,
+    standing: Standing,
+    /// Keys of nodes that are told to all nodes.
+    keys: sources::Data,
     /// Revocations have been listed; what comes later is news.
     heard_revocations: bool,
     busy: Busy,
@@ -150,6 +162,9 @@ struct Busy {
     pushing: bool,
     /// Something newer came while a document was on its way.
     push_again: bool,
+    /// Newer keys of nodes are looked at from then on; that is arranged.
+    keys_from: Option<Instant>,
+    keys_wait: bool,
     /// Failures in a row of writes to the API.
     failures: u32,
     too_long_told: Option<Instant>,
@@ -168,6 +183,8 @@ impl IdentityController {
             downlink: Downlink::new(parts.send_down.clone(), parts.close_node.clone()),
             roots: parts.ca.bundle().to_document(),
             root: parts.ca.hash_hex(),
+            standing: Standing::Ours,
+            keys: sources::Data::default(),
             heard_revocations: false,
             busy: Busy::default(),
             metrics: IdentityControllerMetrics::new(),

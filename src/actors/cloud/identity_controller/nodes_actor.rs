@@ -14,6 +14,8 @@ use crate::config::ClonedNodes;
 use crate::model::unix_secs;
 use crate::supervise::{doubled, spread};
 
+/// What nodes do meanwhile is written together: the maps hold a line for every node.
+const LEDGER_PAUSE: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -31,7 +33,7 @@ impl IdentityController {
         };
         ctx.spawn(work.into_actor(self).map(|(taken, result), actor, ctx| {
             let pause = match result {
-                Ok(()) => Duration::ZERO,
+                Ok(()) => LEDGER_PAUSE,
                 Err(err) => {
                     actor.metrics.write_errors.increment(1);
                     tracing::warn!(error = %err, "what is known of nodes is not written down yet");

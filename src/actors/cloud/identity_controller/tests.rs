@@ -99,8 +99,9 @@ struct World {
     desired: Link<ListDesired>,
     differences: Link<SendDifferences>,
     outlets: Outlets,
+    readiness: Readiness,
     tree: TreeHandle,
-    _running: Running,
+    running: Running,
 }
 
 fn node(name: &str) -> NodeName {
@@ -117,15 +118,23 @@ impl World {
         cloned_nodes: ClonedNodes,
         served: Vec<Arc<CloudServerTls>>,
     ) -> Self {
+        let world = Self::begin(ground, cloned_nodes, served);
+        world.version().await;
+        world
+    }
+
+    fn begin(ground: &Ground, cloned_nodes: ClonedNodes, served: Vec<Arc<CloudServerTls>>) -> Self {
         let (send, down) = mpsc::channel(10_000);
         let (close, closed) = mpsc::channel(100);
         let (fact, facts) = mpsc::channel(100);
         let (seal_again, reseals) = mpsc::channel(100);
         let connected = Arc::new(Mutex::new(vec![node("edge-1")]));
         let known = Arc::clone(&connected);
-        let outlets = Outlets::new(&ground.ca);
+        let (outlets, readiness) = (Outlets::new(&ground.ca), Readiness::default());
         let parts = IdentityControllerParts {
             client: ground.core.client(),
+            sole: false,
+            readiness: readiness.clone(),
             ca: Arc::clone(&ground.ca),
             cloned_nodes,
             served,
@@ -147,7 +156,7 @@ impl World {
         let quick = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
         tree.add(slot, MAIN_THREAD, quick, move || IdentityController::new(parts));
         let (handle, running) = (tree.handle(), tree.start().unwrap());
-        let world = Self {
+        Self {
             down,
             closed,
             facts,
@@ -158,11 +167,10 @@ impl World {
             desired,
             differences,
             outlets,
+            readiness,
             tree: handle,
-            _running: running,
-        };
-        world.version().await;
-        world
+            running,
+        }
     }
 
     /// The version that edge-1 should have, once there is one.
@@ -495,4 +503,37 @@ async fn a_new_root_is_published_served_and_sealed_with() {
     assert_eq!(pem.await["data"]["roots.pem"].as_str().unwrap().matches("BEGIN").count(), 2);
     let fact = world.fact(|fact| fact.subject == "trust bundle").await;
     assert_eq!(fact.action, AuditAction::Authority);
+}
+
+#[actix::test]
+async fn a_cloudcore_with_another_root_says_so_and_replaces_nothing() {
+    let (ground, mut stranger) = (Ground::new(), Ground::new());
+    stranger.core = Arc::clone(&ground.core);
+    let first = World::start(&ground).await;
+    let bundle = ground.map("trust-bundle", |_| true).await;
+    let document = ground.map("edge-identity", |_| true).await;
+
+    let second = World::begin(&stranger, ClonedNodes::Revoke, vec![]);
+    let not_ready = async {
+        while second.readiness.report().ready {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(ASK, not_ready).await.expect("it says that it is not ready");
+    assert!(ground.event("OtherRoots").await["message"].as_str().unwrap().contains("delete the ConfigMap"));
+    let asked = second.desired.ask(ListDesired { node: node("edge-1") }, ASK).await.unwrap();
+    assert!(asked.is_err(), "it tells nodes nothing: {asked:?}");
+    ground.register("press", "/ns/default/press").await;
+    ground.map("edge-identity", |map| map["data"]["spec"].as_str().unwrap().contains("press")).await;
+    assert_eq!(ground.map("trust-bundle", |_| true).await["metadata"], bundle["metadata"], "written once");
+    assert!(first.readiness.report().ready);
+    assert!(document["data"]["spec"].as_str().unwrap().contains(&ground.ca.bundle().to_document().roots[0]));
+
+    // The first one is given up: the operator says so.
+    first.tree.shut_down();
+    first.running.wait_for_end().await;
+    ground.call("DELETE", &format!("{MAPS}/trust-bundle"), json!({})).await;
+    ground.map("trust-bundle", |map| map["data"]["roots.pem"] == stranger.ca.cert_pem()).await;
+    second.version().await;
+    assert!(second.readiness.report().ready);
 }

@@ -6,7 +6,7 @@
 
 mod calls_worker;
 mod plan;
-mod read;
+pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 

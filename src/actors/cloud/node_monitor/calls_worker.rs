@@ -2,14 +2,13 @@
 
 use ::kube::Client;
 use ::kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
-use ::kube::runtime::WatchStreamExt;
-use ::kube::runtime::watcher::{self, Event};
 use futures_util::Stream;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::judge::{Change, Node, pod_patch};
 use crate::actors::cloud::kube_worker::{CallError, Told, in_time, resource, tell};
+use crate::actors::cloud::watch_worker::{Seen, follow};
 
 /// Where node agents keep their leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -26,15 +25,15 @@ impl Calls {
         Self { client }
     }
 
-    pub fn watch_nodes(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + use<> {
+    pub fn watch_nodes(&self) -> impl Stream<Item = Seen> + use<> {
         let api = Api::all_with(self.client.clone(), &resource("", "Node"));
-        watcher::watcher(api, watcher::Config::default()).default_backoff()
+        follow(api)
     }
 
-    pub fn watch_leases(&self) -> impl Stream<Item = Result<Event<DynamicObject>, watcher::Error>> + use<> {
+    pub fn watch_leases(&self) -> impl Stream<Item = Seen> + use<> {
         let lease = resource("coordination.k8s.io", "Lease");
         let api = Api::namespaced_with(self.client.clone(), LEASE_NAMESPACE, &lease);
-        watcher::watcher(api, watcher::Config::default()).default_backoff()
+        follow(api)
     }
 
     /// Makes the changes in their order; stops at the first that fails. Whether all were made.

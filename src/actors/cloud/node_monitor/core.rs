@@ -93,8 +93,8 @@ impl Core {
         self.leases.remove(name);
     }
 
-    /// What to do now. Nodes with work under way or a pause are left out.
-    pub fn next(&mut self, now: Timestamp) -> Vec<(Node, Vec<Change>)> {
+    /// What to do now. Nodes with work under way or a pause are left out. `shown` is the time of day.
+    pub fn next(&mut self, now: Timestamp, shown: Timestamp) -> Vec<(Node, Vec<Change>)> {
         let mut due = Vec::new();
         for (name, node) in &self.nodes {
             let work = self.work.get(name).copied().unwrap_or_default();
@@ -102,7 +102,7 @@ impl Core {
                 continue;
             }
             let heard = self.heard.get(name).copied();
-            let changes = judge(node, heard, now, self.started_at, self.grace);
+            let changes = judge(node, heard, now, self.started_at, self.grace, shown);
             if !changes.is_empty() {
                 due.push((node.clone(), changes));
             }

@@ -81,7 +81,8 @@ fn text(value: &Value) -> String {
 ///
 /// `heard`: when this process last saw a sign of life, by its own clock (a renewed lease or a
 /// reported status; clocks of edges are not trusted). A process that has just started gives every
-/// node the whole `grace` from `started_at`.
+/// node the whole `grace` from `started_at`. `shown` is the time of day, for what is written down:
+/// unlike the others it may jump.
 ///
 /// Pods are never evicted: an edge that is cut off still runs them (users.md, C2).
 pub fn judge(
@@ -90,13 +91,14 @@ pub fn judge(
     now: Timestamp,
     started_at: Timestamp,
     grace: SignedDuration,
+    shown: Timestamp,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let alive_at = heard.map_or(started_at, |heard| heard.max(started_at));
     let silent = now.duration_since(alive_at) > grace;
     if silent && node.ready != "Unknown" {
         changes.push(Change::PodsUnknown);
-        changes.push(Change::Conditions(unknown(node, now)));
+        changes.push(Change::Conditions(unknown(node, shown)));
     }
     let wanted = match node.ready.as_str() {
         _ if silent => Some(UNREACHABLE),
@@ -107,7 +109,7 @@ pub fn judge(
     if node.has_taint(UNREACHABLE) && wanted != Some(UNREACHABLE) {
         changes.push(Change::PodsKnown);
     }
-    let taints = taints(node, wanted, now);
+    let taints = taints(node, wanted, shown);
     if taints != node.taints {
         changes.push(Change::Taints(taints));
     }

@@ -6,7 +6,7 @@
 
 mod calls_worker;
 mod core;
-mod judge;
+pub(crate) mod judge;
 
 #[cfg(test)]
 mod actor_tests_worker;
@@ -26,6 +26,7 @@ use self::calls_worker::Calls;
 use self::core::Core;
 use self::judge::{Change, Node};
 use crate::config::NodeMonitorConfig;
+use crate::supervise::SteadyClock;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 
 /// The actor. Its mailbox holds heartbeats only; its input are the watches and the clock.
@@ -33,6 +34,7 @@ pub struct NodeMonitor {
     calls: Calls,
     metrics: NodeMonitorMetrics,
     grace: Duration,
+    clock: SteadyClock,
     core: Core,
 }
 
@@ -47,11 +49,12 @@ impl NodeMonitor {
     #[must_use]
     pub fn new(client: ::kube::Client, config: &NodeMonitorConfig, metrics: NodeMonitorMetrics) -> Self {
         let grace = Duration::from_secs(config.grace_period_secs.max(1));
-        Self { calls: Calls::new(client), metrics, grace, core: fresh(grace) }
+        let clock = SteadyClock::start();
+        Self { calls: Calls::new(client), metrics, grace, clock, core: fresh(grace, clock) }
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        for (node, changes) in self.core.next(Timestamp::now()) {
+        for (node, changes) in self.core.next(self.clock.now(), Timestamp::now()) {
             if changes.contains(&Change::PodsUnknown) {
                 self.metrics.silenced.increment(1);
             }
@@ -64,7 +67,7 @@ impl NodeMonitor {
                 if !fine {
                     this.metrics.failed.increment(1);
                 }
-                this.core.done(&name, fine, Timestamp::now(), fastrand::f64());
+                this.core.done(&name, fine, this.clock.now(), fastrand::f64());
             }));
         }
         let (ready, not_ready, unknown) = self.core.counts();
@@ -74,7 +77,7 @@ impl NodeMonitor {
     }
 
     fn see_node(&mut self, event: Event<DynamicObject>) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         match event {
             Event::Init => self.core.list_begins(),
             Event::InitApply(node) => self.core.listed(Node::read(&json(node))),
@@ -91,15 +94,15 @@ impl NodeMonitor {
                 let renewed =
                     lease.data.pointer("/spec/renewTime").and_then(Value::as_str).unwrap_or_default();
                 let name = lease.metadata.name.as_deref().unwrap_or_default();
-                self.core.lease_seen(name, renewed, Timestamp::now());
+                self.core.lease_seen(name, renewed, self.clock.now());
             }
             Event::Delete(lease) => self.core.lease_deleted(&lease.metadata.name.unwrap_or_default()),
         }
     }
 }
 
-fn fresh(grace: Duration) -> Core {
-    Core::new(Timestamp::now(), SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX))
+fn fresh(grace: Duration, clock: SteadyClock) -> Core {
+    Core::new(clock.now(), SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX))
 }
 
 fn json(object: DynamicObject) -> Value {
@@ -120,7 +123,7 @@ impl Actor for NodeMonitor {
 
 impl Supervised for NodeMonitor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.core = fresh(self.grace);
+        self.core = fresh(self.grace, self.clock);
     }
 }
 

@@ -69,14 +69,14 @@ fn nodes_are_judged() {
         ("lease renewed, status not yet posted", node("Unknown", unreachable), Some(0), 1, vec![]),
         ("other taints stay", node("False", json!([own])), Some(0), 1, vec!["taints own not-ready"]),
     ] {
-        let changes = judge(&node, heard.map(at), at(now), at(0), GRACE);
+        let changes = judge(&node, heard.map(at), at(now), at(0), GRACE, at(now));
         assert_eq!(words(&changes), want, "{case}");
     }
 }
 
 #[test]
 fn a_silent_node_is_described_as_kubernetes_does() {
-    let changes = judge(&node("True", json!([])), None, at(41), at(0), GRACE);
+    let changes = judge(&node("True", json!([])), None, at(41), at(0), GRACE, at(41));
     let Some(Change::Conditions(patch)) = changes.get(1) else { panic!("{changes:?}") };
     let conditions = patch["status"]["conditions"].as_array().unwrap();
     let want = json!({"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
@@ -116,19 +116,19 @@ fn leases_and_reports_are_signs_of_life() {
     core.listed(node("True", json!([])));
     core.list_ends(at(0));
     core.lease_seen("n1", "a", at(30));
-    assert_eq!(core.next(at(41)).len(), 1, "an old lease seen for the first time is no sign of life");
+    assert_eq!(core.next(at(41), at(41)).len(), 1, "an old lease seen for the first time is no sign of life");
     core.done("n1", true, at(41), 0.0);
     core.lease_seen("n1", "b", at(42));
-    assert_eq!(core.next(at(82)).len(), 0);
+    assert_eq!(core.next(at(82), at(82)).len(), 0);
     core.lease_seen("n1", "b", at(82));
-    assert_eq!(core.next(at(83)).len(), 1, "the same lease again is none either");
+    assert_eq!(core.next(at(83), at(83)).len(), 1, "the same lease again is none either");
     core.done("n1", true, at(83), 0.0);
     let mut reported = node("True", json!([]));
     reported.heartbeat = "t1".to_owned();
     core.node_seen(reported.clone(), at(90));
-    assert_eq!(core.next(at(130)).len(), 0);
+    assert_eq!(core.next(at(130), at(130)).len(), 0);
     core.node_seen(reported, at(130));
-    assert_eq!(core.next(at(131)).len(), 1);
+    assert_eq!(core.next(at(131), at(131)).len(), 1);
     assert_eq!(core.counts(), (1, 0, 0));
 }
 
@@ -136,12 +136,12 @@ fn leases_and_reports_are_signs_of_life() {
 fn our_own_change_is_no_sign_of_life() {
     let mut core = Core::new(at(0), GRACE);
     core.node_seen(node("True", json!([])), at(0));
-    assert_eq!(core.next(at(41)).len(), 1);
+    assert_eq!(core.next(at(41), at(41)).len(), 1);
     core.node_seen(node("Unknown", json!([taint("unreachable")])), at(42));
     core.done("n1", true, at(42), 0.0);
-    assert_eq!(core.next(at(50)).len(), 0, "silent, known and tainted");
+    assert_eq!(core.next(at(50), at(50)).len(), 0, "silent, known and tainted");
     core.node_seen(node("True", json!([taint("unreachable")])), at(51));
-    let due = core.next(at(51));
+    let due = core.next(at(51), at(51));
     assert_eq!(words(&due[0].1), ["pods known", "taints "]);
 }
 
@@ -149,12 +149,12 @@ fn our_own_change_is_no_sign_of_life() {
 fn failures_pause_and_work_is_done_once() {
     let mut core = Core::new(at(0), GRACE);
     core.node_seen(node("True", json!([])), at(0));
-    assert_eq!(core.next(at(50)).len(), 1);
-    assert_eq!(core.next(at(51)).len(), 0, "under way");
+    assert_eq!(core.next(at(50), at(50)).len(), 1);
+    assert_eq!(core.next(at(51), at(51)).len(), 0, "under way");
     core.done("n1", false, at(51), 1.0);
-    assert_eq!(core.next(at(53)).len(), 0, "two seconds and the jitter");
-    assert_eq!(core.next(at(54)).len(), 1);
+    assert_eq!(core.next(at(53), at(53)).len(), 0, "two seconds and the jitter");
+    assert_eq!(core.next(at(54), at(54)).len(), 1);
     core.node_deleted("n1");
     core.done("n1", true, at(55), 0.0);
-    assert_eq!((core.next(at(99)).len(), core.counts()), (0, (0, 0, 0)));
+    assert_eq!((core.next(at(99), at(99)).len(), core.counts()), (0, (0, 0, 0)));
 }

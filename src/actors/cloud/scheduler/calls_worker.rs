@@ -2,7 +2,6 @@
 
 use ::kube::Client;
 use ::kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use ::kube::runtime::{WatchStreamExt, watcher};
 use futures_util::Stream;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use super::NAME;
 use super::core::Outcome;
 use super::view::PodKey;
 use crate::actors::cloud::kube_worker::{Told, in_time, resource, tell};
+use crate::actors::cloud::watch_worker::{Seen, follow};
 use crate::kube::time::whole_second;
 
 #[derive(Clone)]
@@ -24,12 +24,9 @@ impl Calls {
     }
 
     /// All objects of a core kind. Lists again and pauses by itself when it breaks.
-    pub fn watch(
-        &self,
-        kind: &str,
-    ) -> impl Stream<Item = Result<watcher::Event<DynamicObject>, watcher::Error>> + use<> {
+    pub fn watch(&self, kind: &str) -> impl Stream<Item = Seen> + use<> {
         let api = Api::all_with(self.client.clone(), &resource("", kind));
-        watcher(api, watcher::Config::default()).default_backoff()
+        follow(api)
     }
 
     pub async fn bind(&self, key: &PodKey, uid: &str, node: &str) -> Outcome {

@@ -5,8 +5,8 @@
 
 mod calls_worker;
 mod core;
-mod place;
-mod view;
+pub(crate) mod place;
+pub(crate) mod view;
 
 #[cfg(test)]
 mod actor_tests_worker;
@@ -21,11 +21,11 @@ use actix::prelude::{
     Actor, ActorFutureExt, AsyncContext, Context, SpawnHandle, StreamHandler, Supervised, WrapFuture,
 };
 use futures_util::StreamExt;
-use jiff::Timestamp;
 
 use self::calls_worker::Calls;
 use self::core::{Change, Core, Effect, Outcome};
 use self::view::{Node, Pod};
+use crate::supervise::SteadyClock;
 use crate::telemetry::scheduler::SchedulerMetrics;
 
 /// `spec.schedulerName` of the pods it takes.
@@ -35,6 +35,7 @@ const NAME: &str = "default-scheduler";
 pub struct Scheduler {
     calls: Calls,
     metrics: SchedulerMetrics,
+    clock: SteadyClock,
     core: Core,
     timer: Option<SpawnHandle>,
 }
@@ -49,12 +50,18 @@ impl Scheduler {
     /// `client` reaches the API that pods and nodes live in.
     #[must_use]
     pub fn new(client: ::kube::Client, metrics: SchedulerMetrics) -> Self {
-        Self { calls: Calls::new(client), metrics, core: Core::default(), timer: None }
+        Self {
+            calls: Calls::new(client),
+            metrics,
+            clock: SteadyClock::start(),
+            core: Core::default(),
+            timer: None,
+        }
     }
 
     /// Does what is due, then sleeps until the next thing is.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         for effect in self.core.next(now, fastrand::f64()) {
             self.run(effect, ctx);
         }
@@ -87,7 +94,7 @@ impl Scheduler {
                         Outcome::Moot => {}
                         Outcome::Failed => this.metrics.failed.increment(1),
                     }
-                    if let Some(waited) = this.core.bound(&key, &uid, outcome, Timestamp::now()) {
+                    if let Some(waited) = this.core.bound(&key, &uid, outcome, this.clock.now()) {
                         this.metrics.bind_seconds.record(waited.as_secs_f64());
                     }
                     this.pump(ctx);
@@ -122,7 +129,7 @@ impl StreamHandler<Seen> for Scheduler {
         let error = match seen {
             Seen::Pod(Ok(event)) => {
                 let change = change(event, |object| Pod::read(object, NAME));
-                self.core.see_pod(change, Timestamp::now());
+                self.core.see_pod(change, self.clock.now());
                 None
             }
             Seen::Node(Ok(event)) => {

@@ -11,6 +11,9 @@ const KINDS: [&str; 7] = ["pod", "configmap", "secret", "node", "devicemodel", "
 /// Edges fetch these themselves for every namespace where they run a pod; nobody references them.
 const TRUST_BUNDLES: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 
+/// Copies that are looked at for signs that the API went back in time.
+const EVIDENCE: usize = 8;
+
 /// What must travel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Differences {
@@ -44,6 +47,40 @@ pub fn compare(desired: &[ObjectVersion], held: &[ObjectVersion]) -> Differences
     found
 }
 
+/// What may show that the API went back in time; the API must be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Suspect {
+    /// A copy that is newer than what edges are told about. Most are, as a status changes without being
+    /// told; one that is newer than the API itself is from a time that the API forgot.
+    Newer(ObjectVersion),
+    /// A pod that the node does not have. If it ran there, the node removed it since.
+    Lost(ObjectVersion),
+}
+
+/// What to look at: the newest copies, and some of the pods that are missing.
+#[must_use]
+pub fn suspects(desired: &[ObjectVersion], held: &[ObjectVersion]) -> Vec<Suspect> {
+    let has: HashMap<&Resource, &ObjectVersion> = held.iter().map(|it| (&it.resource, it)).collect();
+    let number = |it: &ObjectVersion| it.resource_version.parse::<u64>().unwrap_or_default();
+    let mut newer: Vec<&ObjectVersion> = Vec::new();
+    let mut lost: Vec<&ObjectVersion> = Vec::new();
+    for want in desired {
+        match has.get(&want.resource) {
+            Some(copy) if copy.uid == want.uid => {
+                newer.extend(Some(*copy).filter(|copy| number(want) < number(copy)));
+            }
+            // A node that has nothing at all lost its store.
+            _ if held.is_empty() => {}
+            _ => {
+                lost.extend(Some(want).filter(|it| it.resource.object().is_some_and(|key| key.kind == "pod")))
+            }
+        }
+    }
+    newer.sort_by_key(|copy| std::cmp::Reverse(number(copy)));
+    let newer = newer.into_iter().take(EVIDENCE).cloned().map(Suspect::Newer);
+    newer.chain(lost.into_iter().take(EVIDENCE).cloned().map(Suspect::Lost)).collect()
+}
+
 /// May the comparison speak about this object at all?
 #[must_use]
 pub fn is_compared(resource: &Resource) -> bool {
@@ -69,6 +106,24 @@ fn is_older(copy: &ObjectVersion, want: &ObjectVersion) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_newest_copies_and_missing_pods_are_suspect() {
+        let desired: Vec<_> = (0..20).map(|n| version(&format!("default/pod/p{n}"), "u", "50")).collect();
+        let mut held: Vec<_> =
+            (0..20).map(|n| version(&format!("default/pod/p{n}"), "u", &(40 + n).to_string())).collect();
+        held.push(version("default/pod/other", "u", "99"));
+        held[19].uid = "v".into();
+        let newer = |suspect: &Suspect| match suspect {
+            Suspect::Newer(copy) => copy.resource_version.clone(),
+            Suspect::Lost(pod) => pod.resource.to_string(),
+        };
+        let found: Vec<_> = suspects(&desired, &held).iter().map(newer).collect();
+        assert_eq!(found, ["58", "57", "56", "55", "54", "53", "52", "51", "default/pod/p19"]);
+        assert_eq!(suspects(&desired, &[]), [], "a store that was lost");
+        let config = [version("default/configmap/c", "u", "5")];
+        assert_eq!(suspects(&config, &held), [], "it need not have run");
+    }
 
     fn version(resource: &str, uid: &str, rv: &str) -> ObjectVersion {
         let resource = Resource::parse(resource);

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
 
-use self::compare::{Differences, compare};
+use self::compare::{Differences, compare, suspects};
 use self::listing::Listing;
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, EndReason};
 use crate::bus::edge_controller::{ListDesired, ObjectVersion, SendDifferences};
 use crate::bus::sync::{Delivered, Held, IdentityNodes, NodeConnected, NodeGone};
-use crate::model::{Body, Envelope, NodeName, group, source, unix_ms};
+use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source, unix_ms};
 use crate::supervise::{doubled, spread};
 use crate::telemetry::cloud_hub::SyncMetrics;
 
-mod compare;
-mod listing;
+pub(crate) mod compare;
+pub(crate) mod listing;
 mod object_sync_worker;
 #[cfg(test)]
 mod tests;
+mod went_back_worker;
 
 const ASK: Duration = Duration::from_secs(10);
 /// Before another try; doubled each time.
@@ -70,6 +71,8 @@ struct Node {
     listing: Listing,
     /// The listing is whole.
     listed: bool,
+    /// It was told to begin anew in this session.
+    anew: bool,
     /// It has the extension `identity`.
     identity: bool,
     /// Owners whose kinds are compared.
@@ -89,6 +92,8 @@ struct Task {
     held: Vec<ObjectVersion>,
     /// `held` is what the API remembers, not what the node says.
     recorded: bool,
+    /// The node was told to begin anew: its versions say nothing.
+    anew: bool,
     answer: Option<Envelope>,
     tries: u32,
 }
@@ -148,7 +153,8 @@ impl SyncController {
         ctx: &mut Context<Self>,
     ) {
         let mut answer = answer;
-        let identity = self.nodes.get(&node).is_some_and(|known| known.identity);
+        let (identity, anew) =
+            self.nodes.get(&node).map_or((false, false), |known| (known.identity, known.anew));
         let owners = self.owners.iter().enumerate().filter(|(_, it)| it.serves(identity));
         for (owner, kinds) in owners.map(|(owner, it)| (owner, it.kinds)).collect::<Vec<_>>() {
             let own = |it: &&ObjectVersion| {
@@ -156,7 +162,7 @@ impl SyncController {
             };
             let held = held.iter().filter(own).cloned().collect();
             let (node, answer) = (node.clone(), answer.take());
-            self.run(Task { node, session, owner, held, recorded, answer, tries: 0 }, ctx);
+            self.run(Task { node, session, owner, held, recorded, anew, answer, tries: 0 }, ctx);
         }
     }
 
@@ -165,7 +171,9 @@ impl SyncController {
         let owners = self.owners.iter().enumerate().filter(|(_, it)| it.identity_only);
         for owner in owners.map(|(owner, _)| owner).collect::<Vec<_>>() {
             let (node, held) = (node.clone(), Vec::new());
-            self.run(Task { node, session, owner, held, recorded: false, answer: None, tries: 0 }, ctx);
+            let task =
+                Task { node, session, owner, held, recorded: false, anew: false, answer: None, tries: 0 };
+            self.run(task, ctx);
         }
     }
 
@@ -173,10 +181,11 @@ impl SyncController {
     fn run(&mut self, task: Task, ctx: &mut Context<Self>) {
         let current = self.nodes.get(&task.node).is_some_and(|node| node.session == task.session);
         let Some(owner) = self.owners.get(task.owner).filter(|_| current) else { return };
-        let (owner, work) = (owner.clone(), task.clone());
-        let done = async move { resync(owner, work).await };
+        let (client, owner, work) = (self.client.clone(), owner.clone(), task.clone());
+        let done = async move { resync(client, owner, work).await };
         ctx.spawn(done.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok(done) => actor.finish(&task, &done),
+            Ok(Compared::Sent(done)) => actor.finish(&task, &done),
+            Ok(Compared::WentBack(object)) => actor.ask_anew(&task, &object, ctx),
             Err(why) => {
                 tracing::debug!(node = %task.node, why, "comparison not possible yet");
                 let (pause, tries) = (pause(task.tries), task.tries.saturating_add(1));
@@ -201,6 +210,50 @@ impl SyncController {
             surplus = done.surplus, seconds, "node compared");
     }
 
+    /// The node knows more than the API, which was restored from older data. Told so, the node forgets how new its copies are, and lists again; then everything that differs
+    /// travels.
+    fn ask_anew(&mut self, task: &Task, object: &ObjectVersion, ctx: &mut Context<Self>) {
+        let Some(node) = self.nodes.get_mut(&task.node).filter(|node| node.session == task.session) else {
+            return;
+        };
+        if node.anew {
+            return; // another owner was faster
+        }
+        tracing::warn!(node = %task.node, resource = %object.resource,
+            "the node knows more of this object than the API: the API was restored from older data, and what it \
+             has now counts");
+        (node.listing, node.listed, node.anew) = (Listing::default(), false, true);
+        let Some(owner) = self.owners.first().cloned() else { return };
+        let (task, object) = (task.clone(), object.clone());
+        let messages =
+            [task.answer.clone(), Some(anew())].into_iter().flatten().map(|message| SendDifferences {
+                node: task.node.clone(),
+                missing: Vec::new(),
+                changed: Vec::new(),
+                surplus: Vec::new(),
+                answer: Some(message),
+            });
+        let messages: Vec<_> = messages.collect();
+        let sent = async move {
+            for message in messages {
+                if !matches!(owner.send.ask(message, ASK).await, Ok(Ok(()))) {
+                    return false;
+                }
+            }
+            true
+        };
+        ctx.spawn(sent.into_actor(self).map(move |sent, _, ctx| {
+            if !sent {
+                ctx.run_later(pause(task.tries), move |actor, ctx| {
+                    if let Some(node) = actor.nodes.get_mut(&task.node) {
+                        node.anew = false;
+                    }
+                    actor.ask_anew(&task, &object, ctx);
+                });
+            }
+        }));
+    }
+
     /// Writes down one delivery of `node`, then the next.
     fn record(&mut self, name: NodeName, ctx: &mut Context<Self>) {
         let Some(node) = self.nodes.get_mut(&name) else { return };
@@ -223,6 +276,13 @@ impl SyncController {
     }
 }
 
+/// What came of one comparison.
+enum Compared {
+    Sent(Done),
+    /// This object shows that the API was restored from older data.
+    WentBack(ObjectVersion),
+}
+
 /// What one comparison sent.
 struct Done {
     missing: usize,
@@ -234,10 +294,17 @@ fn pause(tries: u32) -> Duration {
     spread(doubled(RETRY, tries, LAST_RETRY), fastrand::f64())
 }
 
-async fn resync(owner: Owner, task: Task) -> Result<Done, String> {
-    let Task { node, held, recorded, answer, .. } = task;
+async fn resync(client: ::kube::Client, owner: Owner, task: Task) -> Result<Compared, String> {
+    let Task { node, held, recorded, anew, answer, .. } = task;
     let asked = owner.desired.ask(ListDesired { node: node.clone() }, ASK).await;
     let wanted = asked.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
+    if !recorded && !anew {
+        let suspects = suspects(&wanted, &held);
+        let shown = went_back_worker::evidence(&client, &suspects).await.map_err(|err| err.to_string())?;
+        if let Some(object) = shown {
+            return Ok(Compared::WentBack(object));
+        }
+    }
     let Differences { mut missing, mut changed, surplus } = compare(&wanted, &held);
     if recorded {
         // SyncController of KubeEdge never inserts; edges take updates as either.
@@ -250,7 +317,7 @@ async fn resync(owner: Owner, task: Task) -> Result<Done, String> {
     let done = Done { missing: missing.len(), changed: changed.len(), surplus: surplus.len() };
     let sent = owner.send.ask(SendDifferences { node, missing, changed, surplus, answer }, ASK).await;
     sent.map_err(|err| err.to_string())?.map_err(|err| err.to_string())?;
-    Ok(done)
+    Ok(Compared::Sent(done))
 }
 
 impl Actor for SyncController {
@@ -309,6 +376,7 @@ impl Node {
             since: Instant::now(),
             listing: Listing::default(),
             listed: false,
+            anew: false,
             compared: 0,
             recorded: false,
             deliveries: VecDeque::new(),
@@ -335,7 +403,7 @@ impl Handler<Held> for SyncController {
     type Result = ();
 
     fn handle(&mut self, message: Held, ctx: &mut Self::Context) {
-        let Held { node: name, session, envelope } = message;
+        let Held { node: name, session, envelope, turn: _turn } = message;
         let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(session, false));
         if node.session != session {
             return;
@@ -380,6 +448,14 @@ impl Handler<IdentityNodes> for SyncController {
 }
 
 crate::handles!(SyncController: NodeConnected, NodeGone, Held, Delivered, IdentityNodes);
+
+/// Tells an edge with `resync` that its versions mean nothing any more.
+fn anew() -> Envelope {
+    let everything = Resource::Other("null".to_owned());
+    let body = Body::Text("anew".to_owned());
+    let now_ms = unix_ms(SystemTime::now());
+    Envelope::new(source::EDGE_CONTROLLER, group::RESOURCE, operation::RESYNC, everything, body, now_ms)
+}
 
 /// `"OK"` to the last part of a listing.
 fn answer(listing: &Envelope) -> Envelope {

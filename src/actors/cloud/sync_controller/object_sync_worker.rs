@@ -111,7 +111,12 @@ fn read(node: &NodeName, item: &Value) -> Option<ObjectVersion> {
     is_compared(&found.resource).then_some(found)
 }
 
-async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<Value, SyncError> {
+pub(super) async fn call(
+    client: &Client,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, SyncError> {
     let unreachable = || SyncError::Unreachable { path: path.to_owned() };
     let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let bytes = body.map(Value::to_string).unwrap_or_default().into_bytes();

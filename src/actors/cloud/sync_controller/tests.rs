@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::bus::Turn;
 use crate::bus::edge_controller::NotReady;
 use crate::bus::sync::Extensions;
 use crate::model::Resource;
@@ -94,8 +95,13 @@ impl World {
             },
         ];
         let close = Link::from_fn(move |it: CloseNode| close.try_send(it).unwrap());
-        // Nothing is served: as the embedded API answers for kinds it does not have.
-        let service = tower::service_fn(|_: http::Request<::kube::client::Body>| async {
+        // One pod is served; as the embedded API answers for kinds it does not have.
+        let service = tower::service_fn(|request: http::Request<::kube::client::Body>| async move {
+            if request.uri().path() == "/api/v1/namespaces/default/pods/same" {
+                let pod = json!({"metadata": {"uid": "1", "resourceVersion": "5"}});
+                return http::Response::builder()
+                    .body(::kube::client::Body::from(pod.to_string().into_bytes()));
+            }
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
                 "message": "the server could not find the requested resource", "code": 404});
             let body = ::kube::client::Body::from(status.to_string().into_bytes());
@@ -124,7 +130,9 @@ impl World {
     fn list(&self, session: u64, part: u64, last: bool, objects: serde_json::Value) -> Envelope {
         let content = Body::Object(json!({"objects": objects, "part": part, "last": last}));
         let envelope = Envelope::new("metamanager", "meta", "resync", Resource::parse("null"), content, 1);
-        self.held.tell(Held { node: node(), session, envelope: envelope.clone() }).unwrap();
+        self.held
+            .tell(Held { node: node(), session, envelope: envelope.clone(), turn: Turn::default() })
+            .unwrap();
         envelope
     }
 
@@ -166,6 +174,29 @@ async fn a_listing_is_answered_with_the_differences() {
     let answer = sent.answer.unwrap();
     assert_eq!(answer.header.parent_msg_id, Some(last.header.msg_id));
     assert_eq!((answer.route.operation.as_str(), answer.body), ("response", Body::Text("OK".into())));
+}
+
+#[actix::test]
+async fn an_api_that_went_back_makes_the_edge_begin_anew() {
+    let mut world = World::start();
+    world.connect(1, true);
+    // Newer than what the API has of the same object: not what a node can know.
+    let last =
+        world.list(1, 0, true, json!([["default/pod/same", "1", "9"], ["default/pod/changed", "2", "7"]]));
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let sent = world.any_sent().await;
+        answers.extend(sent.answer.map(|answer| (answer, sent.missing.len() + sent.changed.len())));
+    }
+    let [(first, 0), (second, 0)] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(first.header.parent_msg_id, Some(last.header.msg_id));
+    assert_eq!((second.route.operation.as_str(), &second.header.parent_msg_id), ("resync", &None));
+
+    // Its second listing knows no versions, and everything that differs travels.
+    world.list(1, 0, true, json!([["default/pod/same", "1", "0"], ["default/pod/changed", "2", "0"]]));
+    let sent = world.sent().await;
+    assert_eq!(texts(&sent.changed), ["default/pod/same", "default/pod/changed"]);
+    assert_eq!((texts(&sent.missing), sent.answer.is_some()), (vec!["default/pod/new".to_owned()], true));
 }
 
 #[actix::test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::bus::device_twin::{
-    DeviceChanged, DeviceMessage, DeviceObjects, FromCloud, ListDesired, MapperReport, NotTaken,
+    DeviceChanged, DeviceMessage, DeviceObjects, FromCloud, ListDesired, MapperReport, NotTaken, ReportAnew,
     ReportRejected, ReportState, ReportTwins,
 };
 use crate::bus::event_bus::NotPublished;
@@ -183,6 +183,25 @@ async fn durable_then_published_then_answered_then_reported() {
     world
         .eventually("the confirmation is on disk", |world| world.row()["properties"]["t"]["mark"].is_null())
         .await;
+}
+
+#[actix::test]
+async fn what_the_cloud_lost_is_reported_anew() {
+    let world = World::ready().await;
+    world.connect(1, true).await;
+    world.eventually("the desired value is reported", |world| world.reports().len() == 1).await;
+    world.send("21", Batch::new()).await.unwrap();
+    world.confirm(&world.reports()[0]).await;
+    world.eventually("the value is reported", |world| world.reports().len() == 2).await;
+    world.confirm(&world.reports()[1]).await;
+    world.eventually("all is confirmed", |world| world.row()["properties"]["t"]["mark"].is_null()).await;
+    world.twin.send(ReportAnew).await.unwrap();
+    world.eventually("it is reported again", |world| world.reports().len() == 3).await;
+    let report = world.reports().pop().unwrap();
+    let Body::Object(content) = &report.body else { panic!("{report:?}") };
+    assert_eq!(content["twin"]["t"]["actual"]["value"], "21");
+    world.confirm(&report).await;
+    world.eventually("once", |world| world.row()["properties"]["t"]["mark"].is_null()).await;
 }
 
 #[actix::test]

@@ -194,6 +194,24 @@ impl Device {
         self.properties.values().map(|property| property.since).filter(|since| *since != 0).min()
     }
 
+    /// Marks everything that was ever reported, with this number where it has none; says whether there is
+    /// something.
+    pub fn unsettle(&mut self, number: u64) -> bool {
+        let spoken = |property: &&mut Property| property.actual.is_some() || property.expected.is_some();
+        let mut any = false;
+        for property in self.properties.values_mut().filter(spoken) {
+            any = true;
+            if property.mark == 0 {
+                (property.mark, property.since) = (number, number);
+            }
+        }
+        if !self.state.is_empty() {
+            any = true;
+            self.state_mark = if self.state_mark == 0 { number } else { self.state_mark };
+        }
+        any
+    }
+
     /// The cloud has what these marks stood for; says whether anything was settled.
     pub fn settle(&mut self, marks: &[(String, u64)]) -> bool {
         let mut settled = false;

@@ -5,13 +5,13 @@ use actix::prelude::*;
 use super::{DeviceTwin, MAX_WAITING, News, now};
 use crate::bus::device_twin::{
     DesiredChanged, DeviceChanged, DeviceMessage, DeviceRemoved, DeviceValues, FromCloud, ListDesired,
-    ListValues, ModelChanged, ModelRemoved, NotTaken, ReportRejected, ReportState, ReportTwins,
+    ListValues, ModelChanged, ModelRemoved, NotTaken, ReportAnew, ReportRejected, ReportState, ReportTwins,
 };
 use crate::bus::edge_hub::CloudLinkChanged;
 
 crate::handles!(
     DeviceTwin: FromCloud, CloudLinkChanged, DeviceChanged, DeviceRemoved, ModelChanged, ModelRemoved,
-    DeviceMessage, ReportTwins, ReportState, ListDesired, ListValues,
+    DeviceMessage, ReportTwins, ReportState, ReportAnew, ListDesired, ListValues,
 );
 
 impl Handler<FromCloud> for DeviceTwin {
@@ -36,6 +36,14 @@ impl Handler<CloudLinkChanged> for DeviceTwin {
     }
 }
 
+impl Handler<ReportAnew> for DeviceTwin {
+    type Result = ();
+
+    fn handle(&mut self, _: ReportAnew, ctx: &mut Context<Self>) {
+        self.news(News::Anew, ctx);
+    }
+}
+
 impl DeviceTwin {
     fn news(&mut self, news: News, ctx: &mut Context<Self>) {
         if self.closed.is_none() {
@@ -56,6 +64,7 @@ impl DeviceTwin {
             News::NoDevice(device) => self.core.device_removed(&device, now()),
             News::Model(object) => self.core.model_changed(&object, now()),
             News::NoModel { namespace, name } => self.core.model_removed(&namespace, &name),
+            News::Anew => self.core.report_anew(now()),
         }
     }
 }

@@ -21,9 +21,9 @@ mod payload;
 mod publishing;
 mod reports;
 mod requests;
-mod spec;
-mod topic;
-mod twins;
+pub(crate) mod spec;
+pub(crate) mod topic;
+pub(crate) mod twins;
 mod upstream;
 mod value;
 mod values;
@@ -80,7 +80,12 @@ enum News {
     Device(Arc<Value>),
     NoDevice(DeviceId),
     Model(Arc<Value>),
-    NoModel { namespace: String, name: String },
+    NoModel {
+        namespace: String,
+        name: String,
+    },
+    /// The cloud lost what it was told.
+    Anew,
 }
 
 type Waiter = oneshot::Sender<Result<(), String>>;

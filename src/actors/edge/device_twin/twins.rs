@@ -23,6 +23,9 @@ use crate::store::{Batch, Row, Table};
 /// Key prefix of the rows, one for each device: `twin/{namespace}/{name}`.
 pub const PREFIX: &str = "twin/";
 
+/// Changes are numbered on from the greatest number on disk. Nobody changes so much: a row that says more is damaged.
+const MAX_NUMBER: u64 = 1 << 62;
+
 /// What bounds the twins.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -152,10 +155,13 @@ impl Twins {
         let mut unreadable = 0;
         for (key, value) in rows {
             let id = std::str::from_utf8(key).ok().and_then(|key| DeviceId::parse(key.strip_prefix(PREFIX)?));
+            let marks = |device: &Device| {
+                let marks = device.properties.values().map(|property| property.mark);
+                marks.chain([device.state_mark]).max().unwrap_or_default()
+            };
             match (id, serde_json::from_slice::<Device>(value)) {
-                (Some(id), Ok(device)) => {
-                    let marks = device.properties.values().map(|property| property.mark);
-                    self.number = marks.chain([device.state_mark, self.number]).max().unwrap_or_default();
+                (Some(id), Ok(device)) if marks(&device) <= MAX_NUMBER => {
+                    self.number = self.number.max(marks(&device));
                     self.devices.insert(id, device);
                 }
                 _ => unreadable += 1,
@@ -340,6 +346,19 @@ impl Twins {
         self.number += 1;
         self.tally.from_cloud += 1;
         self.finish(id, None, &changed, now);
+    }
+
+    /// The cloud lost what it was told: every value and state counts as not confirmed.
+    pub fn report_anew(&mut self, now: Now) {
+        let ids: Vec<DeviceId> = self.devices.keys().cloned().collect();
+        for id in ids {
+            let Some(device) = self.devices.get_mut(&id) else { continue };
+            self.number += 1;
+            if device.unsettle(self.number) {
+                self.touched.insert(id.clone());
+                self.mark_reports(&id, now.clock);
+            }
+        }
     }
 
     /// Queues what the device has to tell the cloud.

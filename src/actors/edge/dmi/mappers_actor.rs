@@ -14,6 +14,9 @@ use crate::wire::dmi::{MapperClient, MapperRegisterResponse};
 
 /// Protocols, and so mappers, one node serves at most.
 const MAX_MAPPERS: usize = 256;
+/// A mapper that was dialled so often in vain gives its place to a new one when there is no other: half a
+/// minute.
+const DEAD_AFTER: u32 = 8;
 const DIAL_FIRST: Duration = Duration::from_millis(200);
 const DIAL_LONGEST: Duration = Duration::from_secs(10);
 /// A connection this long proves the mapper well: the next failure starts over.
@@ -177,14 +180,26 @@ impl Dmi {
         }
     }
 
+    /// The mapper that was tried most often in vain.
+    fn dead(&self) -> Option<String> {
+        let lost = self.mappers.iter().filter(|(_, it)| it.client.is_none() && it.failures >= DEAD_AFTER);
+        lost.max_by_key(|(_, it)| it.failures).map(|(protocol, _)| protocol.clone())
+    }
+
     /// Stores the mapper, then answers and connects back.
     pub(super) fn register(&mut self, register: Register, answer: Registered, ctx: &mut Context<Self>) {
         let Register { mapper, with_data } = register;
+        let mut batch = mapper.stored();
         if !self.mappers.contains_key(&mapper.protocol) && self.mappers.len() >= MAX_MAPPERS {
-            drop(answer.send(Err(format!("{MAX_MAPPERS} mappers are registered, no more are taken"))));
-            return;
+            let Some(dead) = self.dead() else {
+                drop(answer.send(Err(format!("{MAX_MAPPERS} mappers are registered, no more are taken"))));
+                return;
+            };
+            tracing::warn!(protocol = %dead, "forgotten: its mapper is not reached, and another one needs the place");
+            batch = batch.delete(Table::Objects, roster::key(&dead));
+            self.mappers.remove(&dead);
         }
-        let (committer, batch) = (self.committer.clone(), mapper.stored());
+        let committer = self.committer.clone();
         let written = async move { committer.commit(batch).await };
         ctx.spawn(written.into_actor(self).map(move |outcome, dmi, ctx| {
             if let Err(err) = outcome {

@@ -16,8 +16,8 @@ mod lane_tests;
 mod loading_actor;
 mod mapper_worker;
 mod mappers_actor;
-mod report;
-mod roster;
+pub(crate) mod report;
+pub(crate) mod roster;
 mod serve_worker;
 mod unserved;
 

@@ -58,13 +58,19 @@ impl Mapper {
     /// The write that remembers it; replaces the protocol's earlier one.
     pub fn stored(&self) -> Batch {
         let value = serde_json::to_vec(self).unwrap_or_default();
-        Batch::new().put(Table::Objects, format!("{PREFIX}{}", self.protocol), value)
+        Batch::new().put(Table::Objects, key(&self.protocol), value)
     }
 
     /// Reads a row back; `None` if it is unreadable.
     pub fn from_row((_, value): &Row) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
+}
+
+/// Where the mapper of a protocol is remembered.
+#[must_use]
+pub fn key(protocol: &str) -> String {
+    format!("{PREFIX}{protocol}")
 }
 
 /// The socket of `dmiSockPath`: a path that ends in `.sock` names its folder (protocol section 8).

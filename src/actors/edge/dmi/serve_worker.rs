@@ -16,6 +16,7 @@ use crate::bus::device_twin::{ReportRejected, ReportState, ReportTwins};
 use crate::bus::{Link, LinkError};
 use crate::supervise::spread;
 use crate::telemetry::dmi::DmiMetrics;
+use crate::telemetry::doors::{DoorMetrics, Refusal};
 use crate::wire::dmi::{
     DeviceManager, ManagerServer, MapperRegisterRequest, MapperRegisterResponse, ReportDeviceStatesRequest,
     ReportDeviceStatusRequest, SOCKET_MODE,
@@ -51,6 +52,7 @@ pub async fn serve(path: PathBuf, door: Door) {
     loop {
         match GrpcSocket::bind(&path, SOCKET_MODE, CONNECTIONS).await {
             Ok(socket) => {
+                let socket = socket.counting(DoorMetrics::new("dmi").counter(Refusal::NoRequest));
                 tracing::info!(path = %path.display(), "mappers are served");
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()

@@ -487,3 +487,31 @@ async fn a_connection_that_says_nothing_gives_its_place_away() {
     let quiet = tokio::time::timeout(Duration::from_secs(3600), second.read(&mut [0; 64])).await;
     assert!(quiet.is_err(), "an idle mapper stays");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_says_nothing_gives_way_soon() {
+    use futures_util::StreamExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dmi.sock");
+    let mut connections = Box::pin(GrpcSocket::bind(&path, SOCKET_MODE, 2).await.unwrap().connections());
+    let serving = tokio::spawn(async move {
+        while let Some(Ok(mut connection)) = connections.next().await {
+            tokio::spawn(async move {
+                while matches!(connection.read(&mut [0; 64]).await, Ok(1..)) {
+                    connection.write_all(b"x").await.ok();
+                }
+            });
+        }
+    });
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        crowd.push(tokio::net::UnixStream::connect(&path).await.unwrap());
+    }
+    let mut mapper = tokio::net::UnixStream::connect(&path).await.unwrap();
+    mapper.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // Two places for twenty: ten seconds each would be a hundred.
+    let heard = tokio::time::timeout(Duration::from_secs(30), mapper.read(&mut [0; 1])).await;
+    assert_eq!(heard.expect("in time").unwrap(), 1);
+    serving.abort();
+}

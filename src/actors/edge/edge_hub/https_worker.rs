@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -19,6 +20,8 @@ use super::join_error::JoinError;
 /// A bundle holds a public key for each node of the trust domain; a certificate is 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 const DEFAULT_PORT: u16 = 10002;
+/// How long a fresh attempt to connect may take.
+const FRESH_CONNECT: Duration = Duration::from_secs(2);
 
 /// One request. Go's servers take the CSR as the body of a GET.
 pub struct Call<'a> {
@@ -68,7 +71,7 @@ pub async fn send(server: &str, deadline: Duration, call: Call<'_>) -> Result<An
         let stream = connect(host.trim_matches(['[', ']']), port, call.tls).await?;
         exchange(stream, request).await
     };
-    let (status, answer) = tokio::time::timeout(deadline, exchange)
+    let (status, answer) = timeout(deadline, exchange)
         .await
         .map_err(|_| http(format!("no answer within {deadline:?}")))?
         .map_err(http)?;
@@ -103,12 +106,31 @@ async fn exchange(
     }
 }
 
+/// TCP to `host:port`. Beside the first attempt, which has all the caller's time, short fresh ones
+/// follow each other: the system repeats a lost SYN after 1, 2, 4, 8 and 16 seconds, so the first one
+/// may notice a link that is back long after a new one would.
+async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let fresh = async {
+        let mut turn = interval(FRESH_CONNECT);
+        turn.tick().await;
+        loop {
+            turn.tick().await;
+            if let Ok(Ok(socket)) = timeout(FRESH_CONNECT, TcpStream::connect((host, port))).await {
+                return socket;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = TcpStream::connect((host, port)) => outcome,
+        socket = fresh => Ok(socket),
+    }
+}
+
 /// TCP and TLS to `host:port`. The caller bounds the time.
 pub async fn connect(host: &str, port: u16, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, String> {
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name or address"))?;
-    let socket =
-        TcpStream::connect((host, port)).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
+    let socket = tcp(host, port).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
     socket.set_nodelay(true).map_err(|err| err.to_string())?;
     TlsConnector::from(tls).connect(name, socket).await.map_err(|err| {
         let text = err.to_string();

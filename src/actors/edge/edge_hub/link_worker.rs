@@ -1,13 +1,19 @@
 //! One websocket: dial, then read and write until something ends it. Frames and bytes only; the
 //! actor decides what they mean.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::Addr;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -20,6 +26,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::clock::http_date;
 use super::credential_files::Identity;
 use super::https_worker::connect;
+use super::pulse::Pulse;
 use super::{EdgeHub, Received, Written};
 use crate::config::EdgeHubConfig;
 use crate::identity::client_tls;
@@ -33,6 +40,8 @@ pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const MAX_FRAME_BYTES: usize = 16 << 20;
 /// How long a fresh attempt beside the patient one may take.
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
+/// Looks at the pulse of a link within the time in which it is dead without one.
+const LOOKS: u32 = 12;
 /// Header in which both sides name the extensions they have.
 const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
 const OUR_EXTENSIONS: &str = "ack-window,resync,identity";
@@ -40,9 +49,48 @@ const OUR_EXTENSIONS_AND_REPORT: &str = "ack-window,resync,identity,report";
 /// Header that tells one process from another one with the same certificate: a cloned disk.
 const INSTANCE_HEADER: &str = "Kubeedge-Instance";
 
+/// What is read and written.
+pub type Stream = WebSocketStream<Counted<TlsStream<TcpStream>>>;
+
+/// Counts what is read: the parts of a large message are a sign of life long before its end.
+pub struct Counted<S> {
+    inner: S,
+    read: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let came = buffer.filled().len().saturating_sub(before);
+        self.read.fetch_add(u64::try_from(came).unwrap_or_default(), Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 /// A connection after its handshake.
 pub struct Dialled {
-    pub stream: WebSocketStream<TlsStream<TcpStream>>,
+    pub stream: Stream,
+    /// Bytes read from it so far.
+    pub read: Arc<AtomicU64>,
     /// The cloud offered the resync extension too.
     pub resync: bool,
     /// The cloud offered the identity extension too: it renews over the session.
@@ -87,8 +135,10 @@ pub struct PumpSettings {
     pub metrics: crate::telemetry::edge_hub::EdgeHubMetrics,
     pub heartbeat: Duration,
     pub write_deadline: Duration,
-    /// Without anything read for so long the link is dead.
+    /// Without anything read, or a pong, for so long the link is dead ([`Pulse`]).
     pub idle: Duration,
+    /// Bytes read so far.
+    pub read: Arc<AtomicU64>,
 }
 
 /// Opens a session for `node`.
@@ -145,7 +195,9 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
 
     let held = &identity.credentials;
     let tls = client_tls(&held.roots_pem, Some(&held.svid)).map_err(|err| err.to_string())?;
-    let stream = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
+    let read = Arc::new(AtomicU64::new(0));
+    let inner = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
+    let stream = Counted { inner, read: Arc::clone(&read) };
     let limits = WebSocketConfig::default()
         .read_buffer_size(8 << 10)
         .write_buffer_size(8 << 10)
@@ -160,6 +212,7 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     let date = response.headers().get(http::header::DATE);
     Ok(Dialled {
         stream,
+        read,
         resync: names.contains(&"resync"),
         identity: names.contains(&"identity"),
         report: reports && names.contains(&"report"),
@@ -182,30 +235,35 @@ fn not_upgraded(server: &str, err: WebSocketError) -> NotDialled {
 
 /// Reads and writes until the link ends; says why it did. Dropping the sender of `outgoing` closes
 /// it in order.
-pub async fn pump(
-    stream: WebSocketStream<TlsStream<TcpStream>>,
-    outgoing: mpsc::Receiver<Vec<Bytes>>,
-    settings: PumpSettings,
-) -> String {
+pub async fn pump(stream: Stream, outgoing: mpsc::Receiver<Vec<Bytes>>, settings: PumpSettings) -> String {
     let (sink, source) = stream.split();
+    let pulse = Mutex::new(Pulse::new(settings.idle, Instant::now()));
     tokio::select! {
-        why = read(source, &settings) => why,
-        why = write(sink, outgoing, &settings) => why,
+        why = read(source, &pulse, &settings) => why,
+        why = write(sink, outgoing, &pulse, &settings) => why,
     }
 }
 
 async fn read(
     mut source: impl StreamExt<Item = Result<Message, WebSocketError>> + Unpin,
+    pulse: &Mutex<Pulse>,
     settings: &PumpSettings,
 ) -> String {
     loop {
-        let raw: Bytes = match timeout(settings.idle, source.next()).await {
-            Err(_) => return format!("nothing was read for {:?}", settings.idle),
+        let raw: Bytes = match timeout(settings.idle / LOOKS, source.next()).await {
+            Err(_) => match pulse.lock().judge(settings.read.load(Ordering::Relaxed), Instant::now()) {
+                Some(why) => return why,
+                None => continue,
+            },
             Ok(None | Some(Ok(Message::Close(_)))) => return "the cloud closed it".to_owned(),
             Ok(Some(Err(err))) => return broken(err),
             Ok(Some(Ok(Message::Text(text)))) => text.into(),
             Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
+            Ok(Some(Ok(Message::Pong(_)))) => {
+                pulse.lock().answered();
+                continue;
+            }
+            Ok(Some(Ok(Message::Ping(_) | Message::Frame(_)))) => continue,
         };
         settings.metrics.received.increment(1);
         let envelope = match frame::decode(&raw, MAX_MESSAGE_BYTES) {
@@ -238,6 +296,7 @@ fn broken(err: WebSocketError) -> String {
 async fn write(
     mut sink: impl SinkExt<Message, Error = WebSocketError> + Unpin,
     mut outgoing: mpsc::Receiver<Vec<Bytes>>,
+    pulse: &Mutex<Pulse>,
     settings: &PumpSettings,
 ) -> String {
     let mut beat = interval(settings.heartbeat);
@@ -262,6 +321,7 @@ async fn write(
             },
         };
         let texts = messages.iter().filter(|message| message.is_text()).count() as u64;
+        let asks = messages.iter().any(Message::is_ping);
         for message in messages {
             match timeout(settings.write_deadline, sink.feed(message)).await {
                 Ok(Ok(())) => {}
@@ -273,6 +333,9 @@ async fn write(
             Ok(Ok(())) => {}
             Ok(Err(err)) => return broken(err),
             Err(_) => return format!("frames were not written within {:?}", settings.write_deadline),
+        }
+        if asks {
+            pulse.lock().asked(Instant::now());
         }
         settings.metrics.sent.increment(texts);
         if from_hub && settings.hub.send(Written { session: settings.session }).await.is_err() {
@@ -286,7 +349,8 @@ fn texts(frames: Vec<Bytes>) -> Result<Vec<Message>, String> {
     frames.into_iter().map(text).collect()
 }
 
-fn keepalive() -> Result<Message, String> {
+/// The message that says that this edge is there.
+pub(crate) fn keepalive() -> Result<Message, String> {
     let body = Body::Text("ping".to_owned());
     let beat = Envelope::new(
         source::EDGE_HUB,

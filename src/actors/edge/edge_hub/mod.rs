@@ -6,20 +6,21 @@
 //! [`join_worker`], [`attest_worker`] and [`link_worker`].
 
 mod attest_worker;
-mod backoff;
-mod certificate;
+pub(crate) mod backoff;
+pub(crate) mod certificate;
 mod clock;
-mod credential_files;
+pub(crate) mod credential_files;
 mod https_worker;
-mod join_error;
-mod join_worker;
-mod link_worker;
+pub(crate) mod join_error;
+pub(crate) mod join_worker;
+pub(crate) mod link_worker;
+mod pulse;
 mod queues;
 mod renewal;
 mod renewal_worker;
-mod report;
+pub(crate) mod report;
 mod report_worker;
-mod routing;
+pub(crate) mod routing;
 mod session;
 
 use std::sync::Arc;
@@ -262,6 +263,7 @@ impl EdgeHub {
             heartbeat,
             write_deadline: Duration::from_secs(websocket.write_deadline.max(1)),
             idle: Duration::from_secs(websocket.read_deadline).max(heartbeat * 2),
+            read: dialled.read,
         };
         tracing::debug!(server = %websocket.server, session, resync = dialled.resync, "session open");
         if session > 1 {

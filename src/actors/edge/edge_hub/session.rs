@@ -43,7 +43,9 @@ enum Phase {
     Down {
         redial_at: Instant,
     },
-    Dialing,
+    Dialing {
+        since: Instant,
+    },
     Up {
         since: Instant,
     },
@@ -116,7 +118,11 @@ impl<T> Hub<T> {
 
     /// No connection came about. `random` is uniform in 0.0..1.0.
     pub fn dial_failed(&mut self, now: Instant, random: f64) -> Vec<Effect<T>> {
-        self.phase = Phase::Down { redial_at: now + self.backoff.next(random) };
+        // The pause counts from the beginning of the attempt: where packets vanish, an attempt takes
+        // long, and has kept the edges apart already.
+        let begun = if let Phase::Dialing { since } = self.phase { since } else { now };
+        let redial_at = (begun + self.backoff.next(now, random)).max(now + self.backoff.floor());
+        self.phase = Phase::Down { redial_at };
         self.again_at_once = false;
         let waiting = std::mem::take(&mut self.waiting);
         self.queues.retain(|message| message.purpose == Purpose::Send);
@@ -132,10 +138,10 @@ impl<T> Hub<T> {
         let (since, planned) = match self.phase {
             Phase::Up { since } => (since, false),
             Phase::Draining { since, .. } => (since, true),
-            Phase::Down { .. } | Phase::Dialing => return Vec::new(),
+            Phase::Down { .. } | Phase::Dialing { .. } => return Vec::new(),
         };
         self.backoff.session_lasted(now.saturating_duration_since(since));
-        let redial_at = if planned { now } else { now + self.backoff.next(random) };
+        let redial_at = if planned { now } else { now + self.backoff.next(now, random) };
         self.phase = Phase::Down { redial_at };
         self.again_at_once = planned;
 
@@ -295,7 +301,7 @@ impl<T> Hub<T> {
         if let Phase::Down { redial_at } = self.phase
             && redial_at <= now
         {
-            self.phase = Phase::Dialing;
+            self.phase = Phase::Dialing { since: now };
             effects.push(Effect::Dial);
         }
         let late: Vec<String> = self
@@ -335,7 +341,7 @@ impl<T> Hub<T> {
     fn is_open(&self) -> bool {
         match self.phase {
             Phase::Up { .. } | Phase::Draining { .. } => true,
-            Phase::Down { .. } | Phase::Dialing => self.again_at_once,
+            Phase::Down { .. } | Phase::Dialing { .. } => self.again_at_once,
         }
     }
 

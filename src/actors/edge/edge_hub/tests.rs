@@ -196,7 +196,8 @@ async fn a_half_open_link_is_found_within_two_heartbeats() {
     // Keeps the socket open, reads nothing and answers no ping.
     let _silent = cloud.session().await;
     let begun = Instant::now();
-    edge.down_because("nothing was read for 2s").await;
+    // Whichever is noticed first: silence, or no pong.
+    edge.down_because("for 2s").await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     cloud.session().await;
 }

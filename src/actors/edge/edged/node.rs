@@ -257,7 +257,8 @@ pub fn patch(
         }
     }
     let turned = sent.is_none_or(|(old, _)| quiet(old) != quiet(status));
-    let due = sent.is_none_or(|(_, at)| since(now, at) >= report_every);
+    // A clock that was set back is news too: the heartbeats the cloud has are of the future.
+    let due = sent.is_none_or(|(_, at)| now < at || since(now, at) >= report_every);
     if changed.is_empty() && !turned && !due {
         return None;
     }
@@ -266,6 +267,14 @@ pub fn patch(
     }
     let metadata = if uid.is_empty() { json!({}) } else { json!({"uid": uid}) };
     Some(json!({"metadata": metadata, "status": changed}))
+}
+
+/// Does the cloud take this node for dead? It says so on the Node when leases stayed away for long.
+#[must_use]
+pub fn is_doubted(node: &Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |condition: &Value, field: &str, want: &str| condition.get(field).is_some_and(|is| is == want);
+    conditions.into_iter().flatten().any(|it| is(it, "type", "Ready") && is(it, "status", "Unknown"))
 }
 
 /// Conditions without their heartbeats.
@@ -340,6 +349,28 @@ mod tests {
         conditions
             .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone().unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn a_node_taken_for_dead_is_seen() {
+        let node =
+            |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
+        assert!(is_doubted(&node("Ready", "Unknown")));
+        for fine in
+            [node("Ready", "True"), node("Ready", "False"), node("DiskPressure", "Unknown"), json!({})]
+        {
+            assert!(!is_doubted(&fine), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_a_report_due() {
+        let status = status(&facts(), &EdgedConfig::default(), None, at(0));
+        let every = Duration::from_secs(300);
+        for (now, is_due) in [(0, false), (299, false), (300, true), (-3600, true)] {
+            let patch = patch(Some((&status, at(0))), &status, "", every, at(now));
+            assert_eq!(patch.is_some(), is_due, "{now}");
+        }
     }
 
     #[test]

@@ -328,8 +328,13 @@ impl Handler<Reachable> for NodeWorker {
 
 impl Handler<NodeSeen> for NodeWorker {
     type Result = ();
-    fn handle(&mut self, NodeSeen(node): NodeSeen, _: &mut Context<Self>) {
+    fn handle(&mut self, NodeSeen(node): NodeSeen, ctx: &mut Context<Self>) {
         self.learn(&node);
+        if self.registered && node::is_doubted(&node) {
+            // A cloud that slept, or whose clock jumped, in the middle of a session that lives.
+            self.sent = None;
+            self.send(ctx);
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Edged {
             pod.metadata.name = Some(orphan.name);
             pod.metadata.namespace = Some(orphan.namespace);
             pod.metadata.uid = Some(orphan.uid.clone());
-            let orphaned = Delivered::new(pod, &serde_json::Value::Null, Source::Cloud);
+            let orphaned = Delivered::new(pod, &serde_json::Value::Null, Source::Leftover);
             self.add(&orphan.uid, orphaned, rows, true);
         }
     }

@@ -22,6 +22,9 @@ const TURNS: usize = 8;
 /// A client with so much unread is not listened to: what it sends would be answered with more.
 const UNWRITTEN_BYTES: usize = 256 << 10;
 
+/// What a peer may still say that nobody listens to any more: he is about to hear why.
+const IGNORED_BYTES: usize = 4 << 20;
+
 /// All connections together have begun too many large packets.
 const TOO_MUCH: CodecError = CodecError {
     reason: Reason::QUOTA_EXCEEDED,
@@ -41,6 +44,8 @@ pub struct Pump<S> {
     pub deaf: bool,
     /// Nothing more will be written, and the peer knows it.
     pub shut: bool,
+    /// Bytes that came after that.
+    pub ignored: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
@@ -130,7 +135,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             let mut scratch = self.gate.scratch.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.ignored += buffer.filled().len();
+                    if self.ignored > IGNORED_BYTES {
+                        return Poll::Ready(());
+                    }
+                }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

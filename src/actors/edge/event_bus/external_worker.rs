@@ -70,6 +70,7 @@ where
         needs_flush: false,
         deaf: false,
         shut: false,
+        ignored: 0,
     };
     actix::spawn(pump);
     (conn, wire)

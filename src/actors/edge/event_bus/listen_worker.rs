@@ -35,9 +35,12 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections that have not said who they are; they cost a file each. One more ends the oldest:
 /// whoever is in earnest says CONNECT at once.
-const MAX_STRANGERS: usize = 1_024;
+const MAX_STRANGERS: usize = 512;
 /// A connection that holds no more than this of a packet is never ended for what others hold.
 const SMALL_PARTIAL_BYTES: usize = 64 << 10;
+/// The same for one that has not said who it is, and what all of those may hold together.
+const SMALL_STRANGE_BYTES: usize = 1 << 10;
+const STRANGE_BYTES: usize = 4 << 20;
 const SCRATCH_BYTES: usize = 64 << 10;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -133,6 +136,8 @@ pub struct Gate {
     strangers: RefCell<BTreeMap<u64, oneshot::Sender<()>>>,
     /// Bytes of packets that have not arrived whole, all connections together.
     partial_bytes: Cell<usize>,
+    /// The same of connections that have not said who they are.
+    strange_bytes: Cell<usize>,
     next: Cell<Conn>,
 }
 
@@ -156,6 +161,7 @@ impl Gate {
             start,
             strangers: RefCell::default(),
             partial_bytes: Cell::new(0),
+            strange_bytes: Cell::new(0),
             next: Cell::new(1),
         })
     }
@@ -189,10 +195,66 @@ impl Gate {
         now <= SMALL_PARTIAL_BYTES || now <= before || all <= most
     }
 
+    /// The same for a connection that has not said who it is.
+    fn strange(&self, before: usize, now: usize) -> bool {
+        let all = (self.strange_bytes.get() + now).saturating_sub(before);
+        self.strange_bytes.set(all);
+        let has_room = now <= SMALL_STRANGE_BYTES || now <= before || all <= STRANGE_BYTES;
+        if !has_room {
+            self.metrics.refused("too_many_strangers").increment(1);
+        }
+        has_room
+    }
+
     pub fn next_conn(&self) -> Conn {
         self.next.replace(self.next.get() + 1)
     }
 }
+
+/// What one connection holds that nobody has looked at yet; counted until dropped.
+pub struct Unread {
+    gate: Rc<Gate>,
+    bytes: usize,
+    /// It has said who it is.
+    is_known: bool,
+}
+
+impl Unread {
+    #[must_use]
+    pub fn new(gate: &Rc<Gate>) -> Self {
+        Self { gate: Rc::clone(gate), bytes: 0, is_known: false }
+    }
+
+    /// It is `bytes` now. `false`: all connections together hold too much, and this one is not among the
+    /// small ones.
+    pub fn is_now(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if self.is_known { self.gate.holds(before, bytes) } else { self.gate.strange(before, bytes) }
+    }
+
+    /// It has said who it is.
+    pub fn known(&mut self) {
+        let bytes = self.bytes;
+        self.is_now(0);
+        self.is_known = true;
+        self.is_now(bytes);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.is_now(0);
+    }
+}
+
+/// What packets are read from.
+pub trait Source: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Its client has said who he is.
+    fn known(&mut self) {}
+}
+
+impl Source for TcpStream {}
+impl Source for TlsStream<TcpStream> {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
@@ -261,7 +323,7 @@ async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
     };
     match over {
         Over::Tcp => greet(stream, is_local, None, gate).await,
-        Over::WebSocket => match websocket_worker::accept(stream, limit).await {
+        Over::WebSocket => match websocket_worker::accept(stream, limit, Unread::new(gate)).await {
             Ok(stream) => greet(stream, is_local, None, gate).await,
             Err(err) => refused("websocket", err.to_string()),
         },
@@ -286,7 +348,7 @@ async fn meet(stream: TcpStream, peer: SocketAddr, over: Over, place: &Place) {
             if over == Over::Tls {
                 return greet(stream, is_local, identity, gate).await;
             }
-            match websocket_worker::accept(stream, limit).await {
+            match websocket_worker::accept(stream, limit, Unread::new(gate)).await {
                 Ok(stream) => greet(stream, is_local, identity, gate).await,
                 Err(err) => refused("websocket", err.to_string()),
             }
@@ -305,8 +367,9 @@ fn admitted(stream: &TlsStream<TcpStream>, door: &Door) -> Result<Option<Admitte
 /// Reads the CONNECT, checks who it is, and hands the connection over.
 async fn greet<S>(mut io: S, is_local: bool, identity: Option<Admitted>, gate: &Rc<Gate>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Source,
 {
+    let mut unread = Unread::new(gate);
     let mut decoder = Decoder::of_client(gate.config.max_packet_bytes);
     let mut packets = Vec::new();
     let mut buffer = vec![0; 1 << 10];
@@ -320,7 +383,11 @@ where
         if broken.is_some() || !packets.is_empty() {
             break broken;
         }
+        if !unread.is_now(decoder.partial_bytes()) {
+            return tracing::debug!("connections without a name hold too much");
+        }
     };
+    drop(unread);
     if packets.is_empty() {
         if let Some(CodecError { reason, answer, why }) = broken {
             gate.metrics.refused("malformed").increment(1);
@@ -349,10 +416,11 @@ where
     if !packets.is_empty() || broken.is_some() {
         gate.inbox.push(Event::Read { conn, packets, broken });
     }
+    io.known();
     let gate = Rc::clone(gate);
     let deaf = broken.is_some();
     gate.holds(0, decoder.partial_bytes());
-    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false });
+    actix::spawn(Pump { io, conn, wire, decoder, gate, needs_flush: false, deaf, shut: false, ignored: 0 });
 }
 
 async fn identify(

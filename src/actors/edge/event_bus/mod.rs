@@ -7,7 +7,7 @@
 //! costs one flush, and each connection that got something is written once. After a panic the
 //! connections are closed and the broker is what the disk says.
 
-mod access;
+pub(crate) mod access;
 mod broker_actor;
 mod certificate;
 mod connection_worker;
@@ -17,7 +17,7 @@ mod gatekeeper_worker;
 mod lanes;
 mod listen_worker;
 mod local_actor;
-mod password;
+pub(crate) mod password;
 mod policy_worker;
 mod refusals;
 mod store_actor;

@@ -1,8 +1,10 @@
 //! MQTT over websocket (mqtt-v5.0 section 6): binary frames of the subprotocol `mqtt`, seen as a
 //! stream of bytes.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -14,6 +16,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::listen_worker::{Source, Unread};
+
 const PROTOCOL: &str = "mqtt";
 const PROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
 /// Bytes of one frame we send.
@@ -22,7 +26,57 @@ const FRAME_BYTES: usize = 64 << 10;
 /// A websocket whose binary frames are a stream of bytes.
 pub struct WebSocketBytes<S> {
     socket: WebSocketStream<S>,
+    /// Bytes that came and are not part of a message that was given out: fragments wait in the library.
+    came: Rc<Cell<usize>>,
+    held: Option<Unread>,
     unread: Bytes,
+}
+
+/// The stream below, with what was read from it.
+pub struct Counted<S> {
+    stream: S,
+    came: Rc<Cell<usize>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut me.stream).poll_read(cx, buffer))?;
+        me.came.set(me.came.get() + buffer.filled().len().saturating_sub(before));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Source for WebSocketBytes<S> {
+    fn known(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.known();
+        }
+    }
+}
+
+/// Bytes of a control frame of a client: two, its mask, and what it says (RFC 6455 section 5.2).
+fn control(payload: &[u8]) -> usize {
+    6 + payload.len()
 }
 
 /// Answers the upgrade. Frames may be as large as a packet.
@@ -32,7 +86,10 @@ pub struct WebSocketBytes<S> {
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     max_packet_bytes: usize,
-) -> Result<WebSocketBytes<S>, Error> {
+    held: Unread,
+) -> Result<WebSocketBytes<Counted<S>>, Error> {
+    let came = Rc::new(Cell::new(0));
+    let stream = Counted { stream, came: Rc::clone(&came) };
     let limits = WebSocketConfig::default()
         .read_buffer_size(4 << 10)
         .write_buffer_size(0)
@@ -40,7 +97,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(max_packet_bytes))
         .max_message_size(Some(max_packet_bytes));
     let socket = accept_hdr_async_with_config(stream, choose_protocol, Some(limits)).await?;
-    Ok(WebSocketBytes { socket, unread: Bytes::new() })
+    came.set(0);
+    Ok(WebSocketBytes { socket, came, held: Some(held), unread: Bytes::new() })
 }
 
 // The size of the error is the library's choice.
@@ -72,7 +130,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         while me.unread.is_empty() {
-            match ready!(Pin::new(&mut me.socket).poll_next(cx)) {
+            let next = Pin::new(&mut me.socket).poll_next(cx);
+            match &next {
+                Poll::Ready(Some(Ok(Message::Binary(_)))) => me.came.set(0),
+                Poll::Ready(Some(Ok(Message::Ping(said) | Message::Pong(said)))) => {
+                    me.came.set(me.came.get().saturating_sub(control(said)));
+                }
+                _ => {}
+            }
+            let came = me.came.get();
+            if me.held.as_mut().is_some_and(|held| !held.is_now(came)) {
+                return Poll::Ready(Err(io::Error::other("fragments that take too much memory")));
+            }
+            match ready!(next) {
                 Some(Ok(Message::Binary(bytes))) => me.unread = bytes,
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Text(_))) => {
@@ -113,6 +183,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
 impl<S> WebSocketBytes<S> {
     /// The other end, for tests.
     pub fn of_client(socket: WebSocketStream<S>) -> Self {
-        Self { socket, unread: Bytes::new() }
+        Self { socket, came: Rc::default(), held: None, unread: Bytes::new() }
     }
 }

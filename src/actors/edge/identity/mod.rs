@@ -9,9 +9,9 @@
 //! The actor signs, one certificate a message, and remembers what it signed; calls and streams are
 //! futures beside it that look at a [`view::View`] of its state.
 
-mod attest;
+pub(crate) mod attest;
 mod attest_worker;
-mod document;
+pub(crate) mod document;
 mod ledger;
 mod newest_worker;
 mod origins;
@@ -20,7 +20,7 @@ mod refusal;
 mod serve_worker;
 mod stream_worker;
 mod view;
-mod workload;
+pub(crate) mod workload;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt};
+use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
@@ -25,6 +26,7 @@ use crate::bus::Link;
 use crate::bus::identity::{AuditAction, AuditFact, audit};
 use crate::identity::{SpiffeId, verify_jwt_svid};
 use crate::supervise::spread;
+use crate::telemetry::doors::{self, DoorMetrics};
 use crate::telemetry::workload::WorkloadMetrics;
 use crate::wire::socket::{Accepted, GrpcSocket};
 use crate::wire::workload::{
@@ -34,9 +36,9 @@ use crate::wire::workload::{
 };
 
 /// Connections at once; more wait to be accepted.
-const CONNECTIONS: usize = 512;
-/// Of one container, or of one process outside of any.
-const CONNECTIONS_PER_ORIGIN: usize = 128;
+const CONNECTIONS: usize = 2_048;
+/// Of one container, or of one process outside of any: a node's 110 pods together cannot take all.
+const CONNECTIONS_PER_ORIGIN: usize = 16;
 /// Calls in hand for one connection; more wait in it.
 const CALLS_PER_CONNECTION: usize = 16;
 /// Streams and calls begun in one connection; a client's next ones wait on its side.
@@ -76,6 +78,8 @@ pub async fn serve(path: PathBuf, door: Door) {
         match bind(&path).await {
             Ok(socket) => {
                 tracing::info!(path = %path.display(), "workloads are given identities");
+                let metrics = DoorMetrics::new("workload_api");
+                let socket = socket.counting(metrics.counter(doors::Refusal::NoRequest));
                 let origins = Origins::new(CONNECTIONS_PER_ORIGIN);
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()
@@ -83,7 +87,7 @@ pub async fn serve(path: PathBuf, door: Door) {
                     .max_concurrent_streams(STREAMS_PER_CONNECTION)
                     .serve_with_incoming_shutdown(
                         WorkloadServer::new(Arc::clone(&api)),
-                        Box::pin(known(socket, origins)),
+                        Box::pin(known(socket, origins, metrics.counter(doors::Refusal::GuestLimit))),
                         std::future::pending(),
                     )
                     .await;
@@ -142,10 +146,14 @@ pub struct Guest {
 
 /// Connections with what the kernel says of their clients; those of an origin that has too many
 /// are closed.
-fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<Accepted<Guest>>> + Send {
+fn known(
+    socket: GrpcSocket,
+    origins: Origins,
+    refused: Counter,
+) -> impl Stream<Item = io::Result<Accepted<Guest>>> + Send {
     let surplus = Arc::new(Mutex::new(Surplus::default()));
     socket.connections().filter_map(move |accepted| {
-        let (origins, surplus) = (origins.clone(), Arc::clone(&surplus));
+        let (origins, surplus, refused) = (origins.clone(), Arc::clone(&surplus), refused.clone());
         async move {
             let accepted = match accepted {
                 Ok(accepted) => accepted,
@@ -153,6 +161,7 @@ fn known(socket: GrpcSocket, origins: Origins) -> impl Stream<Item = io::Result<
             };
             let peer = Peer::of(accepted.stream()).await;
             let Some(visit) = origins.enter(peer.origin) else {
+                refused.increment(1);
                 let closed = surplus.lock().say(Instant::now());
                 if let Some(closed) = closed {
                     tracing::warn!(pid = ?peer.pid, closed, "connections to the Workload API were closed: too many from one container");

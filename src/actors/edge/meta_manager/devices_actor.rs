@@ -80,7 +80,10 @@ impl MetaManager {
                         listener.keep(notice.clone());
                     }
                 }
-                notice => self.untold.push_back(notice),
+                notice => {
+                    self.untold.retain(|older| !notice.replaces(older));
+                    self.untold.push_back(notice);
+                }
             }
         }
     }
@@ -141,5 +144,37 @@ mod tests {
         assert_eq!(listener.untold.len(), 3);
         listener.tell();
         assert_eq!(*told.lock().unwrap(), ["1100", "-a", "200"]);
+    }
+
+    #[test]
+    fn of_a_pod_that_changes_on_and_on_one_notice_waits() {
+        let changed = |uid: &str, version: u32| {
+            Notice::PodChanged(Arc::new(
+                json!({"metadata": {"uid": uid, "resourceVersion": version.to_string()}}),
+            ))
+        };
+        let removed = |uid: &str| Notice::PodRemoved {
+            namespace: "default".to_owned(),
+            name: "pod".to_owned(),
+            uid: uid.to_owned(),
+        };
+        let config = |name: &str| Notice::ConfigChanged {
+            kind: "secret".to_owned(),
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+        };
+        for (new, old, want) in [
+            (changed("a", 2), changed("a", 1), true),
+            (changed("b", 2), changed("a", 1), false),
+            (removed("a"), changed("a", 1), true),
+            (removed("a"), removed("a"), true),
+            (changed("b", 1), removed("a"), false),
+            (config("s"), config("s"), true),
+            (config("t"), config("s"), false),
+            (Notice::EdgeIdentity(None), Notice::EdgeIdentity(None), true),
+            (Notice::EdgeIdentity(None), removed("a"), false),
+        ] {
+            assert_eq!(new.replaces(&old), want, "{new:?} after {old:?}");
+        }
     }
 }

@@ -6,17 +6,17 @@
 //! next one: writes keep their order, and a burst costs few syncs. What follows from a write
 //! (telling edged, answering) happens when it is on disk.
 
-mod cloud_worker;
+pub(crate) mod cloud_worker;
 mod devices_actor;
-mod node;
+pub(crate) mod node;
 mod node_actor;
-mod objects;
+pub(crate) mod objects;
 mod queries_actor;
 mod recent;
-mod reports;
+pub(crate) mod reports;
 mod reports_actor;
 mod sealed_store;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use self::objects::{Change, Index, Notice, store_key};
 use self::recent::Recent;
 use self::reports::{PodId, Reports};
 pub use self::sealed_store::{SealedStore, SecretSettings, SecretsError};
-use crate::bus::device_twin::ListDevices;
+use crate::bus::device_twin::{ListDevices, ReportAnew};
 use crate::bus::edge_hub::{CloudLinkChanged, Request, SendUpstream};
 use crate::bus::edged::{CloudReachable, ConfigChanged, NodeChanged, PodChanged, PodRemoved};
 use crate::bus::identity::EdgeIdentityChanged;
@@ -43,7 +43,7 @@ use crate::bus::meta::{
 };
 use crate::bus::{Link, LinkError};
 use crate::config::MetaManagerConfig;
-use crate::model::{NodeName, ObjectKey};
+use crate::model::{NodeName, ObjectKey, operation};
 use crate::store::{Batch, Committer, Outbox, Store, StoreError, Table, scan_all};
 use crate::telemetry::edge_hub::OutboxMetrics;
 use crate::telemetry::meta_manager::MetaManagerMetrics;
@@ -75,6 +75,8 @@ pub struct MetaLinks {
     pub cloud_reachable: Link<CloudReachable>,
     /// DeviceTwin hears every change of the link.
     pub twin_link_changed: Link<CloudLinkChanged>,
+    /// The cloud lost what it was told.
+    pub twin_report_anew: Link<ReportAnew>,
     pub twin: DeviceLinks,
     pub dmi: DeviceLinks,
     pub edge_identity_changed: Link<EdgeIdentityChanged>,
@@ -117,6 +119,7 @@ pub struct MetaManager {
     /// DeviceTwin and Dmi.
     listeners: [Listener; 2],
     twin_link_untold: bool,
+    twin_anew_untold: bool,
     /// After a restart: what was told before is unknown.
     retell: bool,
     next_batch: Batch,
@@ -154,6 +157,7 @@ impl MetaManager {
             links,
             cloud,
             twin_link_untold: false,
+            twin_anew_untold: false,
             metrics,
             broken: Some("the store was not read yet".to_owned()),
             index: Index::default(),
@@ -302,6 +306,10 @@ impl MetaManager {
             let told = self.links.twin_link_changed.tell(self.link);
             self.twin_link_untold = matches!(told, Err(LinkError::Full { .. }));
         }
+        if self.twin_anew_untold {
+            let told = self.links.twin_report_anew.tell(ReportAnew);
+            self.twin_anew_untold = matches!(told, Err(LinkError::Full { .. }));
+        }
         self.listeners.iter_mut().for_each(Listener::tell);
         while let Some(notice) = self.untold.front() {
             let told = match notice.clone() {
@@ -432,6 +440,10 @@ impl Handler<ApplyDownstream> for MetaManager {
     type Result = ResponseFuture<Result<(), NotStored>>;
 
     fn handle(&mut self, msg: ApplyDownstream, ctx: &mut Context<Self>) -> Self::Result {
+        if msg.0.route.operation == operation::RESYNC {
+            self.begin_anew(ctx);
+            return Box::pin(async { Ok(()) });
+        }
         let resource = msg.0.route.resource.to_string();
         let refused = |why: String| NotStored { resource: resource.clone(), why };
         let change = match self.check() {

@@ -17,6 +17,10 @@ pub fn object_of(reply: Envelope) -> Result<Value, MetaError> {
             (_, Some(object)) => Ok(object),
             (_, None) => Err(MetaError::Protocol("neither an object nor an error".to_owned())),
         },
+        // Go prints an error that is no API error as `{}` (protocol 2.2).
+        Body::Object(object) if object.as_object().is_some_and(Map::is_empty) => {
+            Err(api(Status::failure(Reason::InternalError, "the cloud failed and did not say why")))
+        }
         Body::Object(object) => Ok(object),
         Body::Error(err) => Err(api(err.status.inner)),
         Body::Text(text) => match serde_json::from_str::<Value>(&text) {
@@ -143,6 +147,8 @@ mod tests {
         let err = reply(resp(bare(), Some(Status::failure(Reason::AlreadyExists, "x")))).unwrap_err();
         assert!(is(&err, Reason::AlreadyExists), "an empty object beside an error is no object");
         assert!(matches!(reply(resp(None, None)), Err(MetaError::Protocol(_))));
+        let nameless = reply(Body::Object(json!({}))).unwrap_err();
+        assert!(is(&nameless, Reason::InternalError), "Go's error without a status is no object");
         let err = ErrStatus::from(Status::failure(Reason::NotFound, "x"));
         assert!(is(&reply(Body::Error(Box::new(err))).unwrap_err(), Reason::NotFound));
         assert!(reply(Body::Text(r#"{"a":1}"#.into())).is_ok());

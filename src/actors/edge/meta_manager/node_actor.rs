@@ -102,6 +102,16 @@ impl Handler<RenewLease> for MetaManager {
 }
 
 impl MetaManager {
+    /// The cloud knows less than this node: it was restored from older data, and what it has now counts. Everything
+    /// is compared again, and told again where the cloud only knows it from here.
+    pub(super) fn begin_anew(&mut self, ctx: &mut Context<Self>) {
+        tracing::warn!("the cloud was restored from older data: everything is compared and reported anew");
+        self.index.forget_versions();
+        self.twin_anew_untold = true;
+        self.tell_notices();
+        self.send_listing(self.link.session, ctx);
+    }
+
     /// Lists what is stored here, so that the cloud sends only what differs. Repeated until the
     /// cloud has answered or the session is another.
     pub(super) fn send_listing(&mut self, session: u64, ctx: &mut Context<Self>) {

@@ -47,6 +47,24 @@ pub enum DeviceNotice {
     ModelRemoved { namespace: String, name: String },
 }
 
+impl Notice {
+    /// Does this notice say all that `older` said? Each life of a pod ends with a notice of its own.
+    #[must_use]
+    pub fn replaces(&self, older: &Self) -> bool {
+        let uid = |pod: &Value| text(pod, "/metadata/uid").to_owned();
+        match (self, older) {
+            (Self::PodChanged(new), Self::PodChanged(old)) => uid(new) == uid(old),
+            (Self::PodRemoved { uid: new, .. }, Self::PodRemoved { uid: old, .. }) => new == old,
+            (Self::PodRemoved { uid: gone, .. }, Self::PodChanged(old)) => *gone == uid(old),
+            (Self::ConfigChanged { .. }, Self::ConfigChanged { .. }) => self == older,
+            (Self::NodeChanged(_), Self::NodeChanged(_)) | (Self::EdgeIdentity(_), Self::EdgeIdentity(_)) => {
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl DeviceNotice {
     /// Does this notice say all that `older` said?
     #[must_use]
@@ -238,6 +256,15 @@ impl Index {
             change.batch = change.batch.delete(Table::Objects, store_key(key));
         }
         change
+    }
+
+    /// The cloud was restored from older data: how new the copies here are means nothing any more, and
+    /// what was removed here may be there again.
+    pub fn forget_versions(&mut self) {
+        self.gone.clear();
+        for version in self.objects.values_mut() {
+            version.resource_version = 0;
+        }
     }
 
     /// The listing of the resync extension: everything the cloud may compare, in frames.

@@ -2,7 +2,9 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
-use crate::bus::device_twin::{DeviceChanged, DeviceRemoved, ListDevices, ModelChanged, ModelRemoved};
+use crate::bus::device_twin::{
+    DeviceChanged, DeviceRemoved, ListDevices, ModelChanged, ModelRemoved, ReportAnew,
+};
 use crate::bus::edge_hub::SendError;
 use crate::model::{Body, Envelope, ObjectResp, Reason, Resource, Status};
 use crate::store::{CommitterGuard, CommitterSettings, Faults, MemoryStore};
@@ -44,7 +46,7 @@ fn start(store: &Arc<MemoryStore>) -> World {
     let cloud: Cloudlike = Arc::new(Mutex::new(Box::new(offline)));
     let tell = |told: &Log, line: String| told.lock().push(line);
     let (t1, t2, t3, t4, t5) = (told.clone(), told.clone(), told.clone(), told.clone(), told.clone());
-    let t6 = told.clone();
+    let (t6, t7) = (told.clone(), told.clone());
     let (asked, answers, queued) = (sent.clone(), cloud.clone(), sent.clone());
     let show = |message: &Envelope| {
         let body = match &message.body {
@@ -74,6 +76,7 @@ fn start(store: &Arc<MemoryStore>) -> World {
         node_changed: Link::from_fn(move |_: NodeChanged| tell(&t4, "node".into())),
         cloud_reachable: Link::from_fn(move |CloudReachable(up)| tell(&t5, format!("cloud {up}"))),
         twin_link_changed: Link::from_fn(|_: CloudLinkChanged| ()),
+        twin_report_anew: Link::from_fn(move |_: ReportAnew| tell(&t7, "report anew".into())),
         twin: device_links("twin", &told),
         dmi: device_links("dmi", &told),
         edge_identity_changed: Link::from_fn(move |EdgeIdentityChanged(document)| {
@@ -407,6 +410,37 @@ async fn a_new_session_gets_the_listing_until_it_is_answered() {
     let listing = r#"resync null {"last":true,"objects":[["default/pod/web","u",""]],"part":0}"#;
     world.eventually("listed", |world| world.sent.lock().iter().any(|line| line == listing)).await;
     assert_eq!(*world.told.lock(), ["pod 5", "cloud true"]);
+}
+
+/// A cloud restored from older data: what it has counts, be it older or removed here.
+#[actix::test]
+async fn a_cloud_that_went_back_is_believed() {
+    let world = start(&Arc::new(MemoryStore::new()));
+    world.answer(|_| Ok(Body::Text("OK".into())));
+    world.connect(true).await;
+    let kept = |uid: &str, version: &str| json!({"metadata": {"name": "kept", "namespace": "default", "uid": uid, "resourceVersion": version}});
+    world.deliver("insert", "default/configmap/kept", kept("c", "100")).await.unwrap();
+    world.deliver("insert", "default/pod/web", pod("u", "100")).await.unwrap();
+    world.deliver("delete", "default/pod/web", pod("u", "101")).await.unwrap();
+    world.deliver("update", "default/configmap/kept", kept("c", "50")).await.unwrap();
+    world.deliver("update", "default/pod/web", pod("u", "50")).await.unwrap();
+    let version =
+        |world: &World, key: &str| world.stored(key).map(|it| it["metadata"]["resourceVersion"].clone());
+    assert_eq!(version(&world, "meta/default/configmap/kept"), Some(json!("100")), "older: a late duplicate");
+    assert_eq!(version(&world, "meta/default/pod/web"), None, "removed: a late duplicate");
+
+    let before = world.sent.lock().len();
+    let anew = Resource::Other("null".to_owned());
+    let anew = Envelope::new("edgecontroller", "resource", "resync", anew, Body::Text("anew".into()), 1);
+    world.meta.send(ApplyDownstream(anew)).await.unwrap().unwrap();
+    world.eventually("it lists again", |world| world.sent.lock().len() > before).await;
+    world
+        .eventually("devices are told", |world| world.told.lock().iter().any(|line| line == "report anew"))
+        .await;
+    world.deliver("update", "default/configmap/kept", kept("c", "50")).await.unwrap();
+    world.deliver("update", "default/pod/web", pod("u", "50")).await.unwrap();
+    assert_eq!(version(&world, "meta/default/configmap/kept"), Some(json!("50")));
+    assert_eq!(version(&world, "meta/default/pod/web"), Some(json!("50")));
 }
 
 #[actix::test]

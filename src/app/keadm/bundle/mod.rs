@@ -1,7 +1,7 @@
 //! `keadm support-bundle`: one file for whoever helps, without secrets.
 
 mod archive;
-mod redact;
+pub(crate) mod redact;
 mod sources;
 
 use std::fs::{File, OpenOptions};

@@ -72,7 +72,7 @@ fn is_path(text: &str) -> bool {
 }
 
 /// Removes secrets. `known` are this machine's own.
-pub(super) struct Redactor {
+pub(crate) struct Redactor {
     known: Vec<String>,
 }
 
@@ -92,12 +92,7 @@ impl Redactor {
     }
 
     pub fn text(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.known {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), REMOVED);
-            }
-        }
+        let mut text = self.own(text.to_owned());
         for (shape, by) in SHAPES.iter() {
             text = shape.replace_all(&text, *by).into_owned();
         }
@@ -115,16 +110,33 @@ impl Redactor {
     pub fn yaml(&self, text: &str) -> String {
         let Ok(mut tree) = yaml_serde::from_str::<Value>(text) else { return self.text(text) };
         self.walk(&mut tree, None);
-        yaml_serde::to_string(&tree).unwrap_or_default()
+        // Tags and numbers.
+        self.own(yaml_serde::to_string(&tree).unwrap_or_default())
+    }
+
+    /// Without this machine's own secrets.
+    fn own(&self, mut text: String) -> String {
+        for secret in &self.known {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), REMOVED);
+            }
+        }
+        text
     }
 
     fn walk(&self, value: &mut Value, secret: Option<&str>) {
         match value {
             Value::Mapping(members) => {
-                for (name, member) in members.iter_mut() {
-                    let own = name.as_str().filter(|name| is_secret(name));
-                    self.walk(member, own.or(secret));
-                }
+                let all = std::mem::take(members);
+                *members = all
+                    .into_iter()
+                    .map(|(mut name, mut member)| {
+                        let own = name.as_str().filter(|name| is_secret(name));
+                        self.walk(&mut member, own.or(secret));
+                        self.walk(&mut name, None);
+                        (name, member)
+                    })
+                    .collect();
             }
             Value::Sequence(items) => items.iter_mut().for_each(|item| self.walk(item, secret)),
             Value::Tagged(tagged) => self.walk(&mut tagged.value, secret),
@@ -226,6 +238,18 @@ mod tests {
         ] {
             assert_eq!(redactor.text(text), text);
         }
+    }
+
+    /// A line without its blank becomes a key.
+    #[test]
+    fn keys_tags_and_numbers_are_no_hiding_place() {
+        let redactor = Redactor::new(["PLANTED-own-secret", "40414243"]);
+        let text = format!(
+            "xPLANTED-own-secret:\n  a: !PLANTED-own-secret b\n  n: 40414243\n{JWT}: c\n? [PLANTED-own-secret]\n: [d]\n"
+        );
+        let shown = redactor.yaml(&text);
+        assert!(!shown.contains("PLANTED") && !shown.contains("40414243"), "{shown}");
+        assert!(shown.contains("a:") && shown.contains("c") && shown.contains("- d"), "{shown}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::super::revocation::client;
 use super::files::{self, Pair};
 use super::ports::{self, Door};
 use super::running;
-use crate::config::{CloudCoreConfig, KubeApiConfig};
+use crate::config::CloudCoreConfig;
 use crate::identity::authority_files;
 
 const PROGRAM: &str = "cloudcore";
@@ -32,7 +32,7 @@ pub(super) async fn look(places: &Places, now: SystemTime) -> Vec<Finding> {
 }
 
 fn is_embedded(config: &CloudCoreConfig) -> bool {
-    config.modules.api_server.enable && config.kube_api_config == KubeApiConfig::default()
+    config.modules.api_server.enable && !config.kube_api_config.names_another()
 }
 
 fn doors(config: &CloudCoreConfig) -> Vec<Door> {

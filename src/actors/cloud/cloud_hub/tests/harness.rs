@@ -108,6 +108,7 @@ impl World {
             reentry_grace: Duration::from_secs(86_400),
             reusable_tokens: false,
             svid_ttl: Duration::from_secs(3_600),
+            go_ttl: Duration::from_secs(86_400),
             node_ca_ttl: Duration::from_secs(86_400),
             revocations: revoked.subscribe(),
             bundle: watch::Sender::new(Arc::new(ca.bundle().to_document())).subscribe(),
@@ -137,7 +138,7 @@ impl World {
             upstream: told!(Upstream),
             twin: Some(told!(Twin)),
             node_connected: told!(Connected),
-            node_gone: told!(Gone),
+            node_gone: vec![told!(Gone)],
             held: {
                 let tell = tell.clone();
                 Link::from_fn(move |held: Held| {

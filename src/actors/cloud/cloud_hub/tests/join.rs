@@ -28,6 +28,10 @@ async fn a_node_joins_and_rotates() {
     assert_eq!(code, 200, "{}", String::from_utf8_lossy(&der));
     assert_eq!(PeerIdentity::from_der(&der).unwrap().node(), Some(node("edge-1")));
 
+    let valid = crate::identity::validity(&der).unwrap();
+    let life = valid.not_after.duration_since(SystemTime::now()).unwrap();
+    assert!(life > Duration::from_secs(80_000), "a Go edge's certificate is no SVID of an hour: {life:?}");
+
     let pair = crate::identity::KeyPair { cert_pem: pem(&der), key_pem };
     let (csr, _) = new_node_csr(&node("edge-1")).unwrap();
     let (code, _) = world.get("/edge.crt", Some(&pair), &[("NodeName", "edge-1")], &csr).await;

@@ -55,7 +55,8 @@ impl World {
         said["content"] = content.clone();
         let text = said.to_string();
         let envelope = frame::decode(text.as_bytes(), frame::MAX_FRAME_BYTES).unwrap();
-        self.upstream.ask(Upstream { node: node("edge-1"), envelope }, ASK).await.unwrap();
+        let upstream = Upstream { node: node("edge-1"), session: 1, envelope, turn: Turn::default() };
+        self.upstream.ask(upstream, ASK).await.unwrap();
         blank.header.msg_id
     }
 

@@ -183,3 +183,19 @@ fn a_failed_write_takes_back_what_was_decided_on_it() {
     edge.commit();
     assert_eq!(edge.value("s", "t", "expected").as_deref(), Some("5"), "what the cloud wants is not lost");
 }
+
+/// The next change would not know which number to take.
+#[test]
+fn a_row_that_cannot_be_counted_on_from_is_damaged() {
+    let mut edge = Edge::new(1);
+    let row = |name: &str, device: &str| {
+        (format!("{PREFIX}default/{name}").into_bytes(), device.as_bytes().to_vec())
+    };
+    let rows = [
+        row("a", r#"{"properties":{"t":{"mark":18446744073709551615}}}"#),
+        row("b", r#"{"state_mark":18446744073709551615,"properties":{}}"#),
+        row("c", r#"{"properties":{"t":{"mark":7}}}"#),
+    ];
+    assert_eq!(edge.core.reload(&rows, edge.clock), 2);
+    assert_eq!(edge.core.devices.keys().collect::<Vec<_>>(), [&id("c")]);
+}

@@ -44,14 +44,33 @@ fn dials_at_once_then_with_backoff() {
     assert_eq!(hub.tick(now), vec![Effect::Dial]);
     assert_eq!(hub.tick(now + secs(60)), vec![], "one dial at a time");
     hub.dial_failed(now, 1.0);
-    assert_eq!(hub.next_wakeup(now), Some(now + Duration::from_millis(200)));
-    assert_eq!(hub.tick(now + Duration::from_millis(200)), vec![Effect::Dial]);
+    assert_eq!(hub.next_wakeup(now), Some(now + Duration::from_millis(500)));
+    assert_eq!(hub.tick(now + Duration::from_millis(500)), vec![Effect::Dial]);
     let opened = hub.opened(true, now + secs(1));
     assert_eq!(opened, vec![Effect::Announce { connected: true, session: 5, resync: true }]);
     assert_eq!(hub.closed(4, now, 0.0), vec![], "news of an old session");
     let closed = hub.closed(5, now + secs(2), 0.0);
     assert_eq!(closed, vec![Effect::Announce { connected: false, session: 5, resync: false }]);
     assert_eq!(hub.closed(5, now + secs(2), 0.0), vec![], "told twice");
+}
+
+/// Where packets vanish every attempt takes its whole deadline: the link may be back at any time, and
+/// a pause on top of that would only be lost.
+#[test]
+fn after_an_attempt_that_hung_the_next_one_follows_at_once() {
+    let begun = Instant::now();
+    let mut hub: Hub<u32> = Hub::new(0, 0, 0, begun);
+    let mut now = begun;
+    for _ in 0..20 {
+        assert_eq!(hub.tick(now), vec![Effect::Dial]);
+        now += secs(30);
+        hub.dial_failed(now, 1.0);
+        now += Duration::from_millis(200);
+        assert_eq!(hub.next_wakeup(now), Some(now));
+    }
+    assert_eq!(hub.tick(now), vec![Effect::Dial]);
+    hub.dial_failed(now + secs(1), 1.0);
+    assert_eq!(hub.next_wakeup(now), Some(now + secs(5)), "what fails soon waits the rest of its pause");
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub enum Source {
     Cloud,
     /// A file on this machine that the configuration allows.
     File,
+    /// The container runtime, which still has something of a pod that is no more. Nothing of it may start, and
+    /// that it has no seal is no offence.
+    Leftover,
 }
 
 /// What a pod brings to be believed: its seal, and the bytes the seal must be over.
@@ -133,6 +136,9 @@ impl Basis {
         if claim.source == Source::File {
             return Verdict::Fine;
         }
+        if claim.source == Source::Leftover {
+            return Verdict::Wait("only what is left of this pod is here");
+        }
         let roots = match &self.seals {
             Seals::NotNeeded => return Verdict::Fine,
             Seals::Unknown => {
@@ -228,6 +234,8 @@ mod tests {
         let basis = Arc::new(Basis::new(node(), PodSeals::Auto, Some(&credentials("no PEM"))));
         let (verdict, _) = given.claim.judge(&basis);
         assert!(matches!(&verdict, Verdict::Refused(_)), "{verdict:?}");
+        let left = Claim::new(&value, Source::Leftover);
+        assert!(matches!(left.judge(&basis), (Verdict::Wait(_), true)), "no refusal: it is only removed");
         let file = Claim::new(&value, Source::File);
         assert_eq!(file.judge(&basis).0, Verdict::Fine, "files are listed, not sealed");
     }

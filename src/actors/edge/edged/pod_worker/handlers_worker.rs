@@ -58,6 +58,11 @@ impl Handler<Apply> for PodWorker {
         if self.state.pod.spec != pod.spec {
             self.materials = Materials::default();
         }
+        // A cloud restored from older data shows what it was told once: it is told again.
+        let shown = pod.status.as_ref().and_then(|status| serde_json::to_value(status).ok());
+        if shown.is_some() && shown != self.stored {
+            self.stored = None;
+        }
         self.state.update(pod, hashes);
         self.tick(ctx);
     }

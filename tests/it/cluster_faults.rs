@@ -1,0 +1,174 @@
+//! Beside a real cluster, whatever its API server does: watches that end, versions that are too old, conflicts, a busy
+//! server, a slow one, lost connections, a token that is renewed, no server at all. Each time what is changed in the
+//! cluster reaches the edge, what the edge reports reaches the cluster, and no process starts again.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::cluster_requests::check_all;
+use super::harness::api_proxy::{ApiProxy, End, Fault};
+use super::harness::cluster::{Cloud, Edge, Kubectl, actors};
+use super::harness::containerd::Containerd;
+use super::harness::process::{PATIENCE, until};
+use super::kubernetes_manifests::{Beside, cluster, proxy, token};
+use super::main_job::sleeper;
+
+/// Of the faults by chance. Another one: `CLUSTER_SEED=7`.
+const SEED: u64 = 20_261_128;
+
+const VOLUMES: &str = "    volumeMounts: [{ name: words, mountPath: /words }]
+  volumes:
+  - { name: words, configMap: { name: words } }
+";
+
+struct World<'a> {
+    kubectl: Kubectl,
+    runtime: &'a Containerd,
+    round: usize,
+}
+
+impl World<'_> {
+    /// Changes a ConfigMap that is mounted, makes a pod.
+    fn change(&mut self) -> String {
+        self.round += 1;
+        let (round, pod) = (self.round, format!("p{}", self.round));
+        self.kubectl.apply(&format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: words }}\ndata: {{ word: 'word {round}' }}\n---\n{}",
+            sleeper(&pod, "")
+        ));
+        pod
+    }
+
+    /// What [`World::change`] did is at the edge, and the cluster knows it; and the pod ends.
+    fn arrived(&self, pod: &str) {
+        self.kubectl.wait_running(pod);
+        until("the volume has the last word", PATIENCE, || {
+            let is = self.runtime.exec("base", "main", &["cat", "/words/word"]);
+            if is == format!("word {}", self.round) { Ok(()) } else { Err(is) }
+        });
+        self.kubectl.run(&["delete", "pod", pod, "--wait=false"]);
+        self.kubectl.wait_gone(&format!("pod/{pod}"));
+    }
+
+    fn meet(&mut self, what: &str) {
+        println!("{what}");
+        let pod = self.change();
+        self.arrived(&pod);
+    }
+
+    fn container(&self) -> String {
+        let path =
+            "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+        self.kubectl.run(&["get", "pod", "base", "-o", path])
+    }
+}
+
+/// All numbers called `restarts` in the tree of actors.
+fn restarts(tree: &Value) -> u64 {
+    match tree {
+        Value::Object(fields) => {
+            let own = fields.get("restarts").and_then(Value::as_u64).unwrap_or(0);
+            own + fields.values().map(restarts).sum::<u64>()
+        }
+        Value::Array(items) => items.iter().map(restarts).sum(),
+        _ => 0,
+    }
+}
+
+fn all_met(proxy: &ApiProxy) {
+    until("all faults have happened", PATIENCE, || match proxy.planned() {
+        0 => Ok(()),
+        left => Err(format!("{left} are left")),
+    });
+}
+
+#[test]
+fn every_fault_of_an_api_server_is_survived_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Containerd::start();
+    let cluster: Cloud = cluster(&dir.path().join("cluster"));
+    let proxy = proxy(&cluster);
+    let mut beside = Beside::in_pod(&cluster, &proxy, &dir.path().join("one"), &[]);
+    let mut world = World { kubectl: cluster.kubectl(), runtime: &runtime, round: 0 };
+    let mut edge = Edge::join(&beside.cloud, &dir.path().join("e"), "edge-1", runtime.socket(), &[]);
+    let pod = world.change();
+    world.kubectl.apply(&sleeper("base", VOLUMES));
+    world.kubectl.wait_running("base");
+    world.arrived(&pod);
+    let before = world.container();
+
+    for end in [End::Quiet, End::Cut, End::Gone] {
+        assert!(proxy.end_watches(end) >= 8, "{end:?}");
+        world.meet(&format!("watches end: {end:?}"));
+    }
+    // 504: its data is older than what the watch has seen, as after a restored backup.
+    for code in [410, 504] {
+        proxy.plan(10, Fault::Answer(code, ""), |request| request.is_watch());
+        proxy.end_watches(End::Cut);
+        world.meet(&format!("watches that begin again are answered {code}"));
+        all_met(&proxy);
+    }
+    for (times, fault) in [
+        (10, Fault::Answer(429, "1")),
+        (8, Fault::Answer(500, "")),
+        (8, Fault::Answer(503, "1")),
+        (6, Fault::Lost),
+        (6, Fault::AnswerLost),
+        (6, Fault::Slow(Duration::from_secs(2))),
+    ] {
+        proxy.plan(times, fault.clone(), |_| true);
+        world.meet(&format!("{times} times {fault:?}"));
+        all_met(&proxy);
+    }
+    proxy.plan(4, Fault::Answer(409, ""), |request| {
+        request.method == "PATCH" && request.path.contains("/pods/") && request.path.ends_with("/status")
+    });
+    world.meet("others write the pods' statuses at the same time");
+    all_met(&proxy);
+
+    let old = fs::read_to_string(&beside.token_file).unwrap();
+    // As a node agent does it: the new file takes the place of the old one.
+    let next = beside.token_file.with_extension("next");
+    fs::write(&next, token(&cluster)).unwrap();
+    fs::rename(&next, &beside.token_file).unwrap();
+    proxy.refuse_token(&old);
+    proxy.end_watches(End::Cut);
+    world.meet("the token was renewed, and the old one is good no more");
+    assert!(proxy.count(|request| request.status == 401) > 0, "the old one was still in use");
+
+    proxy.leave();
+    let pod = world.change();
+    until("it keeps asking", PATIENCE, || match proxy.knocks() {
+        ..25 => Err(format!("{} times so far", proxy.knocks())),
+        _ => Ok(()),
+    });
+    proxy.come_back();
+    println!("the API server was away");
+    world.arrived(&pod);
+    world.kubectl.wait_node("edge-1", "True");
+
+    let seed = std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
+    println!("faults by chance: CLUSTER_SEED={seed}");
+    proxy.chaos(seed, 4);
+    let pods: Vec<String> = (0..4).map(|_| world.change()).collect();
+    for end in [End::Cut, End::Gone] {
+        proxy.end_watches(end);
+        world.kubectl.run(&["annotate", "pod", "base", "--overwrite", &format!("met={end:?}")]);
+    }
+    pods.iter().for_each(|pod| world.arrived(pod));
+    proxy.chaos(0, 0);
+    world.meet("nothing is wrong any more");
+
+    assert_eq!(world.container(), before, "the first pod ran all the time");
+    for (name, process, monitor) in [
+        ("cloudcore", &mut beside.cloud.process, &beside.cloud.monitor),
+        ("edgecore", &mut edge.process, &edge.monitor),
+    ] {
+        assert!(process.is_running(), "{name}");
+        assert_eq!(restarts(&actors(monitor)), 0, "actors of {name}");
+    }
+    assert_eq!(beside.refusals(), Vec::<String>::new());
+    check_all(&proxy.log());
+}
