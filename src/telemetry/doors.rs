@@ -61,7 +61,6 @@ impl DoorMetrics {
     }
 
     /// Counts refusals for `why`.
-    #[must_use]
     pub fn counter(&self, why: Refusal) -> Counter {
         let found = self.refused.iter().find(|(one, _)| *one == why);
         found.map_or_else(Counter::noop, |(_, counter)| counter.clone())

@@ -49,7 +49,10 @@ pub struct GrpcSocket {
 
 /// Connections that have not said their hello, oldest first.
 #[derive(Debug, Clone, Default)]
-struct Newcomers(Arc<Mutex<BTreeMap<u64, (Instant, Arc<Notify>)>>>);
+struct Newcomers(Arc<Mutex<Waiting>>);
+
+/// Since when each waits, and what tells it to go.
+type Waiting = BTreeMap<u64, (Instant, Arc<Notify>)>;
 
 /// One of them, until it is dropped.
 struct Newcomer {

@@ -19,12 +19,16 @@ use super::main_job::World;
 const STEP: &str = "1s";
 const SETTINGS: [&str; 1] = ["modules.edgeHub.reportIntervalSecs=1"];
 
-/// A node that comes back shows how long it takes to compare.
+/// A node that comes back shows how long it takes to compare. Its first comparison has to be scraped before:
+/// a rate knows nothing of what a series began with.
 fn come_back(world: &mut World, prometheus: &Prometheus) {
-    until("the edge is seen", PATIENCE, || {
-        let answer = prometheus.ask("query", &[("query", "process_start_time_seconds{node=\"edge-1\"}")])?;
-        if items(&answer["result"]).count() == 1 { Ok(()) } else { Err(answer.to_string()) }
-    });
+    for seen in ["process_start_time_seconds{node=\"edge-1\"}", "kubeedge_cloudhub_resync_seconds_count > 0"]
+    {
+        until("the edge and its first comparison are seen", PATIENCE, || {
+            let answer = prometheus.ask("query", &[("query", seen)])?;
+            if items(&answer["result"]).count() == 1 { Ok(()) } else { Err(answer.to_string()) }
+        });
+    }
     world.edge.process.kill9();
     world.edge.restart(&SETTINGS);
     world.edge.wait_ready();

@@ -248,7 +248,7 @@ fn no_act_at_any_door_costs_memory_or_an_honest_clients_visit() {
             costs(&house, door, name, &counters, || {
                 let acting = &act;
                 std::thread::scope(|scope| {
-                    let thread = scope.spawn(move || acting());
+                    let thread = scope.spawn(acting);
                     house.honest(door, &format!("during: {name}"));
                     thread.join().unwrap();
                 });

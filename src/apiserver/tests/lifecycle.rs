@@ -194,7 +194,7 @@ async fn events_beyond_the_bound_go_oldest_first() {
     let (_, list) = bench.get(url).await;
     let left = names(&list);
     assert_eq!(left.len(), MAX_EVENTS);
-    assert_eq!((&*left[0], &*left[1]), ("e00000", "e00004"));
+    assert_eq!((left[0], left[1]), ("e00000", "e00004"));
 }
 
 #[tokio::test]

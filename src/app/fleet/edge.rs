@@ -45,7 +45,7 @@ pub struct Settings {
 /// What the shell must do.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    Send(Envelope),
+    Send(Box<Envelope>),
     Time(Timed, Duration),
     Count(Counted),
     /// The cloud has this node's status, for the first time in this session.
@@ -139,7 +139,7 @@ impl Edge {
             for (part, frame) in frames.into_iter().enumerate() {
                 let message = listing_frame(frame);
                 if part < last {
-                    effects.push(Effect::Send(message));
+                    effects.push(Effect::Send(Box::new(message)));
                 } else {
                     self.call(Call::Listing, message, now, &mut effects);
                 }
@@ -176,7 +176,7 @@ impl Edge {
             }
             Route::Probe => {
                 let pong = envelope.response(Body::Text("ack".to_owned()), now.unix_ms);
-                effects.push(Effect::Send(pong));
+                effects.push(Effect::Send(Box::new(pong)));
             }
             Route::Twin | Route::Nobody => effects.push(Effect::Count(Counted::Ignored)),
         }
@@ -233,7 +233,7 @@ impl Edge {
         let patience = if matches!(call, Call::Listing) { LISTING_DEADLINE } else { CALL_DEADLINE };
         let waiting = Waiting { call, since: now.at, deadline: now.at + patience };
         session.waiting.insert(message.header.msg_id.clone(), waiting);
-        effects.push(Effect::Send(message));
+        effects.push(Effect::Send(Box::new(message)));
     }
 
     /// What failed is tried again soon.
@@ -316,7 +316,7 @@ impl Edge {
         let secs = u32::try_from(every.as_secs()).unwrap_or(u32::MAX);
         let report = session.reporter.report(&rendered, secs);
         if let Some(message) = report_message(&report, now.unix_ms) {
-            effects.push(Effect::Send(message));
+            effects.push(Effect::Send(Box::new(message)));
             effects.push(Effect::Count(Counted::Reports));
         }
     }
@@ -326,15 +326,14 @@ impl Edge {
         let Ok(change) = self.index.apply(envelope) else {
             return effects.push(Effect::Count(Counted::Ignored));
         };
-        effects.push(Effect::Send(envelope.ack(now.unix_ms)));
+        effects.push(Effect::Send(Box::new(envelope.ack(now.unix_ms))));
         effects.push(Effect::Count(Counted::Acked));
         for notice in change.notices {
             match notice {
                 Notice::PodChanged(pod) => self.pod_changed(&pod, now, effects),
                 Notice::PodRemoved { namespace, name, uid } => {
-                    if self.running.remove(&PodId { namespace, name, uid }) {
-                        effects.push(Effect::Count(Counted::PodsGone));
-                    }
+                    let is_gone = self.running.remove(&PodId { namespace, name, uid });
+                    effects.extend(is_gone.then_some(Effect::Count(Counted::PodsGone)));
                 }
                 _ => {}
             }

@@ -22,7 +22,7 @@ fn at(secs: u64) -> Moment {
 }
 
 fn sent(effects: &[Effect]) -> Vec<&Envelope> {
-    effects.iter().filter_map(|it| if let Effect::Send(sent) = it { Some(sent) } else { None }).collect()
+    effects.iter().filter_map(|it| if let Effect::Send(sent) = it { Some(&**sent) } else { None }).collect()
 }
 
 fn said(effects: &[Effect]) -> Vec<String> {

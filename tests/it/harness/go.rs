@@ -34,7 +34,7 @@ pub fn frame(text: &str) -> Vec<String> {
         for (field, value) in object {
             if !known.contains(&field.as_str()) {
                 wrong.push(format!("{part}/{field} is no field of Go's"));
-            } else if part != "" && field != "timestamp" && !value.is_string() {
+            } else if !part.is_empty() && field != "timestamp" && !value.is_string() {
                 wrong.push(format!("{part}/{field} is {value}: no text"));
             }
         }

@@ -220,9 +220,8 @@ impl Shared {
                 return;
             }
             let mut pause = Duration::from_millis(weather.delay_ms);
-            if weather.bytes_per_sec > 0 {
-                pause += Duration::from_micros(read as u64 * 1_000_000 / weather.bytes_per_sec);
-            }
+            let takes = (read as u64 * 1_000_000).checked_div(weather.bytes_per_sec);
+            pause += Duration::from_micros(takes.unwrap_or(0));
             if !pause.is_zero() {
                 std::thread::sleep(pause);
             }

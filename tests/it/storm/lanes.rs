@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::harness::rest::Rest;
 
 /// A write that is not acknowledged by then never will be: the longest cut and the way back are shorter.
 const GIVE_UP: Duration = Duration::from_secs(180);
+/// Writes that wait for their turn; a storm of a minute plans fewer for one object.
+const LANE: usize = 1024;
 const AGAIN: Duration = Duration::from_millis(150);
 
 /// What all lanes share.
@@ -36,7 +38,7 @@ pub struct Desk {
 /// The running lanes. They end when this is dropped.
 pub struct Lanes {
     desk: Desk,
-    lanes: BTreeMap<String, Sender<Work>>,
+    lanes: BTreeMap<String, SyncSender<Work>>,
     pending: Arc<AtomicUsize>,
 }
 
@@ -53,7 +55,7 @@ impl Lanes {
         };
         let (desk, pending) = (&self.desk, &self.pending);
         let lane = self.lanes.entry(name.clone()).or_insert_with(|| {
-            let (send, receive) = channel();
+            let (send, receive) = sync_channel(LANE);
             let (desk, pending) = (desk.clone(), Arc::clone(pending));
             std::thread::spawn(move || desk.work(&name, &receive, &pending));
             send

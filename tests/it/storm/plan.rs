@@ -39,7 +39,7 @@ impl Scale {
             faults: 12,
             longest: Duration::from_secs(5),
         };
-        if seed % 5 == 0 {
+        if seed.is_multiple_of(5) {
             let minute = Duration::from_secs(60);
             return Self {
                 edges: 2,

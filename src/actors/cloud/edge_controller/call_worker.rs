@@ -61,12 +61,17 @@ async fn check_pod(client: &Client, node: &NodeName, namespace: &str, name: &str
 }
 
 /// Makes a call. A conflict that says nothing about the object's identity passes: an edge would take it for "this pod is
-/// another one now" and forget what it wanted to say.
+/// another one now" and forget what it wanted to say. A node's lease is renewed whatever its version: on a slow link
+/// the answers to the last renewals, with the version to name, may wait for a minute behind everything else.
 async fn persist(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
     let mut tries = 0;
     loop {
-        match make(client, node, call).await {
-            Err(status) if is_race(call, &status) => {
+        let made = match make(client, node, call).await {
+            Err(status) if is_late_renewal(node, call, &status) => renew(client, node, call).await,
+            other => other,
+        };
+        match made {
+            Err(status) if is_race(call, &status) || is_late_renewal(node, call, &status) => {
                 if tries >= TRIES {
                     let why = format!("others write all the time: {}", status.message);
                     return Err(failure(Reason::ServiceUnavailable, why));
@@ -85,6 +90,28 @@ fn is_race(call: &Call, status: &Status) -> bool {
     // kube-apiserver's words for another uid.
     let another_object = || status.message.contains("UID in precondition");
     call.method == "PATCH" && status.is(Reason::Conflict) && !another_object() && !names_version()
+}
+
+/// A node's own lease, and the version that it knows is not the last one.
+fn is_late_renewal(node: &NodeName, call: &Call, status: &Status) -> bool {
+    call.method == "PUT" && call.path == lease(node) && status.is(Reason::Conflict)
+}
+
+fn lease(node: &NodeName) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}")
+}
+
+/// Puts the lease over the version that is there.
+async fn renew(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
+    let get = Call { method: "GET", body: None, ..call.clone() };
+    let mut there = make(client, node, &get).await?;
+    let mut put = call.clone();
+    const VERSION: &str = "/metadata/resourceVersion";
+    let named = put.body.as_mut().and_then(|body| body.pointer_mut(VERSION));
+    if let (Some(named), Some(version)) = (named, there.pointer_mut(VERSION)) {
+        *named = version.take();
+    }
+    make(client, node, &put).await
 }
 
 async fn make(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {

@@ -54,10 +54,19 @@ impl Calls {
         true
     }
 
+    /// Only if the node has not reported since it was judged: what it says of itself counts more. The taint that
+    /// follows anyway makes the monitor take back what it has done to the pods.
     async fn silence(&self, node: &Node, patch: &Value) -> Result<(), CallError> {
-        let api = self.nodes();
-        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
-        in_time(api.patch_status(&node.name, &params, &patch)).await?;
+        let fresh = in_time(self.nodes().get(&node.name)).await?;
+        let version = fresh.metadata.resource_version.clone();
+        if node.reported(&Node::read(&serde_json::to_value(fresh).unwrap_or_default())) {
+            tracing::debug!(node = node.name, "node reported meanwhile");
+            return Ok(());
+        }
+        let conditions = patch.get("status");
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": conditions});
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+        in_time(self.nodes().patch_status(&node.name, &params, &patch)).await?;
         self.tell(node).await;
         Ok(())
     }

@@ -93,12 +93,13 @@ mod tests {
     }
 
     fn ping_every_three(second: u32) -> Vec<Event> {
-        if second % 3 == 0 { vec![Ping] } else { Vec::new() }
+        if second.is_multiple_of(3) { vec![Ping] } else { Vec::new() }
     }
 
     #[test]
     fn answered_links_live() {
-        let idle = play(|second| if second % 3 == 0 { vec![Ping, Bytes(2), Pong] } else { Vec::new() });
+        let idle =
+            play(|second| if second.is_multiple_of(3) { vec![Ping, Bytes(2), Pong] } else { Vec::new() });
         assert_eq!(idle, None);
         // A pong behind a large message on a slow line: half a minute without one, but bytes all the while.
         let slow = play(|second| {
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!((at, why.as_str()), (6, "nothing was read for 6s"));
         // It breaks later.
         let died = play(|second| match second {
-            0..=20 if second % 3 == 0 => vec![Ping, Bytes(2), Pong],
+            0..=20 if second.is_multiple_of(3) => vec![Ping, Bytes(2), Pong],
             _ => ping_every_three(second),
         });
         assert_eq!(died.expect("dead").0, 24);

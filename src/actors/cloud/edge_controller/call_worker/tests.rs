@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ::kube::client::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
 use super::*;
@@ -74,4 +74,41 @@ async fn an_edge_hears_of_a_conflict_only_what_is_its_own_matter() {
         assert!(status.is(reason), "{case}: {status:?}");
         assert_eq!(asked, tries, "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_over_a_version_the_edge_has_not_heard_of() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let method = request.method().to_string();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let named =
+                serde_json::from_slice::<Value>(&body).unwrap_or_default()["metadata"]["resourceVersion"]
+                    .clone();
+            seen.lock().unwrap().push(format!("{method} {named}"));
+            let (status, body) = match (method.as_str(), named == "9") {
+                ("PUT", false) => (
+                    409,
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "reason": "Conflict", "message": RACE, "code": 409}),
+                ),
+                _ => (200, json!({"metadata": {"name": "edge-1", "resourceVersion": "9"}})),
+            };
+            let answer = Response::builder().status(status).body(Full::new(Bytes::from(body.to_string())));
+            Ok::<_, Infallible>(answer.unwrap())
+        }
+    });
+    let node = NodeName::parse("edge-1").unwrap();
+    let body = Some(json!({"metadata": {"name": "edge-1", "resourceVersion": "4"}}));
+    let call = Call { method: "PUT", path: lease(&node), content_type: MERGE, body, as_node: false };
+    let client = Client::new(service, "default");
+    persist(&client, &node, &call).await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), ["PUT \"4\"", "GET null", "PUT \"9\""]);
+
+    let another = Call { path: lease(&NodeName::parse("edge-2").unwrap()), ..call };
+    let refused = persist(&client, &node, &another).await.unwrap_err();
+    assert!(refused.is(Reason::Conflict), "{refused:?}");
 }
