@@ -18,7 +18,7 @@ use crate::model::NodeName;
 /// Days a root is good for, as Go KubeEdge has it (protocol section 5.1).
 pub(super) const ROOT_DAYS: u64 = 100 * 364;
 /// Certificates begin this much in the past: clocks at the edge run behind.
-const BACKDATE: Duration = Duration::from_secs(60);
+pub(super) const BACKDATE: Duration = Duration::from_secs(60);
 /// Organization of the intermediate CAs of nodes. Verifiers know them by it.
 pub(super) const NODE_CA_ORGANIZATION: &str = "kubeedge node CA";
 

@@ -111,6 +111,8 @@ impl Rotation {
                 let pair = &self.places.root;
                 let (key, content) = self.keys.create().map_err(|why| wrong(&pair.next_key(), why))?;
                 let generation: String = sha256_hex(&key.spki()).chars().take(8).collect();
+                // Begins later than the one before: which of two is the newer one is told by that.
+                let now = now.max(root.valid.not_before + issuing::BACKDATE + Duration::from_secs(1));
                 let der = issuing::root(&key, &format!("root {generation}"), now)?;
                 pair.write_next(&der, &content)?;
                 Authority::new(der, key)?

@@ -67,8 +67,6 @@ impl DoorMetrics {
     }
 
     pub fn refused(&self, why: Refusal) {
-        for (_, counter) in self.refused.iter().filter(|(one, _)| *one == why) {
-            counter.increment(1);
-        }
+        self.counter(why).increment(1);
     }
 }

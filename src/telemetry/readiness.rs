@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// The check that writes to the program's store succeed.
 pub const STORE: &str = "store";
+/// The check that this cloudcore may tell nodes whom to believe.
+pub const TRUST_BUNDLE: &str = "trust_bundle";
 
 const READY: &str = "kubeedge_ready";
 

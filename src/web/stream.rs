@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -105,6 +107,8 @@ pub struct Wire {
     patience: Patience,
     /// The client does not take what was written.
     is_stuck: bool,
+    /// How often it went on taking.
+    resumed: Arc<AtomicU64>,
     /// It has had its turn of reading in this poll.
     has_read: bool,
     timer: Option<(Waits, Pin<Box<Sleep>>)>,
@@ -131,12 +135,19 @@ impl Wire {
             reader: Cell::new(None),
         };
         let line = Line(Rc::new(inner));
-        Self { io, line, patience, is_stuck: false, has_read: false, timer: None }
+        Self { io, line, patience, is_stuck: false, resumed: Arc::default(), has_read: false, timer: None }
     }
 
     #[must_use]
     pub fn line(&self) -> Line {
         self.line.clone()
+    }
+
+    /// Grows whenever the client takes something after it took nothing more for a while. It is not listened to in
+    /// between: this is a sign of life then.
+    #[must_use]
+    pub fn resumed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.resumed)
     }
 
     /// The socket.
@@ -207,6 +218,7 @@ impl Wire {
             ready => {
                 if std::mem::replace(&mut self.is_stuck, false) {
                     self.timer = None;
+                    self.resumed.fetch_add(1, Ordering::Relaxed);
                     // It was not read while it was stuck.
                     cx.waker().wake_by_ref();
                 }

@@ -51,8 +51,13 @@ pub struct GrpcSocket {
 #[derive(Debug, Clone, Default)]
 struct Newcomers(Arc<Mutex<Waiting>>);
 
-/// Since when each waits, and what tells it to go.
-type Waiting = BTreeMap<u64, (Instant, Arc<Notify>)>;
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The number of the next one; none is used twice.
+    next: u64,
+    /// Since when each waits, and what tells it to go.
+    all: BTreeMap<u64, (Instant, Arc<Notify>)>,
+}
 
 /// One of them, until it is dropped.
 struct Newcomer {
@@ -63,16 +68,17 @@ struct Newcomer {
 impl Newcomers {
     fn add(&self) -> (Newcomer, Arc<Notify>) {
         let end = Arc::new(Notify::new());
-        let mut all = self.0.lock();
-        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
-        all.insert(number, (Instant::now(), Arc::clone(&end)));
+        let mut waiting = self.0.lock();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.all.insert(number, (Instant::now(), Arc::clone(&end)));
         (Newcomer { number, all: self.clone() }, end)
     }
 
     /// Ends the one that has been silent longest, if that was long enough.
     fn end_oldest(&self) {
-        let mut all = self.0.lock();
-        if let Some(oldest) = all.first_entry()
+        let mut waiting = self.0.lock();
+        if let Some(oldest) = waiting.all.first_entry()
             && oldest.get().0.elapsed() >= CROWD_GRACE
         {
             // Kept for a task that does not wait for it yet.
@@ -83,7 +89,7 @@ impl Newcomers {
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        self.all.0.lock().remove(&self.number);
+        self.all.0.lock().all.remove(&self.number);
     }
 }
 

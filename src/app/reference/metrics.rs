@@ -38,7 +38,7 @@ use crate::telemetry::logging::show_counts;
 use crate::telemetry::meta_manager::MetaManagerMetrics;
 use crate::telemetry::node_monitor::NodeMonitorMetrics;
 use crate::telemetry::pods::{MAX_NAMESPACES, OTHER, PHASES, PodMetrics};
-use crate::telemetry::readiness::{Readiness, STORE};
+use crate::telemetry::readiness::{Readiness, STORE, TRUST_BUNDLE};
 use crate::telemetry::scheduler::SchedulerMetrics;
 use crate::telemetry::store::StoreMetrics;
 use crate::telemetry::workload::WorkloadMetrics;
@@ -142,6 +142,7 @@ fn both(program: &'static str, store: &'static str) {
     doors::DOORS.into_iter().for_each(|door| drop(DoorMetrics::new(door)));
     let readiness = Readiness::default();
     readiness.set(STORE, true);
+    readiness.set(TRUST_BUNDLE, true);
     readiness.publish();
     let audit = AuditMetrics::new();
     for action in AuditAction::ALL {

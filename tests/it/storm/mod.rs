@@ -40,8 +40,7 @@ fn storms_lose_and_double_nothing() {
             Ok(outcome) => println!("storm seed {seed}: {outcome}"),
             Err(cause) => {
                 println!(
-                    "storm seed {seed} FAILED; logs are in {}\nto repeat it: KUBEEDGE_STORM_SEED={seed} cargo test \
-                     --test it storm::storms_lose_and_double_nothing -- --nocapture",
+                    "storm seed {seed} FAILED; logs are in {}\nto repeat it: KUBEEDGE_STORM_SEED={seed} make storm",
                     keep.display()
                 );
                 resume_unwind(cause);

@@ -20,7 +20,7 @@ use super::plan::{self, Config, FIRST_PODS, Plan, Scale, What};
 use super::sensors::Sensors;
 use super::site::{Site, label, shells, text, value};
 use crate::harness::link::Weather;
-use crate::harness::process::until;
+use crate::harness::process::{PATIENCE, until};
 
 /// What users are promised after a link is back.
 const PROMISE: Duration = Duration::from_secs(10);
@@ -240,7 +240,7 @@ impl Storm {
     }
 
     fn stores(&mut self) {
-        let seen = self.look().unwrap();
+        let seen = until("the cluster is looked at", PATIENCE, || self.look());
         for edge in 0..self.scale.edges {
             let (pods, configs) = self.site.stored(edge);
             let wrongs =
@@ -380,7 +380,10 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            thread.join().ok();
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.expect("the watcher lived");
+            }
         }
     }
 }

@@ -98,7 +98,10 @@ impl Drop for Sensors {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
-            thread.join().ok();
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.expect("the publisher lived");
+            }
         }
     }
 }

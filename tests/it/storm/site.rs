@@ -26,9 +26,6 @@ const EDGE: &[&str] = &[
     "modules.eventBus.mqttSessionQueueSize=20000",
 ];
 
-/// Errors in a log that a fault of the storm explains: what the line has, and why it is right to say it.
-const EXPLAINED: &[(&str, &str)] = &[];
-
 pub struct Site {
     pub edges: Vec<Place>,
     pub cloud: Cloud,
@@ -168,10 +165,7 @@ impl Site {
         let cloud = "cloudcore".to_owned();
         for (name, process, monitor) in programs.chain([(&cloud, &self.cloud.process, &self.cloud.monitor)]) {
             let log = process.log();
-            let bad = |line: &&str| {
-                let explained = EXPLAINED.iter().any(|(text, _)| line.contains(text));
-                line.contains("panicked") || (line.contains("ERROR") && !explained)
-            };
+            let bad = |line: &&str| line.contains("panicked") || line.contains("ERROR");
             found.extend(log.lines().filter(bad).map(|line| format!("{name} logged: {line}")));
             let tree = actors(monitor);
             for actor in tree["actors"].as_array().into_iter().flatten() {

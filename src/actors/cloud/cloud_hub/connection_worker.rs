@@ -2,6 +2,7 @@
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix_web::dev::Extensions;
@@ -20,6 +21,8 @@ pub struct Connection {
     pub unclear: bool,
     socket: Option<TcpStream>,
     ended: OnceLock<EndReason>,
+    /// See [`Wire::resumed`].
+    resumed: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -37,6 +40,12 @@ impl Connection {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.socket.as_ref().and_then(|socket| socket.peer_addr().ok())
+    }
+
+    /// How often the other end went on reading after it had not.
+    #[must_use]
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     /// Why it ended, if it did.
@@ -66,5 +75,6 @@ pub fn remember(wire: &Wire, extensions: &mut Extensions) {
             None
         }
     };
-    extensions.insert(Arc::new(Connection { peer, unclear, socket, ended: OnceLock::new() }));
+    let (ended, resumed) = (OnceLock::new(), wire.resumed());
+    extensions.insert(Arc::new(Connection { peer, unclear, socket, ended, resumed }));
 }

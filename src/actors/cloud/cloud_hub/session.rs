@@ -40,6 +40,15 @@ impl Settings {
     }
 }
 
+/// What became of the frames, counted since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// Frames that the pump took.
+    pub taken: u64,
+    /// How often the node took bytes again after the connection had been full.
+    pub resumed: u64,
+}
+
 /// What the shell must do, in order.
 #[derive(Debug)]
 pub enum Effect {
@@ -84,8 +93,10 @@ pub struct Session {
     /// Frames given to the pump: when, and how large.
     pipe: VecDeque<(Instant, usize)>,
     pipe_bytes: usize,
-    /// Frames the pump took so far, as last heard.
-    taken: u64,
+    /// As last heard.
+    progress: Progress,
+    /// The last sign that the node reads. A full connection is not listened to: its keepalives wait behind that.
+    moved: Instant,
     /// When the node's certificate ends: `None` where it has no end here.
     ends: Option<Instant>,
     /// A renewal is being signed.
@@ -113,7 +124,8 @@ impl Session {
             last_keepalive: now,
             pipe: VecDeque::new(),
             pipe_bytes: 0,
-            taken: 0,
+            progress: Progress::default(),
+            moved: now,
             ends: None,
             renewing: false,
             ended: false,
@@ -188,22 +200,26 @@ impl Session {
         effects
     }
 
-    /// Time passed or the pump moved. `taken` counts the frames the pump took since the start.
-    pub fn turn(&mut self, taken: u64, now: Instant) -> Vec<Effect> {
+    /// Time passed or the pump moved.
+    pub fn turn(&mut self, progress: Progress, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.ended {
             return effects;
         }
-        while self.taken < taken {
-            self.taken += 1;
+        if self.progress.resumed != progress.resumed {
+            self.progress.resumed = progress.resumed;
+            self.moved = now;
+        }
+        while self.progress.taken < progress.taken {
+            self.progress.taken += 1;
             if let Some((_, bytes)) = self.pipe.pop_front() {
                 self.pipe_bytes = self.pipe_bytes.saturating_sub(bytes);
             }
         }
-        let stuck = self.pipe.front().is_some_and(|(since, _)| *since + self.settings.write_timeout <= now);
+        let stuck = self.stuck_at().is_some_and(|at| at <= now);
         if self.ends.is_some_and(|ends| ends <= now) {
             self.end(EndReason::Expired, &mut effects);
-        } else if self.last_keepalive + self.settings.keepalive <= now {
+        } else if self.silent_at() <= now {
             self.end(EndReason::KeepaliveLost, &mut effects);
         } else if stuck {
             self.end(EndReason::WriteTimeout, &mut effects);
@@ -216,17 +232,23 @@ impl Session {
     /// When [`Session::turn`] must be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
-        let mut deadline = self.last_keepalive + self.settings.keepalive;
-        if let Some(ends) = self.ends {
-            deadline = deadline.min(ends);
-        }
-        if let Some((since, _)) = self.pipe.front() {
-            deadline = deadline.min(*since + self.settings.write_timeout);
-        }
+        let others = [self.ends, self.stuck_at()];
+        let deadline = others.into_iter().flatten().fold(self.silent_at(), Instant::min);
         match self.queue.next_deadline() {
             Some(resend) if self.pipe_has_room() => deadline.min(resend),
             _ => deadline,
         }
+    }
+
+    /// When the node has said nothing for too long.
+    fn silent_at(&self) -> Instant {
+        self.last_keepalive.max(self.moved) + self.settings.keepalive
+    }
+
+    /// When the node has taken nothing for too long.
+    fn stuck_at(&self) -> Option<Instant> {
+        let (since, _) = self.pipe.front()?;
+        Some(self.moved.max(*since) + self.settings.write_timeout)
     }
 
     /// Does the session wait for the pump to take frames?

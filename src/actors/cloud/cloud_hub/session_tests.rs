@@ -103,6 +103,33 @@ fn acknowledgements() {
     assert_eq!(kinds(&effects), ["acked after 2", "delivered Pod 7", "write"]);
 }
 
+fn took(taken: u64) -> Progress {
+    Progress { taken, resumed: 0 }
+}
+
+#[test]
+fn who_reads_slowly_lives() {
+    let start = Instant::now();
+    let at = |secs| start + Duration::from_secs(secs);
+    let mut session = session(Extensions::default(), start);
+    session.send(Outgoing::new(pod("a")), at(25));
+    for n in 1..8 {
+        let now = at(25 + n * 5);
+        assert_eq!(
+            session.turn(Progress { taken: 0, resumed: n }, now).iter().filter(|e| is_end(e)).count(),
+            0,
+            "{n}"
+        );
+        assert!(session.next_deadline() > now);
+    }
+    // Nothing is taken any more, and nothing heard.
+    assert_eq!(kinds(&session.turn(Progress { taken: 0, resumed: 7 }, at(70))), ["write_timeout"]);
+}
+
+fn is_end(effect: &Effect) -> bool {
+    matches!(effect, Effect::End(_))
+}
+
 #[test]
 fn deadlines() {
     let start = Instant::now();
@@ -110,19 +137,23 @@ fn deadlines() {
     let mut idle = session(Extensions::default(), start);
     assert_eq!(idle.next_deadline(), at(30));
     idle.receive(upstream("websocket", "keepalive", "node"), at(20), 0);
-    assert_eq!(kinds(&idle.turn(0, at(49))), [""; 0]);
-    assert_eq!(kinds(&idle.turn(0, at(50))), ["keepalive_lost"]);
-    assert_eq!(kinds(&idle.turn(0, at(51))), [""; 0], "ends once");
+    assert_eq!(kinds(&idle.turn(took(0), at(49))), [""; 0]);
+    assert_eq!(kinds(&idle.turn(took(0), at(50))), ["keepalive_lost"]);
+    assert_eq!(kinds(&idle.turn(took(0), at(51))), [""; 0], "ends once");
 
     let mut slow = session(Extensions::default(), start);
     slow.send(Outgoing::new(pod("a")), at(1));
     assert_eq!(slow.next_deadline(), at(6), "resend");
-    assert_eq!(kinds(&slow.turn(0, at(6))), ["write"]);
-    assert_eq!(kinds(&slow.turn(0, at(11))), ["write_timeout"], "10 s after the frame was given to the pump");
+    assert_eq!(kinds(&slow.turn(took(0), at(6))), ["write"]);
+    assert_eq!(
+        kinds(&slow.turn(took(0), at(11))),
+        ["write_timeout"],
+        "10 s after the frame was given to the pump"
+    );
     let mut taken = session(Extensions::default(), start);
     taken.send(Outgoing::new(pod("a")), at(1));
-    assert_eq!(kinds(&taken.turn(1, at(2))), [""; 0]);
-    assert_eq!(kinds(&taken.turn(1, at(12))), ["write"], "unacknowledged is not unwritten");
+    assert_eq!(kinds(&taken.turn(took(1), at(2))), [""; 0]);
+    assert_eq!(kinds(&taken.turn(took(1), at(12))), ["write"], "unacknowledged is not unwritten");
 }
 
 #[test]
@@ -138,8 +169,8 @@ fn a_session_ends_with_its_certificate_unless_that_is_renewed() {
     let mut go = session(Extensions::default(), start).until(at(20));
     assert_eq!(go.next_deadline(), at(20));
     assert_eq!(kinds(&go.receive(ask(), at(10), 0)), ["unhandled"], "the extension was not agreed on");
-    assert_eq!(kinds(&go.turn(0, at(19))), [""; 0]);
-    assert_eq!(kinds(&go.turn(0, at(20))), ["expired"]);
+    assert_eq!(kinds(&go.turn(took(0), at(19))), [""; 0]);
+    assert_eq!(kinds(&go.turn(took(0), at(20))), ["expired"]);
 
     let mut node = session(ours, start).until(at(20));
     let request = ask();
@@ -148,12 +179,12 @@ fn a_session_ends_with_its_certificate_unless_that_is_renewed() {
     assert_eq!(kinds(&node.receive(ask(), at(10), 0)), ["write"], "one at a time: the second is refused");
     assert_eq!(kinds(&node.renewed(answer(), Some(at(40)), at(11))), ["write"]);
     alive(&mut node, 20);
-    assert_eq!(kinds(&node.turn(2, at(21))), [""; 0]);
+    assert_eq!(kinds(&node.turn(took(2), at(21))), [""; 0]);
     assert_eq!(kinds(&node.receive(ask(), at(30), 0)), ["renew"], "and again");
     node.renewed(answer(), None, at(31));
     alive(&mut node, 39);
     assert!(
-        kinds(&node.turn(3, at(40))).contains(&"expired".to_owned()),
+        kinds(&node.turn(took(3), at(40))).contains(&"expired".to_owned()),
         "a refused renewal changes nothing"
     );
     assert_eq!(kinds(&node.renewed(answer(), Some(at(90)), at(41))), [""; 0], "too late");
@@ -169,7 +200,7 @@ fn the_pipe_is_bounded() {
         assert_eq!(session.send(reply(), now).len(), want);
     }
     assert!(session.is_starved());
-    assert_eq!(session.turn(4, now).len(), 4, "as many as the pump took");
+    assert_eq!(session.turn(took(4), now).len(), 4, "as many as the pump took");
 }
 
 #[test]

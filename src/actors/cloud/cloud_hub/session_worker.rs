@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::connection_worker::Connection;
 use super::issuer_worker::Issuer;
-use super::session::{Effect, Session};
+use super::session::{Effect, Progress, Session};
 use crate::bus::cloud_hub::{EndReason, Outgoing};
 use crate::bus::device_controller::FromTwin;
 use crate::bus::edge_controller::Upstream;
@@ -100,18 +100,22 @@ impl SessionWorker {
         input: impl FnOnce(&mut Session, Instant) -> Vec<Effect>,
     ) {
         let now = Instant::now();
-        let effects = self.state.turn(self.pipe.taken.load(Ordering::Acquire), now);
+        let effects = self.state.turn(self.progress(), now);
         self.run(effects, ctx);
         let effects = input(&mut self.state, now);
         self.run(effects, ctx);
         self.settle(now, ctx);
     }
 
+    fn progress(&self) -> Progress {
+        Progress { taken: self.pipe.taken.load(Ordering::Acquire), resumed: self.connection.resumed() }
+    }
+
     fn settle(&mut self, now: Instant, ctx: &mut Context<Self>) {
         if self.state.is_starved() {
             self.pipe.starved.store(true, Ordering::Release);
             // It may have moved before it saw the flag.
-            let effects = self.state.turn(self.pipe.taken.load(Ordering::Acquire), now);
+            let effects = self.state.turn(self.progress(), now);
             self.run(effects, ctx);
         }
         let unacked = self.state.unacked();

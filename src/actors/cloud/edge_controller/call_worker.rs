@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ::kube::Client;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::authority::Verdict;
@@ -61,17 +62,18 @@ async fn check_pod(client: &Client, node: &NodeName, namespace: &str, name: &str
 }
 
 /// Makes a call. A conflict that says nothing about the object's identity passes: an edge would take it for "this pod is
-/// another one now" and forget what it wanted to say. A node's lease is renewed whatever its version: on a slow link
-/// the answers to the last renewals, with the version to name, may wait for a minute behind everything else.
+/// another one now" and forget what it wanted to say. A later renewal of a node's lease passes whatever version it
+/// names: on a slow link the answers to the last ones, with the version to name, may wait for a minute behind everything
+/// else.
 async fn persist(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
     let mut tries = 0;
     loop {
         let made = match make(client, node, call).await {
-            Err(status) if is_late_renewal(node, call, &status) => renew(client, node, call).await,
+            Err(status) if is_late_renewal(node, call, &status) => renew(client, node, call, status).await,
             other => other,
         };
         match made {
-            Err(status) if is_race(call, &status) || is_late_renewal(node, call, &status) => {
+            Err(status) if is_race(call, &status) => {
                 if tries >= TRIES {
                     let why = format!("others write all the time: {}", status.message);
                     return Err(failure(Reason::ServiceUnavailable, why));
@@ -101,17 +103,28 @@ fn lease(node: &NodeName) -> String {
     format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}")
 }
 
-/// Puts the lease over the version that is there.
-async fn renew(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {
+/// Puts the lease over the version that is there, unless that is the later renewal: then the conflict stays.
+async fn renew(
+    client: &Client,
+    node: &NodeName,
+    call: &Call,
+    conflict: Box<Status>,
+) -> Result<Value, Box<Status>> {
+    const VERSION: &str = "/metadata/resourceVersion";
     let get = Call { method: "GET", body: None, ..call.clone() };
     let mut there = make(client, node, &get).await?;
     let mut put = call.clone();
-    const VERSION: &str = "/metadata/resourceVersion";
-    let named = put.body.as_mut().and_then(|body| body.pointer_mut(VERSION));
-    if let (Some(named), Some(version)) = (named, there.pointer_mut(VERSION)) {
+    let Some(body) = put.body.as_mut().filter(|body| renewed(body) > renewed(&there)) else {
+        return Err(conflict);
+    };
+    if let (Some(named), Some(version)) = (body.pointer_mut(VERSION), there.pointer_mut(VERSION)) {
         *named = version.take();
     }
     make(client, node, &put).await
+}
+
+fn renewed(lease: &Value) -> Option<Timestamp> {
+    lease.pointer("/spec/renewTime")?.as_str()?.parse().ok()
 }
 
 async fn make(client: &Client, node: &NodeName, call: &Call) -> Result<Value, Box<Status>> {

@@ -10,7 +10,7 @@ use super::ledger::{self, JWT_KEYS, NODE_REVOCATIONS};
 use super::publication::{Published, Step};
 use super::sources::{Data, Map};
 use super::standing::{Standing, standing};
-use super::{IdentityController, REMIND_EVERY, TRUST_CHECK, calls_worker, config_map_worker};
+use super::{IdentityController, REMIND_EVERY, calls_worker, config_map_worker};
 use crate::actors::cloud::downlink_worker::flush;
 use crate::bus::edge_controller::{ListDesired, NotReady, ObjectVersion, SendDifferences};
 use crate::bus::identity::{AuditAction, AuditFact};
@@ -18,6 +18,7 @@ use crate::bus::sync::IdentityNodes;
 use crate::model::identity::BundleDocument;
 use crate::model::{NodeName, Resource, operation};
 use crate::supervise::{doubled, spread};
+use crate::telemetry::readiness;
 
 /// Documents leave at no more than this, bytes a second: a new one replaces what waits.
 const SENT_PER_SECOND: f64 = 32e6;
@@ -93,7 +94,7 @@ impl IdentityController {
             false => standing(&self.roots, stored),
         };
         let before = std::mem::replace(&mut self.standing, now);
-        self.parts.readiness.set(TRUST_CHECK, now == Standing::Ours);
+        self.parts.readiness.set(readiness::TRUST_BUNDLE, now == Standing::Ours);
         if now != Standing::Ours && before != now {
             let why = now.advice();
             tracing::error!(why, "nodes are told nothing about identities and this cloudcore is not ready");

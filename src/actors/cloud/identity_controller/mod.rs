@@ -66,8 +66,6 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Between two warnings about the same lasting thing.
 const REMIND_EVERY: Duration = Duration::from_secs(3600);
-/// Readiness: the roots here are those that the API has.
-const TRUST_CHECK: &str = "trust bundle";
 
 /// What IdentityController is built from.
 #[derive(Clone)]

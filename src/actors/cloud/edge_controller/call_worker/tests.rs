@@ -95,20 +95,28 @@ async fn a_lease_is_renewed_over_a_version_the_edge_has_not_heard_of() {
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                     "reason": "Conflict", "message": RACE, "code": 409}),
                 ),
-                _ => (200, json!({"metadata": {"name": "edge-1", "resourceVersion": "9"}})),
+                _ => (
+                    200,
+                    json!({"metadata": {"name": "edge-1", "resourceVersion": "9"},
+                    "spec": {"renewTime": "2026-08-06T00:00:30.000000Z"}}),
+                ),
             };
             let answer = Response::builder().status(status).body(Full::new(Bytes::from(body.to_string())));
             Ok::<_, Infallible>(answer.unwrap())
         }
     });
     let node = NodeName::parse("edge-1").unwrap();
-    let body = Some(json!({"metadata": {"name": "edge-1", "resourceVersion": "4"}}));
-    let call = Call { method: "PUT", path: lease(&node), content_type: MERGE, body, as_node: false };
+    let renewal = |node: &str, second: u32| {
+        let body = json!({"metadata": {"name": node, "resourceVersion": "4"},
+            "spec": {"renewTime": format!("2026-08-06T00:00:{second:02}.000000Z")}});
+        let path = lease(&NodeName::parse(node).unwrap());
+        Call { method: "PUT", path, content_type: MERGE, body: Some(body), as_node: false }
+    };
     let client = Client::new(service, "default");
-    persist(&client, &node, &call).await.unwrap();
-    assert_eq!(*asked.lock().unwrap(), ["PUT \"4\"", "GET null", "PUT \"9\""]);
-
-    let another = Call { path: lease(&NodeName::parse("edge-2").unwrap()), ..call };
-    let refused = persist(&client, &node, &another).await.unwrap_err();
-    assert!(refused.is(Reason::Conflict), "{refused:?}");
+    persist(&client, &node, &renewal("edge-1", 31)).await.unwrap();
+    assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), ["PUT \"4\"", "GET null", "PUT \"9\""]);
+    for (case, call) in [("an old one", renewal("edge-1", 30)), ("another node's", renewal("edge-2", 31))] {
+        let refused = persist(&client, &node, &call).await.expect_err(case);
+        assert!(refused.is(Reason::Conflict), "{case}: {refused:?}");
+    }
 }

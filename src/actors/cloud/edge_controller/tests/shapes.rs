@@ -156,8 +156,7 @@ async fn about_the_node() {
     let mut renewed = made["Object"].clone();
     renewed["spec"]["leaseDurationSeconds"] = 41.into();
     world.expect(("update", lease), renewed.clone(), Made("edge-1"), false).await;
-    // With a version that is not the last one: its answers are late, the node is alive.
-    world.expect(("update", lease), renewed, Made("edge-1"), false).await;
+    world.expect(("update", lease), renewed, NotMade("Conflict", 409), false).await;
     world.expect(("query", lease), Value::Null, Made("edge-1"), false).await;
 
     // The embedded API signs no such requests: the answers keep their shapes.
