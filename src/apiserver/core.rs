@@ -18,7 +18,7 @@ use super::errors::ApiError;
 use super::kinds::{KINDS, Kind};
 use super::namespaces;
 use super::object::Stored;
-use super::registry::{Change, CommitResult, Registry, Staged};
+use super::registry::{Change, CommitResult, MAX_STAGED, Registry, Staged};
 use super::roles;
 use super::tx::{Tx, World};
 use crate::identity::ServiceAccountKeys;
@@ -263,10 +263,20 @@ impl Shared {
                 return;
             }
             let changed = staged.iter().any(|staged| !staged.changes.is_empty());
-            let written = if changed { store.write(&[self.amends(), batch(&staged)]) } else { Ok(()) };
-            if changed {
-                self.wrote(&staged, written.is_ok());
+            let too_many = || self.doubtful.lock().len() >= MAX_STAGED;
+            if changed && too_many() {
+                self.try_again(store);
             }
+            let written = if !changed {
+                Ok(())
+            } else if too_many() {
+                let why = "writes have failed for a while".into();
+                Err(StoreError::Io { op: "write to", path: "apiserver".into(), why })
+            } else {
+                let written = store.write(&[self.amends(), batch(&staged)]);
+                self.wrote(&staged, written.is_ok());
+                written
+            };
             let (result, lost): (CommitResult, Vec<Staged>) = {
                 let mut registry = self.registry.write();
                 match written {

@@ -62,13 +62,19 @@ impl Tuning {
     #[must_use]
     pub fn cloud() -> Self {
         Self {
-            write_buffer_bytes: 4 << 20,
-            total_write_buffer_bytes: 16 << 20,
-            total_wal_bytes: 32 << 20,
+            write_buffer_bytes: 2 << 20,
+            total_write_buffer_bytes: 8 << 20,
+            total_wal_bytes: 16 << 20,
             cache_bytes: 16 << 20,
             background_jobs: 2,
             open_files: 256,
         }
+    }
+
+    /// What a memtable grows by: so large that the allocator maps each block (`src/app/arenas.rs`) and gives it back
+    /// after a flush. Smaller ones leave holes in its heap, in which objects settle that stay.
+    fn memtable_block_bytes(&self) -> usize {
+        (self.write_buffer_bytes / 8).max(128 << 10)
     }
 }
 
@@ -341,7 +347,7 @@ impl Shared {
         let mut options = Options::default();
         options.set_write_buffer_size(tuning.write_buffer_bytes);
         options.set_max_write_buffer_number(2);
-        options.set_arena_block_size(64 << 10);
+        options.set_arena_block_size(tuning.memtable_block_bytes());
         options.set_target_file_size_base(4 << 20);
         options.set_max_bytes_for_level_base(16 << 20);
         options.set_compression_type(DBCompressionType::Lz4);

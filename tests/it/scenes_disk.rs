@@ -67,6 +67,7 @@ fn an_edge_whose_syncs_fail_confirms_nothing_it_does_not_keep() {
     world.edge.process.kill9();
     disk.mend();
     world.edge.restart(&[&data]);
+    world.edge.wait_ready();
     wait_well(&world.edge.monitor);
     until("what was confirmed is reported", PATIENCE, || {
         let status = kubectl.json(&["get", "devicestatus", "lamp-1"]);

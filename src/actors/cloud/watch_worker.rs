@@ -121,6 +121,9 @@ pub fn needs_list(err: &watcher::Error) -> bool {
     matches!(err, watcher::Error::WatchStartFailed(::kube::Error::Api(status)) if matches!(status.code, 410 | 504))
 }
 
+/// Objects that [`watch_all`] asks for at once: every console lists all Events, and 500 of them are 2 MB of memory.
+const PAGE: u32 = 100;
+
 /// All objects of a kind, nodes of others too. Does not pause by itself when it breaks: whoever polls it
 /// again does.
 pub fn watch_all(
@@ -130,7 +133,7 @@ pub fn watch_all(
     plural: &str,
 ) -> impl Stream<Item = Result<Event, watcher::Error>> + use<> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(api_version, kind, plural));
-    watcher(api, config()).filter_map(|event| ready(event.map(read).transpose()))
+    watcher(api, config().page_size(PAGE)).filter_map(|event| ready(event.map(read).transpose()))
 }
 
 /// Asks for one object of a kind: may they be listed, and is the API there?

@@ -195,6 +195,19 @@ async fn what_was_refused_is_not_there_after_a_restart() {
     assert_eq!(bench.get(&format!("{MAPS}/edited")).await.1["data"]["a"], "1");
 }
 
+/// While a disk stays full, what is in doubt is bounded.
+#[tokio::test]
+async fn after_many_refused_writes_the_store_is_well_again() {
+    let bench = Bench::new();
+    bench.store.set_faults(crate::store::Faults { fail_writes: u32::MAX, ..Default::default() });
+    for n in 0..crate::apiserver::registry::MAX_STAGED + 10 {
+        assert_eq!(bench.post(MAPS, &configmap(&format!("refused-{n}"))).await.0, 500);
+    }
+    bench.store.set_faults(crate::store::Faults::default());
+    bench.made(MAPS, &configmap("after")).await;
+    assert_eq!(names(&bench.get(MAPS).await.1), ["after", "kube-root-ca.crt"]);
+}
+
 #[tokio::test]
 async fn data_of_yesterday_gives_out_new_versions() {
     let mut bench = Bench::new();

@@ -177,3 +177,12 @@ fn a_store_whose_files_went_is_not_replaced_by_an_empty_one() {
     assert!(write().is_err(), "and it stays so");
     assert_eq!(store.get(Table::Objects, b"after").unwrap(), None, "reads go on");
 }
+
+#[test]
+fn memtables_grow_by_what_the_allocator_maps() {
+    for tuning in [Tuning::edge(), Tuning::cloud()] {
+        let block = tuning.memtable_block_bytes();
+        assert!(block >= 128 << 10, "{tuning:?}");
+        assert!(block * 8 <= tuning.write_buffer_bytes, "{tuning:?}");
+    }
+}

@@ -22,6 +22,8 @@ use crate::wire::frame;
 
 /// Largest message of an edge. Kubernetes objects are under 2 MiB.
 pub const MAX_IN_BYTES: usize = 4 << 20;
+/// Written at once. Larger messages become fragments (RFC 6455 section 5.4).
+const PIECE_BYTES: usize = 32 << 10;
 /// For a session to take one message.
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -43,7 +45,46 @@ pub struct Pump {
     pub partial: Option<BytesMut>,
 }
 
-struct Out(Bytes);
+/// A frame, or a part of one, and whether it is the last.
+struct Out(ws::Message, bool);
+
+/// Frames on their way out, in pieces. The actor is not polled, so nobody is listened to, until what it wrote has gone
+/// into the socket: on a slow link a large frame would keep the node's leases and keepalives waiting for a minute.
+struct Pieces {
+    frames: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+    is_first: bool,
+    /// Bytes since the last pause.
+    given: usize,
+}
+
+impl Pieces {
+    async fn next(mut self) -> Option<(Out, Self)> {
+        if self.rest.is_empty() {
+            self.rest = self.frames.recv().await?;
+            self.is_first = true;
+        }
+        let size = self.rest.len().min(PIECE_BYTES);
+        if self.given + size > PIECE_BYTES {
+            // The connection has a turn.
+            tokio::task::yield_now().await;
+            self.given = 0;
+        }
+        self.given += size;
+        let piece = self.rest.split_to(size);
+        let is_last = self.rest.is_empty();
+        let message = match (std::mem::take(&mut self.is_first), is_last) {
+            (true, true) => match piece.try_into() {
+                Ok(text) => ws::Message::Text(text),
+                Err(_) => ws::Message::Nop,
+            },
+            (true, false) => ws::Message::Continuation(Item::FirstText(piece)),
+            (false, false) => ws::Message::Continuation(Item::Continue(piece)),
+            (false, true) => ws::Message::Continuation(Item::Last(piece)),
+        };
+        Some((Out(message, is_last), self))
+    }
+}
 
 impl Pump {
     fn receive(&mut self, bytes: &[u8], ctx: &mut ws::WebsocketContext<Self>) {
@@ -120,19 +161,19 @@ impl Actor for Pump {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(frames) = self.frames.take() else { return ctx.stop() };
-        let next = |mut frames: mpsc::Receiver<Bytes>| async move {
-            let frame = frames.recv().await?;
-            Some((Out(frame), frames))
-        };
-        ctx.add_stream(stream::unfold(frames, next));
+        let pieces = Pieces { frames, rest: Bytes::new(), is_first: true, given: 0 };
+        ctx.add_stream(stream::unfold(pieces, Pieces::next));
     }
 }
 
 impl StreamHandler<Out> for Pump {
-    fn handle(&mut self, Out(bytes): Out, ctx: &mut Self::Context) {
-        match bytes.try_into() {
-            Ok(text) => ctx.write_raw(ws::Message::Text(text)),
-            Err(_) => return self.fail("our own frame is not text", ctx),
+    fn handle(&mut self, Out(message, is_last): Out, ctx: &mut Self::Context) {
+        if matches!(message, ws::Message::Nop) {
+            return self.fail("our own frame is not text", ctx);
+        }
+        ctx.write_raw(message);
+        if !is_last {
+            return;
         }
         self.pipe.taken.fetch_add(1, Ordering::AcqRel);
         if self.pipe.starved.swap(false, Ordering::AcqRel)

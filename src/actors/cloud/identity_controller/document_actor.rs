@@ -273,6 +273,7 @@ impl IdentityController {
         let work = async move { calls_worker::seal(ca, now, sealed, operation::UPDATE).await };
         ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(messages) => {
+                actor.busy.push_failures = 0;
                 actor.metrics.sent.increment(messages.len() as u64);
                 actor.downlink.extend(messages);
                 flush(actor, ctx);
@@ -284,7 +285,9 @@ impl IdentityController {
 
     fn push_later(&mut self, why: &str, ctx: &mut Context<Self>) {
         tracing::warn!(why, "the identity document is not told to nodes yet");
-        ctx.run_later(spread(RETRY, fastrand::f64()), |actor, ctx| {
+        let pause = spread(doubled(RETRY, self.busy.push_failures, LAST_RETRY), fastrand::f64());
+        self.busy.push_failures = self.busy.push_failures.saturating_add(1);
+        ctx.run_later(pause, |actor, ctx| {
             actor.busy.pushing = false;
             actor.busy.push_again = false;
             actor.push(ctx);

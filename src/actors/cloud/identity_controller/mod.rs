@@ -165,6 +165,8 @@ struct Busy {
     keys_wait: bool,
     /// Failures in a row of writes to the API.
     failures: u32,
+    /// The same of documents to nodes.
+    push_failures: u32,
     too_long_told: Option<Instant>,
     root_key_told: Option<Instant>,
 }

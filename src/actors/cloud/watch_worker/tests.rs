@@ -128,3 +128,11 @@ async fn pauses_grow_to_some_seconds_and_no_further() {
     let took = began.elapsed();
     assert!(took > LAST_PAUSE * 14 && took < LAST_PAUSE.mul_f64(1.5) * 20, "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_consoles_list_comes_in_small_pages() {
+    let (client, asked) = api(vec![(200, list(7, &[map("a", 5)]))]);
+    let told = watch_all(&client, "v1", "ConfigMap", "configmaps").take(3).count().await;
+    assert_eq!(told, 3);
+    assert!(asked.lock().unwrap()[0].contains("limit=100"), "{asked:?}");
+}
