@@ -40,7 +40,7 @@ done
   --set modules.edged.registerSchedulable=false >/dev/null \
   || { leave; exit 1; }
 keep edgecore "$bin/edgecore" --config "$own/etc/kubeedge/config/edgecore.yaml"
-for _ in $(seq 30); do
+for _ in $(seq $((30 * ${KUBEEDGE_DEMO_PATIENCE:-1}))); do
   if "$kubectl" wait --for=condition=Ready "node/$name" --timeout=1s >/dev/null 2>&1; then
     echo "node $name has joined (log: $own/log/edgecore.log)"
     exit

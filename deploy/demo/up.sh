@@ -36,9 +36,9 @@ keep() {
   setsid bash "$here/keep.sh" "$dir/log/$name.log" "$@" </dev/null >/dev/null 2>&1 &
   echo "$! $name" >> "$dir/pids"
 }
-# wait_for WHAT SECONDS COMMAND...
+# wait_for WHAT SECONDS COMMAND... (On a busy machine KUBEEDGE_DEMO_PATIENCE makes the seconds longer, so many times.)
 wait_for() {
-  local what=$1 seconds=$2; shift 2
+  local what=$1 seconds=$(( $2 * ${KUBEEDGE_DEMO_PATIENCE:-1} )); shift 2
   for _ in $(seq $((seconds * 10))); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
   echo "--- last lines of the logs ---" >&2; tail -n 15 "$dir"/log/*.log >&2 || true
   fail "$what: not within $seconds seconds (logs in $dir/log)"

@@ -41,7 +41,7 @@ fn a_node_reaches_only_what_is_its_own() {
 
 #[test]
 fn big_and_slow_requests_end() {
-    let api = Api::start_with(Deadlines { read: Duration::from_millis(500), answer: Duration::from_secs(5) });
+    let api = Api::start_with(Deadlines { read: Duration::from_secs(4), answer: Duration::from_secs(5) });
     let day = Duration::from_secs(86_400);
     let admin = api.ca.issue_client("admin", &["system:masters"], day).expect("certificate");
     let head = |length: usize| {
@@ -59,7 +59,7 @@ fn big_and_slow_requests_end() {
     assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("did not arrive in time"), "{answer}");
     let answer = api.raw(None, b"GET /healthz HTTP/1.1\r\nHo");
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < Duration::from_secs(60));
     let deep = format!("{}{}", head(200_000), "[".repeat(200_000));
     let answer = api.raw(Some(&admin), deep.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

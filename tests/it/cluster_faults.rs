@@ -45,7 +45,7 @@ impl World<'_> {
     fn arrived(&self, pod: &str) {
         self.kubectl.wait_running(pod);
         until("the volume has the last word", PATIENCE, || {
-            let is = self.runtime.exec("base", "main", &["cat", "/words/word"]);
+            let is = self.runtime.try_exec("base", "main", &["cat", "/words/word"])?;
             if is == format!("word {}", self.round) { Ok(()) } else { Err(is) }
         });
         self.kubectl.run(&["delete", "pod", pod, "--wait=false"]);
@@ -84,6 +84,15 @@ fn all_met(proxy: &ApiProxy) {
     });
 }
 
+/// Ends every watch, once all of them run: those that were cut before may wait with their next try.
+fn end_all(proxy: &ApiProxy, how: End) {
+    until("all watches run", PATIENCE, || match proxy.watching() {
+        8.. => Ok(()),
+        few => Err(format!("{few} run")),
+    });
+    proxy.end_watches(how);
+}
+
 #[test]
 fn every_fault_of_an_api_server_is_survived_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,13 +109,13 @@ fn every_fault_of_an_api_server_is_survived_without_a_restart() {
     let before = world.container();
 
     for end in [End::Quiet, End::Cut, End::Gone] {
-        assert!(proxy.end_watches(end) >= 8, "{end:?}");
+        end_all(&proxy, end);
         world.meet(&format!("watches end: {end:?}"));
     }
     // 504: its data is older than what the watch has seen, as after a restored backup.
     for code in [410, 504] {
         proxy.plan(10, Fault::Answer(code, ""), |request| request.is_watch());
-        proxy.end_watches(End::Cut);
+        end_all(&proxy, End::Cut);
         world.meet(&format!("watches that begin again are answered {code}"));
         all_met(&proxy);
     }

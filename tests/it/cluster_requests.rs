@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::boards::text;
 use super::device_controller::{DEVICE, Edge};
 use super::harness::api_proxy::{ApiProxy, Fault, Request};
-use super::harness::cluster::{Edge as ProgramEdge, Kubectl};
+use super::harness::cluster::{Edge as ProgramEdge, Kubectl, PATIENT};
 use super::harness::process::{PATIENCE, until};
 use super::kubernetes_manifests::{Beside, cluster, documents, proxy};
 
@@ -337,7 +337,7 @@ fn every_request_is_right_and_every_right_is_used() {
     let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
     let proxy = proxy(&cluster);
-    let beside = Beside::behind(&cluster, &proxy, &dir.path().join("one"), &[]);
+    let beside = Beside::behind(&cluster, &proxy, &dir.path().join("one"), &[PATIENT]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _edge = runtime.block_on(async {
         let mut edge = Edge::connect(&beside.cloud, "go-1", "").await;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::device_controller::{DEVICE, Edge as HandEdge};
-use super::harness::cluster::{Cloud, Edge, Kubectl};
+use super::harness::cluster::{Cloud, Edge, Kubectl, PATIENT};
 use super::harness::containerd::Containerd;
 use super::harness::process::{PATIENCE, http, until};
 use super::kubernetes_manifests::{Beside, cluster};
@@ -67,7 +67,7 @@ fn several(cluster: &Cloud, dir: &Path, names: &[&str]) -> Vec<Beside> {
             let key = "ca/join-token.key";
             fs::copy(first.cloud.dir.join(key), own.join(key)).unwrap();
         }
-        all.push(Beside::start(cluster, &own, &[]));
+        all.push(Beside::start(cluster, &own, &[PATIENT]));
     }
     all
 }
@@ -151,7 +151,7 @@ fn a_node_moves_between_two_cloudcores_while_everything_changes() {
             if there.connected() { Ok(()) } else { Err("not yet".to_owned()) }
         });
         until("the volume has the last word", PATIENCE, || {
-            let is = runtime.exec("base", "main", &["cat", "/words/word"]);
+            let is = runtime.try_exec("base", "main", &["cat", "/words/word"])?;
             if is == format!("b{round}") { Ok(()) } else { Err(is) }
         });
         if round > 1 {
@@ -177,7 +177,7 @@ impl Beside {
     /// Starts it again after a `kill -9`, as a cluster does with a pod.
     fn kill_is_over(&mut self) {
         let setting = format!("kubeAPIConfig.kubeConfig={}", self.kubeconfig.display());
-        self.cloud.restart(&[setting.as_str()]);
+        self.cloud.restart(&[setting.as_str(), PATIENT]);
     }
 }
 

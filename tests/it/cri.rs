@@ -26,10 +26,9 @@ use kubeedge::model::ObjectKey;
 use serde_json::{Value, json};
 
 use super::harness::containerd::Containerd;
-use super::harness::process::free_port;
+use super::harness::process::{PATIENCE, free_port};
 
 const HELLO: &str = "registry.local/hello:1";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(containerd: &Containerd) -> CriClient {
     CriClient::new(&containerd.endpoint(), Duration::from_secs(30)).expect("client")
@@ -137,7 +136,7 @@ impl<'a> Run<'a> {
 
 async fn exec(runtime: &CriClient, id: &str, script: &str) -> String {
     let command = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
-    let answer = runtime.exec_sync(id.to_owned(), command, 10).await.expect("exec");
+    let answer = runtime.exec_sync(id.to_owned(), command, 60).await.expect("exec");
     assert_eq!(answer.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&answer.stderr));
     String::from_utf8(answer.stdout).expect("utf-8")
 }
@@ -253,7 +252,7 @@ async fn a_pod_lives_and_ends() {
     let ids = exec(&runtime, &id, "id").await;
     assert!(ids.contains("4242"), "fsGroup is a group of the process: {ids}");
     let readonly = vec!["touch".into(), "/conf/x".into()];
-    assert_ne!(runtime.exec_sync(id.clone(), readonly, 10).await.expect("exec").exit_code, 0);
+    assert_ne!(runtime.exec_sync(id.clone(), readonly, 60).await.expect("exec").exit_code, 0);
     let slow = vec!["sleep".into(), "30".into()];
     let timeout = runtime.exec_sync(id.clone(), slow, 1).await.expect_err("timeout");
     assert_eq!(timeout.kind, CriErrorKind::Timeout, "{timeout}");

@@ -47,6 +47,7 @@ impl Demo {
             .env("KUBEEDGE_DEMO_DIR", &self.dir)
             .env("KUBEEDGE_DEMO_PORTS", &self.ports)
             .env("KUBEEDGE_DEMO_NETWORK", &self.network)
+            .env("KUBEEDGE_DEMO_PATIENCE", "6")
             .env("KUBEEDGE_BIN_DIR", programs)
             .args(args)
             .output()
@@ -76,11 +77,12 @@ pub fn cache() -> std::ffi::OsString {
     base.join("kubeedge-rs").into_os_string()
 }
 
-/// The commands of a part of the text: indented lines, without the remark behind them.
+/// The commands of a part of the text: indented lines, without the remark behind them, and with the patience of a test.
 fn commands(text: &str, after: &str) -> Vec<String> {
     let part = text.split_once(after).unwrap_or_else(|| panic!("no {after:?} in\n{text}")).1;
     let lines = part.lines().skip(2).take_while(|line| !line.is_empty());
-    lines.map(|line| line.trim().split("    ").next().unwrap().to_owned()).collect()
+    let commands = lines.map(|line| line.trim().split("    ").next().unwrap());
+    commands.map(|line| line.replace("--timeout=30s", "--timeout=180s").replace("-W 30", "-W 180")).collect()
 }
 
 #[test]
@@ -92,13 +94,16 @@ fn the_demo_does_what_its_text_says() {
 
     let look = commands(&text, "It runs. Look around:");
     assert!(look.len() >= 8, "{look:?}");
-    let seen = demo.type_in(&look);
-    for word in ["edge-1", "Ready", "EdgeReady", "Started", "hello from pod hello on node edge-1"] {
-        assert!(seen.contains(word), "no {word:?} in\n{seen}");
-    }
-    for word in ["thermometer-1", "simulated", "propertyName: temperature", "state: online"] {
-        assert!(seen.contains(word), "no {word:?} in\n{seen}");
-    }
+    // Events come a moment after what they tell of: somebody who misses one looks again.
+    until("all is to be seen", PATIENCE, || {
+        let seen = demo.type_in(&look);
+        let pod = ["edge-1", "Ready", "EdgeReady", "Started", "hello from pod hello on node edge-1"];
+        let device = ["thermometer-1", "simulated", "propertyName: temperature", "state: online"];
+        match pod.iter().chain(&device).find(|word| !seen.contains(**word)) {
+            Some(word) => Err(format!("no {word:?} in\n{seen}")),
+            None => Ok(()),
+        }
+    });
     let kubeconfig = look.first().unwrap();
     let devices = |after: &str| {
         let lines = commands(&text, after);

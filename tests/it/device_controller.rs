@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::harness::cluster::Cloud;
+use super::harness::cluster::{Cloud, PATIENT};
 use super::harness::process::{PATIENCE, until};
 
 /// A device of `edge-1` with one property.
@@ -130,7 +130,7 @@ fn object(envelope: &Envelope) -> &Value {
 #[test]
 fn a_device_from_its_yaml_to_its_status_and_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cloud = Cloud::start(dir.path(), &[]);
+    let mut cloud = Cloud::start(dir.path(), &[PATIENT]);
     let kubectl = cloud.kubectl();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     kubectl.apply(DEVICE);
@@ -163,7 +163,7 @@ fn a_device_from_its_yaml_to_its_status_and_back() {
 
     // The cloud restarts, the node comes back with an empty store: nobody touches the Device.
     cloud.process.kill9();
-    cloud.restart(&[]);
+    cloud.restart(&[PATIENT]);
     runtime.block_on(async {
         edge = Edge::connect(&cloud, "edge-1", "ack-window,resync").await;
         let content = Body::Object(json!({"objects": [], "part": 0, "last": true}));

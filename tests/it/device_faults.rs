@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::harness::mqtt::{Broker, messages, python};
 use super::harness::process::{PATIENCE, Process, eventually, until};
@@ -168,15 +168,21 @@ fn bytes_that_are_no_mqtt_end_their_own_connection_only() {
 fn silent_connections_keep_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let idle = Broker::start(elsewhere.path(), "");
     raise_open_files();
     let silent: Vec<TcpStream> = (0..1_200).map(|_| open(&broker)).collect();
-    // Not after the deadline of the silent ones: at once.
-    let mut socket = open(&broker);
-    socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    socket.write_all(&connect("earnest")).unwrap();
-    let mut connack = [0; 4];
-    socket.read_exact(&mut connack).unwrap();
-    assert_eq!(connack, [0x20, 2, 0, 0]);
+    let took = |broker: &Broker| {
+        let begun = Instant::now();
+        drop(client(broker, "earnest"));
+        begun.elapsed()
+    };
+    // Not after the deadline of the silent ones (10 s): at once, as far as this machine does anything at once.
+    let (took, beside_nobody) = std::thread::scope(|scope| {
+        let idle = scope.spawn(|| took(&idle));
+        (took(&broker), idle.join().unwrap())
+    });
+    assert!(took < Duration::from_secs(8) + beside_nobody, "{took:?}, {beside_nobody:?} beside nobody");
     drop(silent);
 }
 

@@ -132,6 +132,9 @@ fn every_command_of_the_page_works() {
             ("modbus_server.py 1502", format!("modbus_server.py {plc_port}")),
             ("-p 1884", format!("-p {}", world.edge.broker.0)),
             ("127.0.0.1:9092", world.edge.monitor.clone()),
+            // A busy machine is slower than a reader's.
+            ("--timeout=30s", "--timeout=180s".to_owned()),
+            ("--timeout=60s", "--timeout=180s".to_owned()),
         ]),
     );
     let commands = blocks(&text, "", "sh");

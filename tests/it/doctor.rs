@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use kubeedge::identity::{Ca, CaSettings};
 use serde_json::Value;
@@ -143,7 +143,7 @@ fn one_thing_after_another() {
     });
 
     // The cloud.
-    assert!(cloud.process.terminate(Duration::from_secs(20)).success());
+    assert!(cloud.process.terminate(PATIENCE).success());
     doctor.says(&["join server: 127.0.0.1:", "session: the last session with the cloud ended "]);
     cloud_doctor.says(&["service: cloudcore does not run"]);
     let root_key = cloud.dir.join("ca/rootCA.crt");
@@ -165,7 +165,7 @@ fn one_thing_after_another() {
     assert!(doctor.failures()[0].contains("revoked"), "{:?}", doctor.failures());
 
     // The program, and what another one took from it.
-    assert!(edge.process.terminate(Duration::from_secs(20)).success(), "{}", edge.process.tail());
+    assert!(edge.process.terminate(PATIENCE).success(), "{}", edge.process.tail());
     doctor.says(&["CloudHub: ", "service: edgecore does not run"]);
     let port = edge.broker.0;
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();

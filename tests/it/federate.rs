@@ -10,15 +10,13 @@ use kubeedge::wire::frame;
 use kubeedge::wire::node_report::{Encoder, pack};
 use serde_json::Value;
 
-use super::harness::cluster::Cloud;
+use super::harness::cluster::{Cloud, PATIENT};
 use super::harness::exposition::parse;
 use super::harness::machine::{Session, join, token};
 use super::harness::process::{PATIENCE, http, until};
 use super::harness::prometheus::Prometheus;
 use super::main_job::World;
 
-/// Nodes made by hand send no keepalives.
-const PATIENT: &str = "modules.cloudHub.keepaliveInterval=600";
 const UP: &str = "kubeedge_federate_edge_up";
 
 fn wait_for(prometheus: &Prometheus, expr: &str, want: &[f64]) {
@@ -53,11 +51,14 @@ fn well_formed(text: &str) -> usize {
 #[test]
 fn prometheus_sees_an_edge_through_the_cloud() {
     let mut world = World::with(&[], &["modules.edgeHub.reportIntervalSecs=1"]);
-    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor);
+    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor, "1s");
     wait_for(&prometheus, UP, &[1.0]);
     let of_the_edge = "kubeedge_edgehub_connected{node=\"edge-1\"}";
     wait_for(&prometheus, of_the_edge, &[1.0]);
-    let (labels, _) = prometheus.query(of_the_edge).unwrap().remove(0);
+    let labels = until("the edge has labels", PATIENCE, || match prometheus.query(of_the_edge)?.pop() {
+        Some((labels, _)) => Ok(labels),
+        None => Err("the last scrape failed".to_owned()),
+    });
     assert_eq!((&labels["job"], &labels["cluster"]), (&Value::from("edges"), &Value::from("kubeedge")));
 
     // What the cloud shows is what the edge shows.
@@ -75,8 +76,9 @@ fn prometheus_sees_an_edge_through_the_cloud() {
     let series = well_formed(&text);
     let refused = "sum(kubeedge_federate_refused_total)";
     wait_for(&prometheus, refused, &[0.0]);
-    let reports = prometheus.query("kubeedge_edgehub_reports_total").unwrap()[0].1;
-    let bytes = prometheus.query("kubeedge_edgehub_report_bytes_total").unwrap()[0].1;
+    let figure = |name: &str| until(name, PATIENCE, || prometheus.value(name));
+    let reports = figure("kubeedge_edgehub_reports_total");
+    let bytes = figure("kubeedge_edgehub_report_bytes_total");
     println!("{series} series, {} bytes of text, {} bytes in {reports} reports", own.len(), bytes);
     wait_for(&prometheus, "kubeedge_edgehub_reports_total > bool 3", &[1.0]);
 
@@ -152,7 +154,8 @@ const SERIES_OF_A_NODE: usize = 40 * 2 * 8;
 fn fifty_nodes_of_which_half_are_offline() {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start(&dir.path().join("c"), &[PATIENT]);
-    let prometheus = Prometheus::shipped(&dir.path().join("prometheus"), &cloud.monitor);
+    // A debug build may take longer than a second to write 32,000 series.
+    let prometheus = Prometheus::shipped(&dir.path().join("prometheus"), &cloud.monitor, "3s");
     let names: Vec<String> = (0..50).map(|n| format!("edge-{n}")).collect();
     // A node that never came is down, not unknown.
     let edge_node = |name: &String| {

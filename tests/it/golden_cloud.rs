@@ -103,8 +103,8 @@ impl World {
             .await
     }
 
-    fn in_container(&self, path: &str) -> String {
-        self.runtime.exec("web-1", "c", &["/bin/sh", "-c", &format!("cat {path}")])
+    fn in_container(&self, path: &str) -> Result<String, String> {
+        self.runtime.try_exec("web-1", "c", &["/bin/sh", "-c", &format!("cat {path}")])
     }
 }
 
@@ -181,17 +181,17 @@ impl World {
         for tracked in ["response default/secret/sec1", "response default/configmap/cm1"] {
             assert!(self.cloud.acked.contains(&tracked.to_owned()), "{tracked}: {:?}", self.cloud.acked);
         }
-        assert_eq!(self.in_container("/cm/greeting").trim_end(), "hello");
-        assert_eq!(self.in_container("/sec/password").trim_end(), "s3cret");
+        assert_eq!(self.in_container("/cm/greeting").unwrap().trim_end(), "hello");
+        assert_eq!(self.in_container("/sec/password").unwrap().trim_end(), "s3cret");
         let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-        assert_eq!(self.in_container(token).trim_end(), "head.claims.signature");
+        assert_eq!(self.in_container(token).unwrap().trim_end(), "head.claims.signature");
 
         let changed = self.content(126);
         let want = changed["data"]["greeting"].as_str().unwrap().to_owned();
         self.push(126, changed).await;
         self.cloud.settle().await;
         until("the changed ConfigMap is in its volume", PATIENCE, || {
-            let is = self.in_container("/cm/greeting");
+            let is = self.in_container("/cm/greeting")?;
             if is.trim_end() == want { Ok(()) } else { Err(is) }
         });
     }
@@ -258,7 +258,7 @@ impl World {
             .await;
         self.cloud.settle().await;
         until("the ConfigMap is up to date", PATIENCE, || {
-            let is = self.in_container("/cm/greeting");
+            let is = self.in_container("/cm/greeting")?;
             if is.trim_end() == "back" { Ok(()) } else { Err(is) }
         });
         assert_eq!(self.runtime.running("web-1", Some("c")), id, "a reconnect starts nothing anew");

@@ -7,7 +7,7 @@ use kubeedge::identity::{cert_ders_from_pem, validity};
 use kubeedge::model::{Body, Envelope, Reason, Status};
 use serde_json::{Value, json};
 
-use super::harness::cluster::{Cloud, Kubectl};
+use super::harness::cluster::{Cloud, Kubectl, PATIENT};
 use super::harness::go_edge::{GoEdge, message};
 use super::harness::process::{PATIENCE, now_ms};
 use super::harness::recording::{
@@ -180,7 +180,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn the_edges_half_of_the_recording() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(dir.path(), &[]);
+    let cloud = Cloud::start(dir.path(), &[PATIENT]);
     let all = recording();
     let edge = runtime_of(|| GoEdge::join(&cloud, "edge-1"));
     let (runtime, edge) = edge;
@@ -314,7 +314,7 @@ spec:
 #[test]
 fn a_go_edge_from_its_join_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(dir.path(), &[]);
+    let cloud = Cloud::start(dir.path(), &[PATIENT]);
     let (all, kubectl) = (recording(), cloud.kubectl());
     let (runtime, mut edge) = runtime_of(|| GoEdge::join(&cloud, "go-1"));
     let days = |pem: &str| {

@@ -1,7 +1,7 @@
 //! Programs that give up, disks that fill up, stores that rot: what is said, what is lost, what
 //! comes back.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::harness::cluster::{Cloud, Edge};
 use super::harness::disk::Disk;
@@ -20,7 +20,7 @@ fn exhaust(process: &mut Process, monitor: &str, actor: &str) -> Option<i32> {
         // Between the last panic and the end nobody answers.
         drop(http("POST", monitor, &path, &[]));
     }
-    process.wait(Duration::from_secs(30)).code()
+    process.wait(PATIENCE).code()
 }
 
 /// The engine's threads must have ended before the process does: no signal, no lost write.
@@ -50,7 +50,7 @@ fn giving_up_and_signals_end_in_order_while_writes_are_under_way() {
         let code = match round % 3 {
             0 => exhaust(&mut cloud.process, &cloud.monitor, "ApiServer"),
             1 => exhaust(&mut cloud.process, &cloud.monitor, "CloudHub"),
-            _ => cloud.process.terminate(Duration::from_secs(30)).code(),
+            _ => cloud.process.terminate(PATIENCE).code(),
         };
         assert_eq!(code, Some(i32::from(round % 3 != 2)), "{}", cloud.process.tail());
         made.extend(writing.join().unwrap());

@@ -166,7 +166,7 @@ fn leads_to(edge: &Edge, root: &Path) -> Result<(), String> {
 
 #[test]
 fn a_new_root_reaches_edges_that_are_there_and_edges_that_were_away() {
-    let settings = ["identity.nodeSvidTtlSecs=20", "identity.nodeCaTtlSecs=40"];
+    let settings = ["identity.nodeSvidTtlSecs=40", "identity.nodeCaTtlSecs=80"];
     let mut world = World::with(&settings, &[]);
     let kubectl = world.kubectl();
     let token = world.cloud.token();

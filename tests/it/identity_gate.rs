@@ -87,12 +87,15 @@ fn a_store_that_was_tampered_with_starts_nothing_and_says_why() {
     });
     let ran = ["changed", "planted"].map(|pod| world.runtime.running_containers(pod));
     assert_eq!(ran, [0, 0]);
-    let audit = fs::read_to_string(world.edge.dir.join("edge/audit.log")).unwrap();
-    assert!(audit.contains("pod default/changed") && audit.contains("pod default/planted"), "{audit}");
-    let (_, metrics) = http("GET", &world.edge.monitor, "/metrics", &[]).unwrap();
-    let refused =
-        metrics.lines().find(|line| line.starts_with("kubeedge_identity_refused_total{reason=\"seal\"}"));
-    assert!(refused.is_some_and(|line| line.ends_with(" 2")), "{refused:?}");
+    // The log comes first, then the counter, then the record, which another actor writes.
+    until("it is on record and counted", PATIENCE, || {
+        let audit =
+            fs::read_to_string(world.edge.dir.join("edge/audit.log")).map_err(|err| err.to_string())?;
+        let (_, metrics) = http("GET", &world.edge.monitor, "/metrics", &[])?;
+        let refused = "kubeedge_identity_refused_total{reason=\"seal\"} 2";
+        let recorded = ["changed", "planted"].iter().all(|pod| audit.contains(&format!("pod default/{pod}")));
+        if recorded && metrics.lines().any(|line| line == refused) { Ok(()) } else { Err(audit + &metrics) }
+    });
     world.cloud.restart(&[]);
     kubectl.wait_node("edge-1", "True");
     // The cloud sends what it holds, sealed anew: the pod is itself again, and the planted one gone.

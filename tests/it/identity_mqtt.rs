@@ -201,7 +201,7 @@ fn a_connection_does_not_outlive_its_clients_certificate() {
     cloud.kubectl().run(&["apply", "-f", lamp_yaml.to_str().unwrap()]);
     let (own, long) = ("$hw/events/device/default/lamp-1/hello", node.svid(LAMP, HOUR));
     eventually("it is a member", || node.publish(&long, own) == Ok(true));
-    let short = node.svid(LAMP, Duration::from_secs(10));
+    let short = node.svid(LAMP, Duration::from_secs(25));
     let listener = node.subscribe(&short, "short", &[own]);
     until("the broker says not authorized", PATIENCE, || {
         let log = listener.log();

@@ -211,7 +211,7 @@ fn a_revoked_node_is_out_at_once_and_stays_out() {
 #[test]
 fn a_node_whose_certificate_ended_comes_back_within_the_grace() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = ["identity.nodeSvidTtlSecs=10", "identity.reentryGraceSecs=6"];
+    let settings = ["identity.nodeSvidTtlSecs=10", "identity.reentryGraceSecs=25"];
     let cloud = Cloud::start(dir.path(), &settings);
     let first = join(&cloud, "edge-1", token(&cloud, &[])).unwrap();
     // A Go edge that does not renew loses its session with its certificate.

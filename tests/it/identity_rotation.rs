@@ -26,7 +26,7 @@ fn soak() -> Duration {
 
 #[test]
 fn identities_of_seconds_are_renewed_under_traffic_and_nothing_is_lost() {
-    let world = World::with(&["identity.nodeSvidTtlSecs=20", "identity.nodeCaTtlSecs=40"], &[]);
+    let world = World::with(&["identity.nodeSvidTtlSecs=40", "identity.nodeCaTtlSecs=80"], &[]);
     let (kubectl, broker) = (world.kubectl(), world.edge.broker);
     let lamp = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/lamp.yaml");
     kubectl.run(&["apply", "-f", lamp.to_str().unwrap()]);
@@ -75,8 +75,8 @@ fn identities_of_seconds_are_renewed_under_traffic_and_nothing_is_lost() {
     assert_eq!(numbers, wanted, "each once, in order");
     assert_eq!(figures(), before, "no session ended, neither side counts one");
     let renewals = metric(monitor, "kubeedge_identity_renewals_total") - renewed;
-    // Half of 20 s is 10 s; a busy machine may be late, but never past the end.
-    let least = soak().as_secs_f64() / 20.0;
+    // Half of 40 s is 20 s; a busy machine may be late, but never past the end.
+    let least = soak().as_secs_f64() / 40.0;
     assert!(renewals >= least, "{renewals} renewals, at least {least} were due");
     println!("{last} updates, {renewals} renewals");
 }
@@ -91,7 +91,8 @@ fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
     let mut world = World::with(&["identity.nodeSvidTtlSecs=10", "identity.nodeCaTtlSecs=20"], &[]);
     let kubectl = world.kubectl();
     let mut caught = 0;
-    for round in 0..8 {
+    // Eight kills, and more until one was in time.
+    for round in 0..40 {
         wait_connected(&mut world.edge);
         let key = world.edge.dir.join("certs/server.key");
         let before = fs::read_to_string(&key).unwrap();
@@ -100,7 +101,7 @@ fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
         while !installs(&world.edge) && fs::read_to_string(&key).is_ok_and(|now| now == before) {
             assert!(Instant::now() < deadline, "no renewal\n{}", world.edge.process.tail());
         }
-        for _ in 0..round * 40 {
+        for _ in 0..round % 8 * 40 {
             fs::read_to_string(&key).unwrap();
         }
         caught += u32::from(installs(&world.edge));
@@ -110,6 +111,9 @@ fn kill_9_in_the_middle_of_a_rotation_leaves_a_usable_set() {
             "there is no token to fall back on"
         );
         world.edge.restart(&[]);
+        if round >= 7 && caught > 0 {
+            break;
+        }
     }
     wait_connected(&mut world.edge);
     assert!(caught > 0, "no kill hit a set that was being put in place");

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use super::harness::cluster::Kubectl;
 use super::harness::containerd::Containerd;
@@ -173,11 +172,11 @@ fn from_init_to_reset() {
     // Reset: not under a running program; then what join wrote is gone.
     let complaint = keadm(&edge_root, &["reset", "edge"]).unwrap_err();
     assert!(complaint.contains("seems to run"), "{complaint}");
-    assert!(edge.terminate(Duration::from_secs(20)).success(), "{}", edge.tail());
+    assert!(edge.terminate(PATIENCE).success(), "{}", edge.tail());
     keadm(&edge_root, &["reset", "edge", "--force"]).unwrap();
     let left: Vec<_> = fs::read_dir(edge_root.join("etc/kubeedge/config")).unwrap().collect();
     assert!(left.is_empty() && !edge_root.join("var/lib/kubeedge/edge").exists(), "{left:?}");
-    assert!(cloud.terminate(Duration::from_secs(20)).success(), "{}", cloud.tail());
+    assert!(cloud.terminate(PATIENCE).success(), "{}", cloud.tail());
     let kept = keadm(&cloud_root, &["reset", "cloud"]).unwrap();
     assert!(kept.contains("kept") && kept.contains("rootCA.crt"), "{kept}");
     let version = Command::new(env!("CARGO_BIN_EXE_keadm")).arg("version").output().unwrap();

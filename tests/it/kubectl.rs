@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::harness::api::{Api, kubectls};
 use crate::harness::process::{PATIENCE, eventually};
-use crate::main_job::{World, sleeper};
+use crate::main_job::{World, described, sleeper};
 
 const POD: &str = "
 apiVersion: v1
@@ -261,16 +261,14 @@ fn the_main_job_with_each_version() {
             .replace("name: web,", "name: web, namespace: team,");
         let watch = kubectl.spawn(&["get", "pods", "-n", "team", "-w"], "watch");
         kubectl.apply(&pod);
-        run(&["wait", "--for=condition=Ready", "pod/web", "-n", "team", "--timeout=60s"]);
+        run(&["wait", "--for=condition=Ready", "pod/web", "-n", "team", "--timeout=180s"]);
         eventually("the watch shows it running", || watch.log().contains("Running"));
         assert_eq!(world.runtime.exec("web", "main", &["/bin/sh", "-c", "echo $key"]), "one\n");
         assert!(run(&["get", "pod", "web", "-n", "team"]).contains("1/1"));
         assert!(run(&["get", "pods", "-A", "-o", "wide"]).contains("edge-1"));
         assert!(run(&["get", "pod", "web", "-n", "team", "-o", "yaml"]).contains("phase: Running"));
-        let described = run(&["describe", "pod", "web", "-n", "team"]);
-        for word in ["Scheduled", "Started", "ContainersReady", "QoS Class"] {
-            assert!(described.contains(word), "no {word} in\n{described}");
-        }
+        let words = ["Scheduled", "Started", "ContainersReady", "QoS Class"];
+        described(&kubectl, &["pod", "web", "-n", "team"], &words);
         assert!(run(&["describe", "node", "edge-1"]).contains("team"));
         run(&["label", "pod", "web", "tier=front", "-n", "team"]);
         run(&["annotate", "pod", "web", "note=x", "-n", "team"]);

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use super::harness::cluster::{Cloud, Edge, Kubectl};
 use super::harness::containerd::Containerd;
@@ -78,6 +77,17 @@ pub fn container_pid(runtime: &Containerd, container_id: &str) -> u32 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Waits until `kubectl describe` shows all of these words: events come a moment after what they tell of.
+pub fn described(kubectl: &Kubectl, what: &[&str], words: &[&str]) {
+    until(&format!("the events of {what:?} are there"), PATIENCE, || {
+        let text = kubectl.try_run(&[&["describe"], what].concat())?;
+        match words.iter().find(|word| !text.contains(**word)) {
+            Some(word) => Err(format!("no {word} in\n{text}")),
+            None => Ok(()),
+        }
+    });
+}
+
 #[test]
 fn a_newcomers_first_minutes() {
     let world = World::start();
@@ -100,12 +110,8 @@ fn a_newcomers_first_minutes() {
     });
     assert_eq!(page.1.trim(), "hello from pod hello on node edge-1");
 
-    let events = kubectl.run(&["describe", "pod", "hello"]);
-    for word in ["Scheduled", "Pulled", "Created", "Started"] {
-        assert!(events.contains(word), "no {word} event in\n{events}");
-    }
-    let node = kubectl.run(&["describe", "node", "edge-1"]);
-    assert!(node.contains("EdgeReady") && node.contains("hello"), "{node}");
+    described(&kubectl, &["pod", "hello"], &["Scheduled", "Pulled", "Created", "Started"]);
+    described(&kubectl, &["node", "edge-1"], &["EdgeReady", "hello"]);
     the_node_tells_the_truth(&kubectl.json(&["get", "node", "edge-1"]));
 
     let table = kubectl.run(&["get", "pods"]);
@@ -278,7 +284,8 @@ fn configuration_follows_its_pods() {
     kubectl.run(&["patch", "configmap", "app", "-p", "{\"data\":{\"key\":\"two\"}}"]);
     let file_is = |want: &'static str| {
         until(&format!("/app/key is {want}"), PATIENCE, || {
-            let is = read("cat /app/key");
+            let cat = ["/bin/sh", "-c", "cat /app/key"];
+            let is = world.runtime.try_exec("configured", "main", &cat)?;
             if is == want { Ok(()) } else { Err(is) }
         });
     };
@@ -369,8 +376,8 @@ fn containerd_may_come_later() {
 #[test]
 fn sigterm_drains_and_exits_cleanly() {
     let mut world = World::start();
-    let status = world.edge.process.terminate(Duration::from_secs(20));
+    let status = world.edge.process.terminate(PATIENCE);
     assert!(status.success(), "{status}\n{}", world.edge.process.tail());
-    let status = world.cloud.process.terminate(Duration::from_secs(20));
+    let status = world.cloud.process.terminate(PATIENCE);
     assert!(status.success(), "{status}\n{}", world.cloud.process.tail());
 }

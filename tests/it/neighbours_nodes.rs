@@ -6,7 +6,7 @@ use kubeedge::identity::{NodeRequest, TrustBundle};
 use kubeedge::model::identity::{AttestationRequest, Evidence};
 use serde_json::{Value, json};
 
-use super::harness::cluster::Cloud;
+use super::harness::cluster::{Cloud, PATIENT};
 use super::harness::hostile::{Watch, figure};
 use super::harness::machine::{Session, call, join, jwt, node, token};
 use super::harness::process::{PATIENCE, until};
@@ -14,8 +14,6 @@ use super::main_job::{World, sleeper};
 
 /// What cloudcore may grow by for one hostile node, KiB.
 const RISE_KIB: u64 = 24 << 10;
-/// Nobody here says keepalives.
-const PATIENT: &str = "modules.cloudHub.keepaliveInterval=600";
 /// Messages of a flood come in kinds, so that no single receiver stands for all.
 const FLOODING_SESSIONS: usize = 2;
 

@@ -170,7 +170,7 @@ fn a_healthy_cloud_and_edge_give_every_rule_its_figures_and_no_reason_to_fire() 
         kubectl.run(&["apply", "-f", repository("config/examples").join(file).to_str().unwrap()]);
     }
     kubectl.wait_running("hello");
-    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor);
+    let prometheus = Prometheus::shipped(&world.dir.path().join("prometheus"), &world.cloud.monitor, "1s");
 
     let wanted: BTreeSet<String> = rules().iter().flat_map(|rule| families_in(text(&rule["expr"]))).collect();
     let wanted: Vec<&String> =

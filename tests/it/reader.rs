@@ -57,6 +57,9 @@ impl Reader {
             ("config/examples/identity-pod.yaml", pod.display().to_string()),
             ("127.0.0.1:9091", format!("127.0.0.1:{}", ports[3])),
             ("127.0.0.1:9092", format!("127.0.0.1:{}", ports[4])),
+            // A busy machine is slower than a reader's.
+            ("--timeout=30s", "--timeout=180s".to_owned()),
+            ("--timeout=60s", "--timeout=180s".to_owned()),
         ];
         let here = here.map(|(there, here)| (there.to_owned(), here)).to_vec();
         Self { demo, first: first.to_owned(), here }

@@ -191,6 +191,11 @@ impl ApiProxy {
         self.shared.state.lock().refused_tokens.push(token.to_owned());
     }
 
+    /// How many watches run.
+    pub fn watching(&self) -> usize {
+        self.shared.watches.lock().iter().filter(|watch| !watch.ended.load(Ordering::SeqCst)).count()
+    }
+
     /// Ends all running watches. Returns how many.
     pub fn end_watches(&self, how: End) -> usize {
         let watches = std::mem::take(&mut *self.shared.watches.lock());

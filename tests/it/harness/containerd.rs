@@ -3,9 +3,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_cri::v1::{Container, PodSandbox};
 use kubeedge::cri::client::CriClient;
@@ -14,7 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::process::eventually;
+use super::process::{PATIENCE, eventually};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// Subnets 10.89.{1..=250}.0/24 are for tests; a lock file says which are taken.
@@ -108,10 +109,11 @@ impl Containerd {
 
     /// SIGTERM to the daemon. Containers go on under their shims.
     pub fn stop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
+        if let Some(daemon) = &mut self.daemon {
             kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM).expect("stop containerd");
             eventually("containerd ends", || daemon.try_wait().expect("wait").is_some());
         }
+        self.daemon = None;
     }
 
     /// Starts the daemon on the same folder and waits until it can run pods.
@@ -175,16 +177,14 @@ impl Containerd {
         self.cri(|runtime| async move {
             for sandbox in runtime.list_sandboxes().await.expect("list sandboxes") {
                 // A container that is just being started makes the runtime refuse for a moment.
-                let mut last = None;
-                for _ in 0..50 {
+                let deadline = Instant::now() + PATIENCE;
+                loop {
                     let stopped = runtime.stop_sandbox(sandbox.id.clone()).await;
-                    last = stopped.and(runtime.remove_sandbox(sandbox.id.clone()).await).err();
-                    if last.is_none() {
-                        break;
-                    }
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    let removed = stopped.and(runtime.remove_sandbox(sandbox.id.clone()).await);
+                    let Err(why) = removed else { break };
+                    assert!(Instant::now() < deadline, "remove sandbox {}: {why:?}", sandbox.id);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                assert!(last.is_none(), "remove sandbox {}: {last:?}", sandbox.id);
             }
         });
     }
@@ -203,7 +203,7 @@ impl Containerd {
     pub fn try_exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<String, String> {
         let id = self.running(pod, Some(container)).pop().ok_or("no container runs")?;
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        let answer = self.cri(|runtime| async move { runtime.exec_sync(id, command, 10).await });
+        let answer = self.cri(|runtime| async move { runtime.exec_sync(id, command, 60).await });
         let answer = answer.map_err(|err| format!("{err:?}"))?;
         Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
     }
@@ -250,7 +250,7 @@ impl Containerd {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
             runtime.block_on(async {
-                talk(CriClient::new(&endpoint, Duration::from_secs(30)).expect("client")).await
+                talk(CriClient::new(&endpoint, Duration::from_secs(90)).expect("client")).await
             })
         });
         thread.join().expect("talk with the runtime")
@@ -271,14 +271,26 @@ impl Drop for Containerd {
                 lines[lines.len().saturating_sub(20)..].join("\n")
             );
         }
-        if self.daemon.is_none() {
-            self.start_again();
+        // A second panic while a test fails would end all tests, and what follows has to be tidied up in any case.
+        let emptied = catch_unwind(AssertUnwindSafe(|| {
+            if self.daemon.is_none() {
+                self.start_again();
+            }
+            self.remove_all_pods();
+        }));
+        let stopped = catch_unwind(AssertUnwindSafe(|| self.stop()));
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().ok();
+            daemon.wait().ok();
         }
-        self.remove_all_pods();
-        self.stop();
         kill_shims(&self.socket);
         unmount_below(self.dir.path());
         Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
+        if let Err(cause) = emptied.and(stopped)
+            && !std::thread::panicking()
+        {
+            resume_unwind(cause);
+        }
     }
 }
 

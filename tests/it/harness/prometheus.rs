@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::process::{PATIENCE, Process, free_port, http, until};
 
+/// Of [`Prometheus::scraping`]: the interval, and how long a scrape may take.
+pub const SCRAPE_SECS: u32 = 5;
+
 /// Prometheus with a configuration of the test's. Ends when the test lets go of it.
 pub struct Prometheus {
     pub address: String,
@@ -50,8 +53,8 @@ impl Prometheus {
         }
     }
 
-    /// Starts it with `config/prometheus`, the cloudcore whose monitor this is in it, at one second's pace.
-    pub fn shipped(dir: &Path, monitor: &str) -> Self {
+    /// Starts it with `config/prometheus`, the cloudcore whose monitor this is in it, at this pace (`1s`).
+    pub fn shipped(dir: &Path, monitor: &str, pace: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/prometheus");
         let shipped = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
         let address = local();
@@ -59,9 +62,9 @@ impl Prometheus {
             ("\"cloudcore:9091\"", format!("\"{monitor}\"")),
             ("\"localhost:9090\"", format!("\"{address}\"")),
             ("- rules/*.yml", format!("- {}/rules/*.yml", folder.display())),
-            ("scrape_interval: 5s", "scrape_interval: 1s".to_owned()),
-            ("scrape_timeout: 4s", "scrape_timeout: 1s".to_owned()),
-            ("evaluation_interval: 15s", "evaluation_interval: 1s".to_owned()),
+            ("scrape_interval: 5s", format!("scrape_interval: {pace}")),
+            ("scrape_timeout: 4s", format!("scrape_timeout: {pace}")),
+            ("evaluation_interval: 15s", format!("evaluation_interval: {pace}")),
         ];
         let config = changed.iter().fold(shipped, |text, (from, to)| {
             assert!(text.contains(from), "{from} in prometheus.yml");
@@ -70,9 +73,11 @@ impl Prometheus {
         Self::start(dir, address, &config)
     }
 
-    /// Starts it with one job for each (name, address), scraped every two seconds.
+    /// Starts it with one job for each (name, address), scraped every five seconds with as much time for the answer.
     pub fn scraping(dir: &Path, jobs: &[(&str, &str)]) -> Self {
-        let mut config = "global: { scrape_interval: 2s, scrape_timeout: 2s }\nscrape_configs:\n".to_owned();
+        let pace = SCRAPE_SECS;
+        let mut config =
+            format!("global: {{ scrape_interval: {pace}s, scrape_timeout: {pace}s }}\nscrape_configs:\n");
         for (job, target) in jobs {
             config.push_str(&format!("- job_name: {job}\n  static_configs: [{{ targets: ['{target}'] }}]\n"));
         }

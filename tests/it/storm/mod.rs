@@ -11,6 +11,8 @@ mod site;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
+use crate::harness::process::alone;
+
 /// What `make test` plays: those that once found a bug.
 const FIXED: [u64; 2] = [2, 3];
 
@@ -33,6 +35,7 @@ fn kept(seed: u64) -> PathBuf {
 
 #[test]
 fn storms_lose_and_double_nothing() {
+    let _alone = alone();
     let seeds = seeds();
     for seed in &seeds {
         let keep = kept(*seed);
