@@ -27,8 +27,11 @@ enum Content {
     Own(Body),
     /// A Kubernetes object that the sender keeps as well.
     Shared(Arc<Value>),
-    /// An object that is in the frame already; here are only kind and metadata.
-    Printed(Value),
+    /// An object that is in the frame already: of the tree only kind and metadata are left.
+    Printed {
+        object: Value,
+        frame: Bytes,
+    },
 }
 
 impl Outgoing {
@@ -60,18 +63,15 @@ impl Outgoing {
     /// large object takes several times what its frame does, and there may be one for every node.
     #[must_use]
     pub fn printed(self: Arc<Self>) -> Arc<Self> {
-        if self.frame().is_err() {
-            return self;
-        }
-        let (Some(object), Some(frame)) = (self.object(), self.frame.get().cloned()) else { return self };
+        let (Some(object), Ok(frame)) = (self.object(), self.frame()) else { return self };
         let kept = ["apiVersion", "kind", "metadata"];
         let kept = kept.into_iter().filter_map(|key| Some((key.to_owned(), object.get(key)?.clone())));
         Arc::new(Self {
             header: self.header.clone(),
             route: self.route.clone(),
-            content: Content::Printed(Value::Object(kept.collect())),
+            content: Content::Printed { object: Value::Object(kept.collect()), frame: frame.clone() },
             leaves: self.leaves,
-            frame: OnceLock::from(frame),
+            frame: OnceLock::from(Ok(frame)),
         })
     }
 
@@ -87,12 +87,12 @@ impl Outgoing {
         let body = match &self.content {
             Content::Own(body) => body.clone(),
             Content::Shared(object) => Body::Object(object.as_ref().clone()),
-            Content::Printed(object) => match self.frame.get() {
-                Some(Ok(printed)) => match frame::decode(printed, frame::MAX_FRAME_BYTES) {
-                    Ok(envelope) => envelope.body,
-                    Err(_) => Body::Object(object.clone()),
-                },
-                _ => Body::Object(object.clone()),
+            Content::Printed { frame, .. } => match frame::decode(frame, frame::MAX_FRAME_BYTES) {
+                Ok(envelope) => envelope.body,
+                Err(error) => {
+                    tracing::error!(resource = %self.route.resource, %error, "our own frame cannot be read");
+                    Body::Null
+                }
             },
         };
         Envelope { header: self.header.clone(), route: self.route.clone(), body }
@@ -117,7 +117,7 @@ impl Outgoing {
             Content::Own(Body::Object(value)) => Some(value),
             Content::Own(_) => None,
             Content::Shared(object) => Some(object),
-            Content::Printed(object) => Some(object),
+            Content::Printed { object, .. } => Some(object),
         }
     }
 

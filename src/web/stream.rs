@@ -109,6 +109,8 @@ pub struct Wire {
     is_stuck: bool,
     /// How often it went on taking.
     resumed: Arc<AtomicU64>,
+    /// It did so since it was listened to last: who reads slowly is heard slowly.
+    may_speak: bool,
     /// It has had its turn of reading in this poll.
     has_read: bool,
     timer: Option<(Waits, Pin<Box<Sleep>>)>,
@@ -135,7 +137,16 @@ impl Wire {
             reader: Cell::new(None),
         };
         let line = Line(Rc::new(inner));
-        Self { io, line, patience, is_stuck: false, resumed: Arc::default(), has_read: false, timer: None }
+        Self {
+            io,
+            line,
+            patience,
+            is_stuck: false,
+            resumed: Arc::default(),
+            may_speak: false,
+            has_read: false,
+            timer: None,
+        }
     }
 
     #[must_use]
@@ -219,6 +230,7 @@ impl Wire {
                 if std::mem::replace(&mut self.is_stuck, false) {
                     self.timer = None;
                     self.resumed.fetch_add(1, Ordering::Relaxed);
+                    self.may_speak = true;
                     // It was not read while it was stuck.
                     cx.waker().wake_by_ref();
                 }
@@ -236,7 +248,7 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         me.check(cx)?;
-        if me.is_stuck {
+        if me.is_stuck && !std::mem::take(&mut me.may_speak) {
             // The socket wakes us when it takes more.
             return Poll::Pending;
         }

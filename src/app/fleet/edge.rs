@@ -236,7 +236,7 @@ impl Edge {
         effects.push(Effect::Send(Box::new(message)));
     }
 
-    /// What failed is tried again soon.
+    /// What failed is tried again soon; the status of a pod with its next change.
     fn again(&mut self, call: &Call, now: Moment) {
         let Some(session) = &mut self.session else { return };
         let soon = now.at + RETRY;

@@ -126,7 +126,7 @@ impl Cloud {
                 LeaseCall::Update(lease) => (operation::UPDATE, Body::Object(lease.clone())),
             };
             let answer = match self.call(operation, key.clone(), body).await {
-                // No answer settles nothing: the next renewal begins with a query.
+                // No answer settles nothing.
                 Err(MetaError::Offline) => return Err(MetaError::Offline),
                 answer => answer,
             };

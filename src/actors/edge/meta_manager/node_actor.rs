@@ -85,7 +85,7 @@ impl Handler<RenewLease> for MetaManager {
 
     fn handle(&mut self, RenewLease(lease): RenewLease, _: &mut Context<Self>) -> Self::Result {
         let wanted = to_json(&*lease);
-        let (cloud, known, connected) = (self.cloud.clone(), self.lease.take(), self.link.connected);
+        let (cloud, known, connected) = (self.cloud.clone(), self.lease.clone(), self.link.connected);
         let key = ObjectKey::namespaced("kube-node-lease", "lease", self.node.as_str());
         let renewed = async move {
             if !connected {
@@ -93,10 +93,18 @@ impl Handler<RenewLease> for MetaManager {
             }
             cloud.renew_lease(&key, &wanted?, known.as_ref()).await
         };
-        // After a failure nothing is known: the next renewal begins with a query.
-        Box::pin(renewed.into_actor(self).map(|lease, meta, _| {
-            meta.lease = Some(lease?);
-            Ok(())
+        Box::pin(renewed.into_actor(self).map(|renewed, meta, _| match renewed {
+            Ok(lease) => {
+                meta.lease = Some(lease);
+                Ok(())
+            }
+            // On a slow link answers are late for a minute. What is sent arrives: a query would renew nothing.
+            Err(MetaError::Offline) => Err(MetaError::Offline),
+            // Nothing is known any more: the next renewal begins with a query.
+            Err(err) => {
+                meta.lease = None;
+                Err(err)
+            }
         }))
     }
 }

@@ -399,6 +399,13 @@ async fn the_lease_follows_the_cloud() {
         let operations: Vec<&str> = sent.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(operations.join(" "), want);
     }
+    // No answer: it may have arrived all the same, and the next one shall.
+    world.answer(|_| Err(SendError::NoReply(Duration::ZERO)));
+    for _ in 0..2 {
+        world.sent.lock().clear();
+        assert!(matches!(world.meta.send(renew()).await.unwrap(), Err(MetaError::Offline)));
+        assert!(world.sent.lock()[0].starts_with("update "), "{:?}", world.sent.lock());
+    }
 }
 
 #[actix::test]
