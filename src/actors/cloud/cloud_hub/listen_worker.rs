@@ -5,10 +5,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_http::ws::Codec;
 use actix_web::dev::{Server, ServerHandle};
+use actix_web::error::PayloadError;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use futures_util::StreamExt;
 use metrics::Counter;
 
 use super::connection_worker::{Connection, remember};
@@ -16,6 +19,7 @@ use super::handshake::{self, Asked};
 use super::issuer_worker::Issuer;
 use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
+use super::lengths::Lengths;
 use super::pace::Pace;
 use super::pump_actor::{MAX_IN_BYTES, Pump};
 use super::{NotOpened, OpenSession};
@@ -156,9 +160,10 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     {
         return refuse(429, limit.to_string());
     }
-    if let Err(err) = ws::handshake(&request) {
-        return refuse(400, err.to_string());
-    }
+    let mut response = match ws::handshake(&request) {
+        Ok(response) => response,
+        Err(err) => return refuse(400, err.to_string()),
+    };
     let extensions = accepted.extensions;
     let subject = accepted.node.as_str().to_owned();
     let message = OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
@@ -180,15 +185,19 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         dropped: door.dropped.clone(),
         partial: None,
     };
-    match ws::WsResponseBuilder::new(pump, &request, payload).frame_size(MAX_IN_BYTES).start() {
-        Ok(mut response) => {
-            if let Some(list) = handshake::extensions_header(extensions)
-                && let Ok(list) = HeaderValue::from_str(&list)
-            {
-                response.headers_mut().insert(EXTENSIONS, list);
-            }
-            response
-        }
-        Err(err) => refuse(400, err.to_string()),
+    if let Some(list) = handshake::extensions_header(extensions)
+        && let Ok(list) = HeaderValue::from_str(&list)
+    {
+        response.insert_header((EXTENSIONS, list));
     }
+    let mut lengths = Lengths::new(MAX_IN_BYTES);
+    let bounded = payload.map(move |bytes| {
+        let bytes = bytes?;
+        match lengths.follow(&bytes) {
+            Ok(()) => Ok(bytes),
+            Err(long) => Err(PayloadError::Io(io::Error::other(long))),
+        }
+    });
+    let codec = Codec::new().max_size(MAX_IN_BYTES);
+    response.streaming(ws::WebsocketContext::with_codec(pump, bounded, codec))
 }

@@ -47,6 +47,7 @@ mod issue;
 mod issuer_worker;
 pub(crate) mod join;
 mod join_worker;
+mod lengths;
 mod listen_worker;
 mod pace;
 mod pump_actor;
