@@ -27,7 +27,7 @@ fn a_squeezed_link_makes_no_node_not_ready() {
     let steady = identity(&kubectl, "steady");
     link.set(Weather { bytes_per_sec: SQUEEZED, ..Weather::default() });
 
-    // Half a megabyte of configuration is on its way for twenty seconds.
+    // A megabyte of configuration (kubectl keeps a copy of what it applied) is on its way for forty seconds.
     let mut volumes = String::from("    volumeMounts:\n");
     let mut sources = String::from("  volumes:\n");
     for number in 0..4 {
