@@ -220,6 +220,9 @@ fn certificates_rotate_while_the_main_job_goes_on() {
     for pod in ["before", "during"] {
         kubectl.run(&["delete", "pod", pod, "--wait=false"]);
     }
+    for pod in ["before", "during"] {
+        kubectl.wait_gone(&format!("pod/{pod}"));
+    }
 }
 
 #[test]

