@@ -178,7 +178,7 @@ impl Containerd {
     }
 
     fn remove_within(&self, patience: Duration) {
-        self.cri(|runtime| async move {
+        self.cri(move |runtime| async move {
             for sandbox in runtime.list_sandboxes().await.expect("list sandboxes") {
                 // A container that is just being started makes the runtime refuse for a moment.
                 let deadline = Instant::now() + patience;
