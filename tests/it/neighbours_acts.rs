@@ -242,7 +242,10 @@ fn hub<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
         }),
         (
             "never reads",
-            vec!["kubeedge_cloudhub_messages_total{direction=\"down\",kind=\"not_answered\"}"],
+            vec![
+                "kubeedge_cloudhub_messages_total{direction=\"down\",kind=\"not_answered\"}",
+                "kubeedge_cloudhub_sessions_total{reason=\"write_timeout\"}",
+            ],
             {
                 Box::new(move || {
                     let mut session = open();

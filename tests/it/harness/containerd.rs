@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use k8s_cri::v1::{Container, PodSandbox};
 use kubeedge::cri::client::CriClient;
-use kubeedge::cri::runtime::Runtime;
+use kubeedge::cri::runtime::{CriErrorKind, Runtime};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -185,7 +185,10 @@ impl Containerd {
                 loop {
                     let stopped = runtime.stop_sandbox(sandbox.id.clone()).await;
                     let removed = stopped.and(runtime.remove_sandbox(sandbox.id.clone()).await);
-                    let Err(why) = removed else { break };
+                    // Not found: its own agent, which is being stopped, has just removed it.
+                    let Some(why) = removed.err().filter(|why| why.kind != CriErrorKind::NotFound) else {
+                        break;
+                    };
                     assert!(Instant::now() < deadline, "remove sandbox {}: {why:?}", sandbox.id);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
