@@ -31,7 +31,7 @@ deb: build ## dist/*.deb: the Debian package
 
 test: ## installs what is missing and runs every test
 	@deploy/tools.sh test
-	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo test --locked -- --test-threads 4
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" tests/run.sh -- --test-threads 4
 	@$(ROCKSDB) fuzz/build.sh --quiet && fuzz/run.sh 2
 
 fuzz: ## every decoder under libFuzzer, SECS=60 each; TARGET=frame takes one; what is worth trying stays in $KUBEEDGE_CACHE

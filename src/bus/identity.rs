@@ -25,9 +25,9 @@ pub type Credentials = watch::Receiver<Option<Arc<NodeCredentials>>>;
 /// Identity actor writes.
 pub type Policies = watch::Receiver<Option<Arc<EdgeIdentitySpec>>>;
 
-/// Revoked nodes. The cloud's IdentityController writes; CloudHub asks at every handshake, join and
-/// renewal.
-pub type Revocations = watch::Receiver<Arc<BTreeMap<NodeName, Revocation>>>;
+/// Revoked nodes; `None` until the API has told them: nobody is let in before. The cloud's
+/// IdentityController writes; CloudHub asks at every handshake, join and renewal.
+pub type Revocations = watch::Receiver<Option<Arc<BTreeMap<NodeName, Revocation>>>>;
 
 /// The bundle as the cloud publishes it, JWT keys included. IdentityController writes.
 pub type PublishedBundle = watch::Receiver<Arc<BundleDocument>>;

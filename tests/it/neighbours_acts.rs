@@ -163,7 +163,7 @@ pub fn at<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
         // The join server ends a crowd from one address by itself.
         (
             "never reads",
-            vec![label(door), "kubeedge_identity_refused_total"],
+            vec![label(door), "kubeedge_identity_refused_total{reason=\"limit\"}"],
             Box::new(move || deaf(house, door)),
         ),
     ];

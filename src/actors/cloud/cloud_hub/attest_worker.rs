@@ -42,7 +42,7 @@ impl JoinServer {
     ) -> Result<RenewalReply, Denied> {
         let issuer = &self.issuer;
         let bundle = issuer.signer.ca.bundle();
-        let revoked = issuer.revoked();
+        let revoked = issuer.revoked().await?;
         let world = World {
             tokens: &self.tokens,
             factory: issuer.with.factory.as_deref(),

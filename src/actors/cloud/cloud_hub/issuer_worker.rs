@@ -51,6 +51,8 @@ const BURST: u32 = 20;
 const PER_SEC: u32 = 1;
 /// Nodes remembered: those that asked within the last seconds.
 const MAX_NODES: usize = 65_536;
+/// So long a caller waits for the first list of revocations after a start.
+const FIRST_LIST: Duration = Duration::from_secs(5);
 
 impl Issuer {
     #[must_use]
@@ -59,10 +61,23 @@ impl Issuer {
         Self { signer, with, counters: IdentityCounters::new(), limit }
     }
 
-    /// The revocations as of now.
-    #[must_use]
-    pub fn revoked(&self) -> Arc<Revoked> {
-        Arc::clone(&self.with.revocations.borrow())
+    /// The revocations as of now. After a start it waits for the first list: who was revoked finds no
+    /// door open meanwhile.
+    ///
+    /// # Errors
+    /// [`Denied`] with 503 when the API does not tell in time.
+    pub async fn revoked(&self) -> Result<Arc<Revoked>, Denied> {
+        let mut told = self.with.revocations.clone();
+        // Whatever came of it, what is known then decides.
+        let _ = tokio::time::timeout(FIRST_LIST, told.wait_for(Option::is_some)).await;
+        self.known_revoked()
+    }
+
+    fn known_revoked(&self) -> Result<Arc<Revoked>, Denied> {
+        self.with.revocations.borrow().clone().ok_or_else(|| {
+            let why = "the Kubernetes API has not told yet which nodes are revoked, try again later";
+            Denied::new(503, Refused::Unavailable, why)
+        })
     }
 
     /// The published bundle as of now, with the keys of JWT-SVIDs.
@@ -74,10 +89,10 @@ impl Issuer {
     /// May this node have a session with this certificate, now?
     ///
     /// # Errors
-    /// [`Denied`] with 403.
+    /// [`Denied`] with 403, and 503 before it is known who is revoked.
     pub fn admit(&self, node: &NodeName, peer: &NodePeer) -> Result<(), Denied> {
         super::join::certified(peer, node, SystemTime::now())?;
-        revoked::check(&self.revoked(), node, Some(peer.valid.not_before)).map(drop)
+        revoked::check(&*self.known_revoked()?, node, Some(peer.valid.not_before)).map(drop)
     }
 
     /// Signs SVID and intermediate CA on a thread that may block: keys may lie in a token.

@@ -95,7 +95,7 @@ impl JoinServer {
                 (node, None, Some(claims))
             }
         };
-        let not_before_min = revoked::check(&self.issuer.revoked(), &node, shown)?;
+        let not_before_min = revoked::check(&*self.issuer.revoked().await?, &node, shown)?;
         let once = token.as_ref().filter(|token| !token.reusable);
         let csr = body(payload).await?;
         if csr.is_empty() {
@@ -199,7 +199,9 @@ pub async fn serve(
 ) -> HttpResponse {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     if !server.limit.lock().admit(peer_of(peer), Instant::now()) {
-        return refuse(&Denied::new(429, Refused::Limit, "too many requests from this address"));
+        let denied = Denied::new(429, Refused::Limit, "too many requests from this address");
+        server.issuer.refused("", &denied, request.peer_addr());
+        return refuse(&denied);
     }
     match route(request.method().as_str(), request.path()) {
         Route::CaCertificate => binary(server.issuer.signer.ca.cert_der()),

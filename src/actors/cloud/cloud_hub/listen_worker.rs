@@ -150,6 +150,9 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
             return deny(subject, Denied::new(why.code(), reason, why.to_string()));
         }
     };
+    if let Err(denied) = door.issuer.revoked().await {
+        return deny(accepted.node.as_str(), denied);
+    }
     // Before the upgrade: whoever only asks, as keadm doctor does, hears it too.
     let admitted = connection.peer.as_ref().map(|peer| door.issuer.admit(&accepted.node, peer));
     if let Some(Err(denied)) = admitted {

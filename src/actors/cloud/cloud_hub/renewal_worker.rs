@@ -33,7 +33,7 @@ impl SessionWorker {
             let peer = peer.ok_or_else(|| Denied::new(403, Refused::Chain, "no client certificate"))?;
             // Its end does not count: it may have been renewed since the handshake.
             let from = Some(peer.valid.not_before);
-            let not_before_min = revoked::check(&issuer.revoked(), &node, from)?;
+            let not_before_min = revoked::check(&*issuer.revoked().await?, &node, from)?;
             issuer.node(&node, wanted(body)?, not_before_min).await
         };
         let done =

@@ -24,7 +24,6 @@ use self::publication::Publication;
 use self::sources::{Kind, Notice, Sources, Touched};
 use self::standing::Standing;
 use crate::actors::cloud::downlink_worker::{Downlink, SendsDown};
-use crate::actors::cloud::kube_worker::CallError;
 use crate::actors::cloud::watch_worker::{Event, arrived, watch, watch_in};
 use crate::bus::Link;
 use crate::bus::cloud_hub::{CloseNode, SendDown};
@@ -94,28 +93,15 @@ pub struct IdentityControllerParts {
 #[derive(Clone)]
 pub struct Outlets {
     bundle: watch::Sender<Arc<BundleDocument>>,
-    revocations: watch::Sender<Arc<BTreeMap<NodeName, Revocation>>>,
+    revocations: watch::Sender<Option<Arc<BTreeMap<NodeName, Revocation>>>>,
 }
 
 impl Outlets {
-    /// With the bundle as `ca` has it, and nobody revoked.
+    /// With the bundle as `ca` has it. Who is revoked is not known yet.
     #[must_use]
     pub fn new(ca: &Ca) -> Self {
         let bundle = Arc::new(ca.bundle().to_document());
-        Self { bundle: watch::Sender::new(bundle), revocations: watch::Sender::new(Arc::default()) }
-    }
-
-    /// The same with the revocations that the API has: a revoked node finds no open door while
-    /// cloudcore starts.
-    ///
-    /// # Errors
-    /// [`CallError`] when the API does not tell.
-    pub async fn read(ca: &Ca, client: &::kube::Client) -> Result<Self, CallError> {
-        let outlets = Self::new(ca);
-        let map = config_map_worker::amend(client, NODE_REVOCATIONS, |_| false).await?;
-        let (revoked, _) = ledger::revocations(&map.map(|map| map.data).unwrap_or_default());
-        outlets.revocations.send_replace(Arc::new(revoked));
-        Ok(outlets)
+        Self { bundle: watch::Sender::new(bundle), revocations: watch::Sender::new(None) }
     }
 
     #[must_use]

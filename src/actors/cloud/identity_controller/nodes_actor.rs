@@ -1,6 +1,5 @@
 //! What is known of nodes: their keys, their certificates, who is revoked.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -70,13 +69,11 @@ impl IdentityController {
         for name in wrong {
             tracing::error!(name, "an entry of ConfigMap kubeedge/{NODE_REVOCATIONS} names no node");
         }
-        let before = match self.heard_revocations {
-            true => self.parts.published.revocations.borrow().as_ref().clone(),
-            false => BTreeMap::new(),
-        };
+        let known = self.parts.published.revocations.borrow().clone();
+        let before = known.filter(|_| self.heard_revocations).map(Arc::unwrap_or_clone).unwrap_or_default();
         let news = ledger::newly_revoked(&before, &revoked);
         let in_force = !std::mem::replace(&mut self.heard_revocations, true);
-        self.parts.published.revocations.send_replace(Arc::new(revoked));
+        self.parts.published.revocations.send_replace(Some(Arc::new(revoked)));
         for (node, revocation) in news {
             let allowed_again = revocation.allowed_at.is_some();
             let fact = AuditFact::new(AuditAction::Revoke, node.as_str(), allowed_again, &*revocation.reason)

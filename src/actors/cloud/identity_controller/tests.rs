@@ -173,6 +173,11 @@ impl World {
         }
     }
 
+    /// Who is revoked, once that was told.
+    fn revoked(&self) -> Arc<BTreeMap<NodeName, Revocation>> {
+        self.outlets.revocations().borrow().clone().expect("told")
+    }
+
     /// The version that edge-1 should have, once there is one.
     async fn version(&self) -> u64 {
         let ready = async {
@@ -399,7 +404,7 @@ async fn a_revoked_node_is_cut_off_at_once() {
     let map = json!({"metadata": {"name": "node-revocations"}, "data": {"edge-7": entry}});
     ground.call("POST", MAPS, map).await;
     assert_eq!(world.closed().await, ("edge-7".to_owned(), EndReason::Revoked));
-    let revoked = world.outlets.revocations().borrow().clone();
+    let revoked = world.revoked();
     assert_eq!(revoked[&node("edge-7")].reason, "stolen");
     let fact = world.fact(|fact| fact.action == AuditAction::Revoke).await;
     assert_eq!((&*fact.subject, fact.allowed, &*fact.reason), ("edge-7", false, "stolen"));
@@ -410,12 +415,12 @@ async fn a_revoked_node_is_cut_off_at_once() {
 
     let mut next = World::start(&ground).await;
     assert_eq!(next.closed().await.0, "edge-7", "remembered");
-    assert!(next.outlets.revocations().borrow().contains_key(&node("edge-7")));
+    assert!(next.revoked().contains_key(&node("edge-7")));
     assert_eq!(next.fact(|fact| fact.action == AuditAction::Revoke).await.details["seen"], "at start");
     let again = json!({"data": {"edge-7": json!({"at": 5, "reason": "stolen", "allowedAt": 9}).to_string()}});
     ground.call("PATCH", &format!("{MAPS}/node-revocations"), again).await;
     assert!(next.fact(|fact| fact.action == AuditAction::Revoke).await.allowed);
-    assert_eq!(next.outlets.revocations().borrow()[&node("edge-7")].allowed_at, Some(9));
+    assert_eq!(next.revoked()[&node("edge-7")].allowed_at, Some(9));
 }
 
 #[actix::test]
@@ -426,7 +431,7 @@ async fn a_clone_is_cut_off_by_rule() {
         NodeCloned { node: node("edge-1"), addresses: ["10.0.0.1:5".to_owned(), "10.0.0.2:6".to_owned()] };
     world.clones.ask(cloned.clone(), ASK).await.unwrap();
     assert_eq!(world.closed().await, ("edge-1".to_owned(), EndReason::Revoked));
-    let revoked = world.outlets.revocations().borrow()[&node("edge-1")].clone();
+    let revoked = world.revoked()[&node("edge-1")].clone();
     for word in ["10.0.0.1:5", "10.0.0.2:6", "two machines"] {
         assert!(revoked.reason.contains(word), "{}", revoked.reason);
     }
@@ -445,7 +450,7 @@ async fn a_clone_is_only_told_where_the_rule_is_to_warn() {
     ground.event("NodeCloned").await;
     let fact = world.fact(|fact| fact.details.contains_key("rule")).await;
     assert_eq!((fact.allowed, &*fact.details["rule"]), (true, "warn"));
-    assert!(world.outlets.revocations().borrow().is_empty() && world.closed.try_recv().is_err());
+    assert!(world.revoked().is_empty() && world.closed.try_recv().is_err());
 }
 
 /// Too much is not sent, and the user learns of it; what is less then is sent again.

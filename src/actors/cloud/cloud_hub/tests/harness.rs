@@ -49,7 +49,7 @@ pub struct World {
     pub facts: Arc<Mutex<Vec<AuditFact>>>,
     /// What IdentityController heard.
     pub keys: Arc<Mutex<Vec<NodeKeyChanged>>>,
-    pub revoked: watch::Sender<Arc<BTreeMap<NodeName, Revocation>>>,
+    pub revoked: watch::Sender<Option<Arc<BTreeMap<NodeName, Revocation>>>>,
     pub tree: TreeHandle,
     pub federation: Federation,
     /// Answers of the API by path; `None` in place of the map: it is down.
@@ -102,7 +102,7 @@ impl World {
             }};
         }
         let (facts, keys) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let revoked = watch::Sender::new(Arc::new(BTreeMap::new()));
+        let revoked = watch::Sender::new(Some(Arc::default()));
         let mut identities = NodeIdentities {
             factory: None::<Arc<FactoryRoots>>,
             reentry_grace: Duration::from_secs(86_400),
@@ -237,7 +237,11 @@ impl World {
     /// As `keadm node revoke` and IdentityController do it: published first, then closed.
     pub async fn revoke(&self, name: &str, allowed_at: Option<u64>) {
         let revocation = Revocation { at: 1, reason: "stolen".to_owned(), allowed_at };
-        self.revoked.send_modify(|all| drop(Arc::make_mut(all).insert(node(name), revocation)));
+        self.revoked.send_modify(|all| {
+            let mut known = all.take().map(Arc::unwrap_or_clone).unwrap_or_default();
+            known.insert(node(name), revocation);
+            *all = Some(Arc::new(known));
+        });
         let close = CloseNode { node: Some(node(name)), reason: EndReason::Revoked };
         self.close.ask(close, Duration::from_secs(5)).await.unwrap();
     }

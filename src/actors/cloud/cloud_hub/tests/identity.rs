@@ -270,6 +270,16 @@ async fn a_revoked_node_is_cut_off_until_it_is_allowed_again() {
     let (csr, _) = new_node_csr(&node("edge-1")).unwrap();
     assert_eq!(world.get("/edge.crt", Some(&pair), &[("NodeName", "edge-1")], &csr).await.0, 403);
 
+    // A cloudcore that starts lets nobody in before the API has told who is revoked.
+    let known = world.revoked.send_replace(None);
+    let told = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.revoked.send_replace(known);
+    };
+    let (code, _) =
+        futures_util::join!(async { refused(world.connect_ours(&pair, "11111111-1111").await) }, told);
+    assert_eq!(code, 403);
+
     // Allowed again, the old certificate stays refused and a new one is good at once.
     world.revoke("edge-1", Some(unix_secs(SystemTime::now()))).await;
     assert_eq!(refused(world.connect_ours(&pair, "11111111-1111").await), 403);
