@@ -59,7 +59,7 @@ async fn declare(
     let names = server_names(config);
     let mut keep: KeepAlive = Box::new(());
     let mut served = Vec::new();
-    let (ca, client, cluster_ca, shown) = if is_embedded(config) {
+    let (ca, client, cluster_ca, shown) = if config.serves_api() {
         let metrics = StoreMetrics::new("api");
         let store = RocksStore::open(&config.api_server_data_dir(), Tuning::cloud())?;
         let store = Arc::new(store.measured(metrics.clone()));
@@ -154,7 +154,7 @@ async fn declare(
     let cloned = identity.link();
     let identity_parts = IdentityControllerParts {
         client: client.clone(),
-        sole: is_embedded(config),
+        sole: config.serves_api(),
         readiness: stage.readiness.clone(),
         ca: Arc::clone(&ca),
         cloned_nodes: config.identity.cloned_nodes,
@@ -209,11 +209,6 @@ impl Drop for OpenApi {
     fn drop(&mut self) {
         self.0.close();
     }
-}
-
-/// Does cloudcore serve its own Kubernetes API?
-fn is_embedded(config: &CloudCoreConfig) -> bool {
-    config.modules.api_server.enable && !config.kube_api_config.names_another()
 }
 
 /// Opens the store and declares the server of the embedded API. It is ready for the controllers

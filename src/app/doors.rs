@@ -243,7 +243,7 @@ pub fn of_cloudcore(config: &CloudCoreConfig) -> Vec<(Door, Address)> {
     if config.modules.console.enable {
         doors.push((CLOUD_CONSOLE, Address::Tcp(config.console_address().to_owned())));
     }
-    if api.enable && !config.kube_api_config.names_another() {
+    if config.serves_api() {
         doors.push((KUBERNETES_API, at(&api.address, api.port)));
     }
     doors

@@ -63,6 +63,12 @@ impl CloudCoreConfig {
         }
     }
 
+    /// Does cloudcore serve its own Kubernetes API?
+    #[must_use]
+    pub fn serves_api(&self) -> bool {
+        self.modules.api_server.enable && !self.kube_api_config.names_another()
+    }
+
     /// Folder of the embedded API's store: `apiServer.dataDir`, or `{dataDir}/apiserver`.
     #[must_use]
     pub fn api_server_data_dir(&self) -> PathBuf {

@@ -106,23 +106,33 @@ async fn exchange(
     }
 }
 
-/// TCP to `host:port`. Beside the first attempt, which has all the caller's time, short fresh ones
-/// follow each other: the system repeats a lost SYN after 1, 2, 4, 8 and 16 seconds, so the first one
-/// may notice a link that is back long after a new one would.
-async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+/// The patient attempt, or the first of the fresh ones beside it that succeeds. They follow each other, each `every`
+/// long: when packets were dropped without a word, an attempt that began before the link came back waits for
+/// retransmissions that are far apart by then (a SYN's after 1, 2, 4, 8 and 16 seconds); a fresh one does not.
+///
+/// # Errors
+/// Why the patient one failed.
+pub async fn beside_fresh<T, E, F>(
+    patient: impl Future<Output = Result<T, E>>,
+    every: Duration,
+    attempt: impl Fn() -> F,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let fresh = async {
-        let mut turn = interval(FRESH_CONNECT);
+        let mut turn = interval(every);
         turn.tick().await;
         loop {
             turn.tick().await;
-            if let Ok(Ok(socket)) = timeout(FRESH_CONNECT, TcpStream::connect((host, port))).await {
-                return socket;
+            if let Ok(Ok(made)) = timeout(every, attempt()).await {
+                return made;
             }
         }
     };
     tokio::select! {
-        outcome = TcpStream::connect((host, port)) => outcome,
-        socket = fresh => Ok(socket),
+        outcome = patient => outcome,
+        made = fresh => Ok(made),
     }
 }
 
@@ -130,7 +140,8 @@ async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
 pub async fn connect(host: &str, port: u16, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, String> {
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name or address"))?;
-    let socket = tcp(host, port).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
+    let dial = || TcpStream::connect((host, port));
+    let socket = beside_fresh(dial(), FRESH_CONNECT, dial).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
     socket.set_nodelay(true).map_err(|err| err.to_string())?;
     TlsConnector::from(tls).connect(name, socket).await.map_err(|err| {
         let text = err.to_string();

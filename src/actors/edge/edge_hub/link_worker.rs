@@ -1,11 +1,8 @@
 //! One websocket: dial, then read and write until something ends it. Frames and bytes only; the
 //! actor decides what they mean.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::Addr;
@@ -13,7 +10,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -25,12 +21,13 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::clock::http_date;
 use super::credential_files::Identity;
-use super::https_worker::connect;
+use super::https_worker::{beside_fresh, connect};
 use super::pulse::Pulse;
 use super::{EdgeHub, Received, Written};
 use crate::config::EdgeHubConfig;
 use crate::identity::client_tls;
 use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source, unix_ms};
+use crate::wire::counted::Counted;
 use crate::wire::frame;
 
 /// Largest message that is understood, either way. Kubernetes objects end at 1.5 MiB.
@@ -49,42 +46,8 @@ const OUR_EXTENSIONS_AND_REPORT: &str = "ack-window,resync,identity,report";
 /// Header that tells one process from another one with the same certificate: a cloned disk.
 const INSTANCE_HEADER: &str = "Kubeedge-Instance";
 
-/// What is read and written.
+/// What is read and written. What it counts is a sign of life.
 pub type Stream = WebSocketStream<Counted<TlsStream<TcpStream>>>;
-
-/// Counts what is read: the parts of a large message are a sign of life long before its end.
-pub struct Counted<S> {
-    inner: S,
-    read: Arc<AtomicU64>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        let came = buffer.filled().len().saturating_sub(before);
-        self.read.fetch_add(u64::try_from(came).unwrap_or_default(), Ordering::Relaxed);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
 
 /// A connection after its handshake.
 pub struct Dialled {
@@ -143,32 +106,19 @@ pub struct PumpSettings {
 
 /// Opens a session for `node`.
 ///
-/// One patient attempt has the whole handshake timeout, which a slow link may need. Beside it short
-/// fresh ones follow each other: when packets were dropped without a word, an attempt begun before
-/// the link came back waits for retransmissions that are far apart by then; a fresh one does not.
+/// One patient attempt has the whole handshake timeout, which a slow link may need ([`beside_fresh`]).
 ///
 /// # Errors
 /// What went wrong, for the log.
 pub async fn dial(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     let websocket = &dialling.config.websocket;
     let deadline = Duration::from_secs(websocket.handshake_timeout.max(1));
-    let patient = timeout(deadline, handshake(dialling));
-    let fresh = async {
-        let mut turn = interval(FRESH_ATTEMPT);
-        turn.tick().await;
-        loop {
-            turn.tick().await;
-            if let Ok(Ok(dialled)) = timeout(FRESH_ATTEMPT, handshake(dialling)).await {
-                return dialled;
-            }
-        }
-    };
-    tokio::select! {
-        outcome = patient => outcome.unwrap_or_else(|_| {
+    let patient = async {
+        timeout(deadline, handshake(dialling)).await.unwrap_or_else(|_| {
             Err(format!("no connection to {} within {deadline:?}", websocket.server).into())
-        }),
-        dialled = fresh => Ok(dialled),
-    }
+        })
+    };
+    beside_fresh(patient, FRESH_ATTEMPT, || handshake(dialling)).await
 }
 
 async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
@@ -197,7 +147,7 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     let tls = client_tls(&held.roots_pem, Some(&held.svid)).map_err(|err| err.to_string())?;
     let read = Arc::new(AtomicU64::new(0));
     let inner = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
-    let stream = Counted { inner, read: Arc::clone(&read) };
+    let stream = Counted::new(inner, Arc::clone(&read));
     let limits = WebSocketConfig::default()
         .read_buffer_size(8 << 10)
         .write_buffer_size(8 << 10)

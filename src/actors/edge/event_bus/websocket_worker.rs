@@ -1,10 +1,10 @@
 //! MQTT over websocket (mqtt-v5.0 section 6): binary frames of the subprotocol `mqtt`, seen as a
 //! stream of bytes.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use super::listen_worker::{Source, Unread};
+use crate::wire::counted::Counted;
 
 const PROTOCOL: &str = "mqtt";
 const PROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
@@ -27,43 +28,9 @@ const FRAME_BYTES: usize = 64 << 10;
 pub struct WebSocketBytes<S> {
     socket: WebSocketStream<S>,
     /// Bytes that came and are not part of a message that was given out: fragments wait in the library.
-    came: Rc<Cell<usize>>,
+    came: Arc<AtomicU64>,
     held: Option<Unread>,
     unread: Bytes,
-}
-
-/// The stream below, with what was read from it.
-pub struct Counted<S> {
-    stream: S,
-    came: Rc<Cell<usize>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut me.stream).poll_read(cx, buffer))?;
-        me.came.set(me.came.get() + buffer.filled().len().saturating_sub(before));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Source for WebSocketBytes<S> {
@@ -75,8 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Source for WebSocketBytes<S> {
 }
 
 /// Bytes of a control frame of a client: two, its mask, and what it says (RFC 6455 section 5.2).
-fn control(payload: &[u8]) -> usize {
-    6 + payload.len()
+fn control(payload: &[u8]) -> u64 {
+    6 + payload.len() as u64
 }
 
 /// Answers the upgrade. Frames may be as large as a packet.
@@ -88,8 +55,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     max_packet_bytes: usize,
     held: Unread,
 ) -> Result<WebSocketBytes<Counted<S>>, Error> {
-    let came = Rc::new(Cell::new(0));
-    let stream = Counted { stream, came: Rc::clone(&came) };
+    let came = Arc::new(AtomicU64::new(0));
+    let stream = Counted::new(stream, Arc::clone(&came));
     let limits = WebSocketConfig::default()
         .read_buffer_size(4 << 10)
         .write_buffer_size(0)
@@ -97,7 +64,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(max_packet_bytes))
         .max_message_size(Some(max_packet_bytes));
     let socket = accept_hdr_async_with_config(stream, choose_protocol, Some(limits)).await?;
-    came.set(0);
+    came.store(0, Ordering::Relaxed);
     Ok(WebSocketBytes { socket, came, held: Some(held), unread: Bytes::new() })
 }
 
@@ -132,13 +99,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
         while me.unread.is_empty() {
             let next = Pin::new(&mut me.socket).poll_next(cx);
             match &next {
-                Poll::Ready(Some(Ok(Message::Binary(_)))) => me.came.set(0),
+                Poll::Ready(Some(Ok(Message::Binary(_)))) => me.came.store(0, Ordering::Relaxed),
                 Poll::Ready(Some(Ok(Message::Ping(said) | Message::Pong(said)))) => {
-                    me.came.set(me.came.get().saturating_sub(control(said)));
+                    // Nobody else counts meanwhile: this task reads.
+                    let before = me.came.load(Ordering::Relaxed);
+                    me.came.store(before.saturating_sub(control(said)), Ordering::Relaxed);
                 }
                 _ => {}
             }
-            let came = me.came.get();
+            let came = usize::try_from(me.came.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             if me.held.as_mut().is_some_and(|held| !held.is_now(came)) {
                 return Poll::Ready(Err(io::Error::other("fragments that take too much memory")));
             }
@@ -183,6 +152,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
 impl<S> WebSocketBytes<S> {
     /// The other end, for tests.
     pub fn of_client(socket: WebSocketStream<S>) -> Self {
-        Self { socket, came: Rc::default(), held: None, unread: Bytes::new() }
+        Self { socket, came: Arc::default(), held: None, unread: Bytes::new() }
     }
 }

@@ -31,10 +31,6 @@ pub(super) async fn look(places: &Places, now: SystemTime) -> Vec<Finding> {
     all
 }
 
-fn is_embedded(config: &CloudCoreConfig) -> bool {
-    config.modules.api_server.enable && !config.kube_api_config.names_another()
-}
-
 fn doors(config: &CloudCoreConfig) -> Vec<Door> {
     let (hub, api) = (&config.modules.cloud_hub, &config.modules.api_server);
     let join = |address: &str, port: u16| {
@@ -45,7 +41,7 @@ fn doors(config: &CloudCoreConfig) -> Vec<Door> {
         Door::new("modules.cloudHub.https", join(&hub.https.address, hub.https.port)),
         Door::new("commonConfig.monitorServer.bindAddress", config.monitor_address()),
     ];
-    if is_embedded(config) {
+    if config.serves_api() {
         doors.push(Door::new("modules.apiServer.port", join(&api.address, api.port)));
     }
     if config.modules.console.enable {
@@ -97,10 +93,10 @@ fn authorities(config: &CloudCoreConfig, now: SystemTime) -> Vec<Finding> {
 /// Does the Kubernetes API answer the administrator?
 async fn api(config: &CloudCoreConfig, is_running: bool) -> Finding {
     const CHECK: &str = "Kubernetes API";
-    if is_embedded(config) && !is_running {
+    if config.serves_api() && !is_running {
         return Finding::skip(CHECK, "cloudcore does not run");
     }
-    let fix = if is_embedded(config) {
+    let fix = if config.serves_api() {
         "see cloudcore's log; restart it: it writes a new kubeconfig"
     } else {
         "correct kubeAPIConfig, or start that API server"
