@@ -288,7 +288,7 @@ async fn a_revoked_node_is_cut_off_until_it_is_allowed_again() {
     let (_, _, newer) = join(&world, "edge-1").await;
     let _edge = world.connect_ours(&newer, "11111111-1111").await.unwrap();
     let refusals = world.facts.lock().iter().filter(|fact| fact.action == AuditAction::Refuse).count();
-    assert_eq!(refusals, 6, "each is on the record");
+    assert_eq!(refusals, 7, "each is on the record");
 }
 
 #[actix::test]
