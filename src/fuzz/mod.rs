@@ -92,6 +92,7 @@ pub const TARGETS: &[Target] = &[
     target("text", kube::text),
     target("tokens", identity::tokens),
     target("url", api::url),
+    target("websocket", wire::websocket),
 ];
 
 /// The bytes before and after the first `mark`.

@@ -156,3 +156,27 @@ pub fn handshake(bytes: &[u8]) {
     assert_eq!(peer.node().as_ref(), Some(&accepted.node), "the certificate says who it is");
     drop(extensions_header(accepted.extensions));
 }
+
+/// A websocket's frames: however the stream is cut, the same ones are found.
+pub fn websocket(bytes: &[u8]) {
+    use crate::actors::cloud::cloud_hub::frames::{Frames, TooLong};
+    let run = |at_once: usize| -> (Vec<usize>, Option<TooLong>) {
+        let (mut frames, mut found, mut length) = (Frames::new(1 << 20), Vec::new(), 0);
+        for mut piece in bytes.chunks(at_once) {
+            while !piece.is_empty() {
+                let (size, is_end) = match frames.split(piece) {
+                    Ok(split) => split,
+                    Err(long) => return (found, Some(long)),
+                };
+                assert!(size > 0, "it goes on");
+                length += size;
+                if is_end {
+                    found.push(std::mem::take(&mut length));
+                }
+                piece = piece.get(size..).unwrap_or_default();
+            }
+        }
+        (found, None)
+    };
+    assert_eq!(run(usize::MAX), run(3));
+}

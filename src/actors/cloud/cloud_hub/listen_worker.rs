@@ -2,16 +2,15 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_http::ws::Codec;
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::error::PayloadError;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
-use futures_util::StreamExt;
 use metrics::Counter;
 
 use super::connection_worker::{Connection, remember};
@@ -19,9 +18,8 @@ use super::handshake::{self, Asked};
 use super::issuer_worker::Issuer;
 use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
-use super::lengths::Lengths;
 use super::pace::Pace;
-use super::pump_actor::{MAX_IN_BYTES, Pump};
+use super::pump_actor::{Incoming, MAX_IN_BYTES, Pump};
 use super::{NotOpened, OpenSession};
 use crate::bus::{Link, Turns};
 use crate::telemetry::doors::DoorMetrics;
@@ -187,20 +185,14 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         held: door.held.clone(),
         dropped: door.dropped.clone(),
         partial: None,
+        heard: Rc::default(),
     };
     if let Some(list) = handshake::extensions_header(extensions)
         && let Ok(list) = HeaderValue::from_str(&list)
     {
         response.insert_header((EXTENSIONS, list));
     }
-    let mut lengths = Lengths::new(MAX_IN_BYTES);
-    let bounded = payload.map(move |bytes| {
-        let bytes = bytes?;
-        match lengths.follow(&bytes) {
-            Ok(()) => Ok(bytes),
-            Err(long) => Err(PayloadError::Io(io::Error::other(long))),
-        }
-    });
+    let incoming = Incoming::new(payload, Rc::clone(&pump.heard));
     let codec = Codec::new().max_size(MAX_IN_BYTES);
-    response.streaming(ws::WebsocketContext::with_codec(pump, bounded, codec))
+    response.streaming(ws::WebsocketContext::with_codec(pump, incoming, codec))
 }

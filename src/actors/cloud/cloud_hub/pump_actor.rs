@@ -1,19 +1,26 @@
 //! The websocket side of a session: frames in, frames out, nothing decided. actix-web does not
 //! poll this actor while its client is slow, so deadlines live in the session.
 
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_http::ws::Item;
+use actix_web::error::PayloadError;
 use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use metrics::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::frames::Frames;
 use super::pace::Pace;
 use super::session_worker::{Broken, FromEdge, Pipe, PipeMoved};
 use crate::bus::cloud_hub::EndReason;
@@ -43,6 +50,48 @@ pub struct Pump {
     pub dropped: Counter,
     /// A fragmented message under way.
     pub partial: Option<BytesMut>,
+    /// Frames heard so far, whole or not.
+    pub heard: Rc<Cell<u64>>,
+}
+
+/// What a node says, a frame at a time: the next one once the last was heard. actix-web-actors takes in all that is there
+/// before it looks at the first frame, so a node that speaks faster than it is heard would fill memory.
+pub struct Incoming<S> {
+    stream: S,
+    frames: Frames,
+    rest: Bytes,
+    given: u64,
+    heard: Rc<Cell<u64>>,
+}
+
+impl<S> Incoming<S> {
+    pub fn new(stream: S, heard: Rc<Cell<u64>>) -> Self {
+        Self { stream, frames: Frames::new(MAX_IN_BYTES), rest: Bytes::new(), given: 0, heard }
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Incoming<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
+        let me = self.get_mut();
+        if me.given > me.heard.get() {
+            // The codec has a whole frame: it comes back after that.
+            return Poll::Pending;
+        }
+        while me.rest.is_empty() {
+            match ready!(Pin::new(&mut me.stream).poll_next(cx)) {
+                Some(Ok(bytes)) => me.rest = bytes,
+                end => return Poll::Ready(end),
+            }
+        }
+        let (size, is_end) = match me.frames.split(&me.rest) {
+            Ok(piece) => piece,
+            Err(long) => return Poll::Ready(Some(Err(PayloadError::Io(io::Error::other(long))))),
+        };
+        me.given += u64::from(is_end);
+        Poll::Ready(Some(Ok(me.rest.split_to(size))))
+    }
 }
 
 /// A frame, or a part of one, and whether it is the last.
@@ -192,6 +241,7 @@ impl StreamHandler<Out> for Pump {
 
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Pump {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
+        self.heard.set(self.heard.get() + 1);
         match message {
             Ok(ws::Message::Text(text)) => self.receive(text.as_bytes(), ctx),
             Ok(ws::Message::Binary(bytes)) => self.receive(&bytes, ctx),
@@ -204,5 +254,31 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Pump {
             }
             Err(err) => self.fail(&err.to_string(), ctx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_is_given_when_the_one_before_was_heard() {
+        let hello = [0x81, 0x02, b'h', b'i'];
+        let all = [hello, hello, hello].concat();
+        // Cut in the second frame's head and in the third's payload.
+        let pieces = [&all[..5], &all[5..11], &all[11..]].map(|piece| Ok(Bytes::copy_from_slice(piece)));
+        let heard = Rc::new(Cell::new(0));
+        let mut incoming = Incoming::new(stream::iter(pieces), Rc::clone(&heard));
+        for frame in 1..=3 {
+            let mut got = Vec::new();
+            while let Some(Some(Ok(piece))) = incoming.next().now_or_never() {
+                got.extend_from_slice(&piece);
+            }
+            assert_eq!(got, hello, "frame {frame}");
+            heard.set(frame);
+        }
+        assert!(matches!(incoming.next().now_or_never(), Some(None)), "its end");
     }
 }

@@ -141,7 +141,9 @@ pub async fn connect(host: &str, port: u16, tls: Arc<ClientConfig>) -> Result<Tl
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is no host name or address"))?;
     let dial = || TcpStream::connect((host, port));
-    let socket = beside_fresh(dial(), FRESH_CONNECT, dial).await.map_err(|err| format!("connect {host}:{port}: {err}"))?;
+    let socket = beside_fresh(dial(), FRESH_CONNECT, dial)
+        .await
+        .map_err(|err| format!("connect {host}:{port}: {err}"))?;
     socket.set_nodelay(true).map_err(|err| err.to_string())?;
     TlsConnector::from(tls).connect(name, socket).await.map_err(|err| {
         let text = err.to_string();

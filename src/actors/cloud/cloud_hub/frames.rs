@@ -1,9 +1,9 @@
-//! How long the frames of a websocket say they are (RFC 6455 section 5.2). actix-web's codec refuses a frame that is too
-//! long once it has all of it; this looks at the head. No I/O.
+//! Where the frames of a websocket end and how long they say they are (RFC 6455 section 5.2). actix-web's codec refuses a
+//! frame that is too long once it has all of it; this looks at the head. No I/O.
 
 /// Follows the frames in a stream of bytes.
 #[derive(Debug)]
-pub struct Lengths {
+pub struct Frames {
     /// Payload bytes that a frame may have.
     most: u64,
     /// What there is of a frame's head.
@@ -17,33 +17,38 @@ pub struct Lengths {
 #[error("a frame of {0} bytes")]
 pub struct TooLong(pub u64);
 
-impl Lengths {
+impl Frames {
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { most: most as u64, head: Vec::new(), left: 0 }
     }
 
-    /// The next bytes of the stream, cut anywhere.
+    /// How many of the next `bytes` of the stream, cut anywhere, are of one frame, and whether it ends with them. The
+    /// others are to be given again.
     ///
     /// # Errors
     /// [`TooLong`]; nothing that follows means anything then.
-    pub fn follow(&mut self, mut bytes: &[u8]) -> Result<(), TooLong> {
-        while !bytes.is_empty() {
-            let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            self.left -= skipped as u64;
-            let Some((byte, rest)) = bytes.split_first() else { break };
-            self.head.push(*byte);
-            bytes = rest;
-            if let Some(length) = length(&self.head) {
-                if length > self.most {
-                    return Err(TooLong(length));
+    pub fn split(&mut self, bytes: &[u8]) -> Result<(usize, bool), TooLong> {
+        let mut at = 0;
+        if self.left == 0 {
+            loop {
+                let Some(byte) = bytes.get(at) else { return Ok((at, false)) };
+                self.head.push(*byte);
+                at += 1;
+                if let Some(length) = length(&self.head) {
+                    if length > self.most {
+                        return Err(TooLong(length));
+                    }
+                    self.left = length;
+                    self.head.clear();
+                    break;
                 }
-                self.left = length;
-                self.head.clear();
             }
         }
-        Ok(())
+        let there = bytes.len().saturating_sub(at);
+        let payload = usize::try_from(self.left).unwrap_or(usize::MAX).min(there);
+        self.left -= payload as u64;
+        Ok((at + payload, self.left == 0))
     }
 }
 
@@ -105,27 +110,40 @@ mod tests {
 
     #[test]
     fn a_frame_is_refused_by_its_head() {
-        let mut lengths = Lengths::new(4 << 20);
-        lengths.follow(&[0x81, 0x02, b'h', b'i']).unwrap();
+        let mut frames = Frames::new(4 << 20);
+        assert_eq!(frames.split(&[0x81, 0x02, b'h', b'i', 0x81]), Ok((4, true)));
         let declared = [0x81, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-        assert_eq!(lengths.follow(&declared), Err(TooLong(0xffff_ffff)));
+        assert_eq!(frames.split(&declared), Err(TooLong(0xffff_ffff)));
+    }
+
+    /// The lengths of the frames found in `stream`, which comes in pieces of `cut` bytes.
+    fn found(frames: &mut Frames, stream: &[u8], cut: usize) -> Result<Vec<usize>, TooLong> {
+        let (mut found, mut length) = (Vec::new(), 0);
+        for mut piece in stream.chunks(cut) {
+            while !piece.is_empty() {
+                let (size, is_end) = frames.split(piece)?;
+                length += size;
+                piece = &piece[size..];
+                if is_end {
+                    found.push(std::mem::take(&mut length));
+                }
+            }
+        }
+        Ok(found)
     }
 
     proptest! {
         /// However the stream is cut, each frame is seen where it is.
         #[test]
         fn frames_are_followed(sizes in prop::collection::vec(0_usize..70_000, 1..6), cut in 1_usize..5_000) {
-            let stream: Vec<u8> = sizes.iter().flat_map(|size| frame(*size)).collect();
+            let all: Vec<Vec<u8>> = sizes.iter().map(|size| frame(*size)).collect();
+            let stream = all.concat();
             let largest = sizes.iter().copied().max().unwrap_or(0);
-            let mut lengths = Lengths::new(largest);
-            for piece in stream.chunks(cut) {
-                prop_assert_eq!(lengths.follow(piece), Ok(()));
-            }
-            prop_assert_eq!((lengths.left, lengths.head.len()), (0, 0));
+            let lengths: Vec<usize> = all.iter().map(Vec::len).collect();
+            prop_assert_eq!(found(&mut Frames::new(largest), &stream, cut), Ok(lengths));
             if largest > 0 {
-                let mut lengths = Lengths::new(largest - 1);
-                let found = stream.chunks(cut).try_for_each(|piece| lengths.follow(piece));
-                prop_assert_eq!(found, Err(TooLong(largest as u64)));
+                let result = found(&mut Frames::new(largest - 1), &stream, cut);
+                prop_assert_eq!(result, Err(TooLong(largest as u64)));
             }
         }
     }
