@@ -284,7 +284,9 @@ impl Drop for Containerd {
             if self.daemon.is_none() {
                 self.start_again();
             }
+            let (sandboxes, _) = self.everything().unwrap_or_default();
             self.remove_within(Duration::from_secs(30));
+            sandboxes
         }));
         let stopped = catch_unwind(AssertUnwindSafe(|| self.stop()));
         if let Some(mut daemon) = self.daemon.take() {
@@ -293,6 +295,12 @@ impl Drop for Containerd {
         }
         kill_shims(&self.socket);
         unmount_below(self.dir.path());
+        // Their agent was killed: nobody else takes the volumes of its pods away.
+        for sandbox in emptied.iter().flatten() {
+            let uid = sandbox.metadata.as_ref().map(|it| it.uid.as_str()).unwrap_or_default();
+            let volumes = format!("/pods/{uid}/volumes/");
+            unmount(|point| !uid.is_empty() && point.contains(&volumes));
+        }
         Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
         if emptied.and(stopped).is_err() {
             eprintln!("containerd left something behind, see above");
@@ -373,9 +381,13 @@ fn kill_shims(socket: &Path) {
 
 /// Takes away every mount below a folder.
 pub fn unmount_below(dir: &Path) {
+    unmount(|point| Path::new(point).starts_with(dir));
+}
+
+fn unmount(is_ours: impl Fn(&str) -> bool) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let ours: Vec<&str> = points.filter(|point| Path::new(point).starts_with(dir)).collect();
+    let ours: Vec<&str> = points.filter(|point| is_ours(point)).collect();
     for point in ours.into_iter().rev() {
         umount2(point, MntFlags::MNT_DETACH).ok();
     }

@@ -337,7 +337,7 @@ impl Session {
         if route.source == applications::META_SERVER
             && let Some(answer) = applications::refused(&envelope, now_ms)
         {
-            self.push(Outgoing::new(answer), effects);
+            return self.push(Outgoing::new(answer), effects);
         }
         let handled = match route.source.as_str() {
             // No edge may speak with the cloud's own voice.

@@ -84,7 +84,7 @@ fn a_meta_server_is_refused_at_once() {
     let mut asked = upstream("metaserver", "null", "null");
     asked.body = Body::Object(json!({"ID": "a", "Key": "/core/v1/pods/default/p", "Verb": "get"}));
     let effects = session(Extensions::default(), now).receive(asked, now, 0);
-    assert_eq!(kinds(&effects), ["unhandled", "write"]);
+    assert_eq!(kinds(&effects), ["write"]);
     let nothing = session(Extensions::default(), now).receive(upstream("metaserver", "x", "null"), now, 0);
     assert_eq!(kinds(&nothing), ["unhandled"]);
 }
