@@ -23,8 +23,8 @@ use super::render::Renderer;
 
 /// Changes read from the history at once.
 const READ_AT_ONCE: usize = 256;
-/// Initial objects written at once.
-const SEND_AT_ONCE: usize = 64;
+/// Bytes rendered at once, and the rest of an object: HTTP takes a piece whole, whether or not its client reads.
+const SEND_AT_ONCE: usize = 32 << 10;
 /// Pause between bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Life of a watch that names no timeout: this, and up to as much again.
@@ -116,10 +116,10 @@ impl Watch {
                 return None;
             }
             if !self.initial.is_empty() {
-                let count = self.initial.len().min(SEND_AT_ONCE);
-                let objects: Vec<Arc<Stored>> = self.initial.drain(..count).collect();
                 let mut lines = Vec::new();
-                for object in objects {
+                while lines.len() < SEND_AT_ONCE
+                    && let Some(object) = self.initial.pop_front()
+                {
                     self.line(&mut lines, "ADDED", &object);
                 }
                 return Some(lines.into());
@@ -138,11 +138,14 @@ impl Watch {
                 Ok(changes) => changes,
                 Err(old) => return Some(self.too_slow(old.oldest)),
             };
-            if let Some(last) = changes.last() {
-                self.cursor = last.after.version;
+            if !changes.is_empty() {
                 let mut lines = Vec::new();
                 for change in &changes {
+                    self.cursor = change.after.version;
                     self.change(&mut lines, change);
+                    if lines.len() >= SEND_AT_ONCE {
+                        break;
+                    }
                 }
                 if !lines.is_empty() {
                     return Some(lines.into());

@@ -3,6 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Where the kernel's control groups are mounted, version 1 or 2.
 pub const MOUNT: &str = "/sys/fs/cgroup";
@@ -10,13 +14,18 @@ pub const MOUNT: &str = "/sys/fs/cgroup";
 /// Deepest tree below a pod's cgroup that is cleaned.
 const MAX_DEPTH: usize = 8;
 
-/// Removes the cgroup `parent` (as in `cgroup_parent`, absolute) and its empty children from every
-/// hierarchy below `mount`. Missing ones are fine. Blocking.
+/// Rounds of killing what still lives there, and the pause after each.
+const KILLS: u32 = 10;
+const DEATH: Duration = Duration::from_millis(20);
+
+/// Removes the cgroup `parent` (as in `cgroup_parent`, absolute) and its children from every hierarchy below `mount`, for
+/// a pod whose sandboxes are gone. Missing ones are fine. What still lives there is killed, as kubelet does: a runtime that
+/// was killed while it made a sandbox knows nothing of its processes. How many were. Blocking.
 ///
 /// # Errors
 /// `InvalidInput` for a path that is not a plain one of at least two parts (the root of all pods is
-/// never removed); the kernel's refusal (busy) when a process still lives there.
-pub fn remove(mount: &Path, parent: &str) -> io::Result<()> {
+/// never removed); the kernel's refusal (busy) when a process outlives that.
+pub fn remove(mount: &Path, parent: &str) -> io::Result<usize> {
     let relative = parent.trim_start_matches('/');
     let parts = Path::new(relative).components();
     let plain = parts.clone().all(|part| matches!(part, Component::Normal(_)));
@@ -33,13 +42,38 @@ pub fn remove(mount: &Path, parent: &str) -> io::Result<()> {
             }
         }
     }
-    let mut failed = None;
-    for root in roots {
-        if let Err(err) = remove_tree(root.join(relative), 0) {
-            failed = Some(err);
+    let (mut killed, mut rounds) = (0, 0);
+    loop {
+        let mut failed = None;
+        for root in &roots {
+            if let Err(err) = remove_tree(root.join(relative), 0) {
+                failed = Some(err);
+            }
+        }
+        let Some(err) = failed else { return Ok(killed) };
+        if err.kind() != io::ErrorKind::ResourceBusy || rounds == KILLS {
+            return Err(err);
+        }
+        rounds += 1;
+        for root in &roots {
+            killed += kill_tree(&root.join(relative), 0);
+        }
+        std::thread::sleep(DEATH);
+    }
+}
+
+/// Kills every process of a cgroup and its children: how many.
+fn kill_tree(dir: &Path, depth: usize) -> usize {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    // 0 is a process of another PID namespace.
+    let processes = text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 1);
+    let mut killed = processes.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()).count();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if depth < MAX_DEPTH && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            killed += kill_tree(&entry.path(), depth + 1);
         }
     }
-    failed.map_or(Ok(()), Err)
+    killed
 }
 
 /// A cgroup's files cannot be removed; its folder can, once it has no children and no processes.

@@ -126,7 +126,7 @@ impl Broker {
             }
             return;
         }
-        if self.is_local(&message.topic) && !self.local.has_room(self.limits.local_queue) {
+        if self.is_local(&message.topic) && !self.local.has_room(&self.limits) {
             self.count.dropped.not_taken += 1;
             return self.refuse(index, id, qos, effects);
         }
@@ -161,6 +161,13 @@ impl Broker {
                 return false;
             }
             link.open += 1;
+        }
+        // Ids that wait for PUBREL, of connections before this one too.
+        if held.is_none() && qos == QoS::ExactlyOnce && session.inbound.len() >= self.limits.v3_unacknowledged
+        {
+            self.count.dropped.not_taken += 1;
+            self.refuse(index, id, qos, effects);
+            return false;
         }
         let Some(held) = held else { return true };
         if qos != QoS::ExactlyOnce {

@@ -82,6 +82,8 @@ pub struct Limits {
     pub local_takes: usize,
     /// Messages of QoS 1 and 2 waiting for edgecore. Beyond it they are refused (0x97).
     pub local_queue: usize,
+    /// Bytes of all of them.
+    pub local_bytes: usize,
     /// Answer to a filter the client has no right to. 0x80 says no more than that it failed
     /// (mqtt-v5.0-os table 3-8: the server "does not wish to reveal the reason"); what the Eclipse
     /// Paho suites ask for.
@@ -122,6 +124,7 @@ impl Default for Limits {
             v3_session_expiry_secs: 7 * 24 * 3600,
             local_takes: 1_000,
             local_queue: 10_000,
+            local_bytes: 16 << 20,
             subscribe_refusal: Reason::UNSPECIFIED,
         }
     }

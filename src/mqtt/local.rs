@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::broker::{Broker, Effect};
+use super::limits::Limits;
 use super::message::Message;
 use super::packet::QoS;
 use super::promise::{PromiseId, need};
@@ -38,6 +39,8 @@ pub struct Local {
     given: Map<u64, Offer>,
     refused: Map<u64, Offer>,
     retries: BTreeSet<(i64, u64)>,
+    /// Of all these messages.
+    bytes: usize,
     next_ticket: u64,
     next_row: u64,
 }
@@ -55,8 +58,12 @@ impl Local {
     }
 
     #[must_use]
-    pub fn has_room(&self, most: usize) -> bool {
-        self.len() < most
+    pub fn has_room(&self, limits: &Limits) -> bool {
+        self.len() < limits.local_queue && self.bytes < limits.local_bytes
+    }
+
+    fn gone(&mut self, message: &Message) {
+        self.bytes = self.bytes.saturating_sub(message.bytes());
     }
 
     #[must_use]
@@ -72,6 +79,7 @@ impl Local {
     /// A row found at start.
     pub fn restore(&mut self, row: u64, message: Arc<Message>) {
         self.next_row = self.next_row.max(row.saturating_add(1));
+        self.bytes += message.bytes();
         self.waiting.push_back(Offer { message, promise: None, row: Some(row), tries: 0 });
     }
 }
@@ -92,13 +100,17 @@ impl Broker {
     ) {
         let message = message.clone();
         if message.qos == QoS::AtMostOnce {
-            if self.local.given.len() >= self.limits.local_takes {
+            if self.local.given.len() >= self.limits.local_takes
+                || self.local.bytes >= self.limits.local_bytes
+            {
                 self.count.dropped.not_taken += 1;
             } else {
+                self.local.bytes += message.bytes();
                 self.give(Offer { message, promise: None, row: None, tries: 0 }, effects);
             }
             return;
         }
+        self.local.bytes += message.bytes();
         let durable =
             from.and_then(|index| self.sessions.get(index)).is_some_and(|session| session.is_durable());
         let promise = need(&mut self.promises, wanted);
@@ -114,9 +126,10 @@ impl Broker {
 
     /// The row of a message is on disk, or failed.
     pub(super) fn local_stored(&mut self, row: u64, ok: bool) {
-        if let Some(message) = self.local.writing.remove(&row)
-            && ok
-        {
+        let Some(message) = self.local.writing.remove(&row) else { return };
+        if !ok {
+            self.local.gone(&message);
+        } else {
             self.local.waiting.push_back(Offer { message, promise: None, row: Some(row), tries: 0 });
         }
     }
@@ -146,11 +159,13 @@ impl Broker {
         let Some(mut offer) = self.local.given.remove(&ticket) else { return };
         if ok {
             self.count.taken += 1;
+            self.local.gone(&offer.message);
             return self.settle_wanted(offer.promise, effects);
         }
         offer.tries += 1;
         if offer.message.qos == QoS::AtMostOnce || offer.row.is_none() && offer.tries >= TRIES {
             self.count.dropped.not_taken += 1;
+            self.local.gone(&offer.message);
             if let Some(promise) = offer.promise {
                 self.settle(promise, false, effects);
             }

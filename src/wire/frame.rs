@@ -23,6 +23,10 @@ pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// Deepest nesting of objects and arrays. Kubernetes objects stay far below.
 pub const MAX_DEPTH: usize = 100;
 
+/// Longest text of a frame's header and route, bytes. KubeEdge's ids are UUIDs; names of namespace, kind and object
+/// together stay under a kilobyte.
+pub const MAX_FIELD_BYTES: usize = 4 << 10;
+
 /// Why bytes are not a message, or a message is not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -92,7 +96,7 @@ struct RouteIn {
 ///
 /// # Errors
 /// [`WireError::TooLarge`] and [`WireError::TooDeep`] before anything is parsed,
-/// [`WireError::Malformed`] with the field.
+/// [`WireError::Malformed`] with the field, which may be one longer than [`MAX_FIELD_BYTES`].
 pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
     if frame.len() > limit {
         return Err(WireError::TooLarge { bytes: frame.len(), limit });
@@ -106,6 +110,10 @@ pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
     let Whole(FrameIn { header, route, content }) = serde_path_to_error::deserialize(&mut json)
         .map_err(|err| malformed(err.path().to_string(), err.inner()))?;
     json.end().map_err(|err| malformed(".".to_owned(), &err))?;
+    if let Some(field) = too_long(&header, &route) {
+        let reason = format!("longer than {MAX_FIELD_BYTES} bytes");
+        return Err(WireError::Malformed { field: field.to_owned(), reason });
+    }
     Ok(Envelope {
         header: Header {
             msg_id: header.msg_id,
@@ -124,6 +132,24 @@ pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
         },
         body: body_of(content),
     })
+}
+
+/// The first field that is too long: what is kept of a message while it waits is reckoned by its content.
+fn too_long(header: &HeaderIn, route: &RouteIn) -> Option<&'static str> {
+    let fields = [
+        ("header.msg_id", Some(&header.msg_id)),
+        ("header.parent_msg_id", header.parent_msg_id.as_ref()),
+        ("header.resourceversion", header.resourceversion.as_ref()),
+        ("header.type", header.context_type.as_ref()),
+        ("route.source", route.source.as_ref()),
+        ("route.destination", route.destination.as_ref()),
+        ("route.group", route.group.as_ref()),
+        ("route.operation", route.operation.as_ref()),
+        ("route.resource", route.resource.as_ref()),
+    ];
+    let mut long =
+        fields.into_iter().filter(|(_, text)| text.is_some_and(|text| text.len() > MAX_FIELD_BYTES));
+    long.next().map(|(field, _)| field)
 }
 
 /// Derived structs also take arrays: here only an object will do.

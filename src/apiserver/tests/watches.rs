@@ -249,3 +249,30 @@ async fn concurrent_writers_share_commits_and_lose_nothing() {
     let (_, list) = bench.get(MAPS).await;
     assert_eq!(names(&list).len(), 201);
 }
+
+/// HTTP takes each piece whole: a client that does not read costs one object more than the piece, not all of them.
+#[tokio::test]
+async fn large_objects_come_in_pieces() {
+    let bench = Bench::new();
+    let large = |name: &str| {
+        let mut map = configmap(name);
+        map["data"]["a"] = "x".repeat(100 << 10).into();
+        map
+    };
+    let (_, list) = bench.get(MAPS).await;
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    for name in ["a", "b", "c"] {
+        bench.made(MAPS, &large(name)).await;
+    }
+    for url in [format!("{MAPS}?watch=true"), format!("{MAPS}?watch=true&resourceVersion={from}")] {
+        let mut watch = bench.watch(&url).await;
+        let mut sizes = Vec::new();
+        let mut objects = 0;
+        while objects < 3 {
+            let piece = watch.lines.next().await.unwrap();
+            objects += piece.split(|byte| *byte == b'\n').filter(|line| line.len() > 100 << 10).count();
+            sizes.push(piece.len());
+        }
+        assert!(sizes.iter().all(|size| *size < 200 << 10), "{url}: {sizes:?}");
+    }
+}

@@ -151,6 +151,17 @@ fn a_3_1_1_client_that_overruns_the_disk_is_paused() {
 }
 
 #[test]
+fn ids_that_are_never_released_are_bounded() {
+    let mut bench = Bench::with(Limits { v3_unacknowledged: 10, ..Limits::default() });
+    bench.connect(1, connect(Version::V3, "keeper"));
+    for n in 1..=11 {
+        assert!(!bench.closed.contains_key(&1), "{n}");
+        bench.publish(1, message("t", "m", Q2, n));
+    }
+    assert!(bench.closed.contains_key(&1), "3.1.1 has no word for it");
+}
+
+#[test]
 fn two_thousand_clients_that_vanish_leave_nothing() {
     let mut bench = Bench::new();
     for round in 0..2 {

@@ -96,6 +96,31 @@ fn bounds() {
 }
 
 #[test]
+fn messages_are_weighed_too() {
+    let limits = Limits { local_bytes: 1_000, ..Limits::default() };
+    let mut bench = Bench::with(limits);
+    bench.auto_take = false;
+    bench.connect(1, connect(Version::V5, "dev"));
+    let large = "x".repeat(600);
+    for round in 0..2 {
+        for n in 1..=3 {
+            bench.publish(1, message(TOPIC, &large, Q1, n));
+            bench.publish(1, message(TOPIC, &large, Q0, 0));
+        }
+        assert_eq!(bench.broker.figures().local_waiting, 2, "round {round}");
+        while !bench.open_takes.is_empty() {
+            bench.edgecore_takes();
+        }
+        assert_eq!(bench.broker.figures().local_waiting, 0);
+        let acks = bench.packets(1);
+        let refused =
+            |packet: &&Packet| matches!(packet, Packet::PubAck { reason, .. } if reason.is_failure());
+        assert_eq!((acks.len(), acks.iter().filter(refused).count()), (3, 2));
+    }
+    assert_eq!(bench.broker.figures().counters.dropped.not_taken, 2 * 4);
+}
+
+#[test]
 fn exactly_once_over_a_crash_at_every_step() {
     // Where the power goes: before the store, after it, after the take, after its receipt.
     for step in 0..4 {

@@ -171,6 +171,24 @@ fn bad_frames_name_the_field() {
 }
 
 #[test]
+fn header_and_route_are_short() {
+    for field in ["\"msg_id\":\"", "\"operation\":\""] {
+        let frame = text("null");
+        let (before, after) = frame.split_once(field).unwrap();
+        let long = format!("{before}{field}{}{after}", "x".repeat(MAX_FIELD_BYTES));
+        match decode(long.as_bytes(), MAX_FRAME_BYTES) {
+            Err(WireError::Malformed { field: at, reason }) => {
+                assert!(
+                    field.contains(at.rsplit('.').next().unwrap()) && reason.contains("longer"),
+                    "{at}: {reason}"
+                );
+            }
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn sizes_are_bounded_both_ways() {
     let frame = text(&format!("\"{}\"", "x".repeat(1000)));
     let bytes = frame.len();

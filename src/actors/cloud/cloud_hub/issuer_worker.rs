@@ -69,7 +69,7 @@ impl Issuer {
     pub async fn revoked(&self) -> Result<Arc<Revoked>, Denied> {
         let mut told = self.with.revocations.clone();
         // Whatever came of it, what is known then decides.
-        let _ = tokio::time::timeout(FIRST_LIST, told.wait_for(Option::is_some)).await;
+        tokio::time::timeout(FIRST_LIST, told.wait_for(Option::is_some)).await.ok();
         self.known_revoked()
     }
 

@@ -136,15 +136,15 @@ impl Pieces {
 }
 
 impl Pump {
-    fn receive(&mut self, bytes: &[u8], ctx: &mut ws::WebsocketContext<Self>) {
+    /// A whole message. `pause`: so long the node spoke too fast.
+    fn receive(&mut self, bytes: &[u8], pause: Duration, ctx: &mut ws::WebsocketContext<Self>) {
         let envelope = match frame::decode(bytes, MAX_IN_BYTES) {
             Ok(envelope) => envelope,
             Err(err) => return self.fail(&err.to_string(), ctx),
         };
         let (link, turns) = (self.from_edge.clone(), self.turns.clone());
-        let memory = envelope.body.memory();
-        let pause = self.pace.spend(bytes.len(), Instant::now());
-        if !pause.is_zero() || !turns.has(memory) {
+        let memory = envelope.body.memory().max(bytes.len());
+        if pause.is_zero() && !turns.has(memory) {
             self.held.increment(1);
         }
         let dropped = self.dropped.clone();
@@ -167,7 +167,7 @@ impl Pump {
         }));
     }
 
-    fn assemble(&mut self, item: Item, ctx: &mut ws::WebsocketContext<Self>) {
+    fn assemble(&mut self, item: Item, pause: Duration, ctx: &mut ws::WebsocketContext<Self>) {
         let (bytes, last) = match item {
             Item::FirstText(bytes) | Item::FirstBinary(bytes) => {
                 self.partial = Some(BytesMut::new());
@@ -181,8 +181,17 @@ impl Pump {
             return self.fail("a fragmented message is too large", ctx);
         }
         partial.extend_from_slice(&bytes);
-        if last && let Some(whole) = self.partial.take() {
-            self.receive(&whole, ctx);
+        if !last {
+            self.rest(pause, ctx);
+        } else if let Some(whole) = self.partial.take() {
+            self.receive(&whole, pause, ctx);
+        }
+    }
+
+    /// Nothing more is heard for so long.
+    fn rest(&self, pause: Duration, ctx: &mut ws::WebsocketContext<Self>) {
+        if !pause.is_zero() {
+            ctx.wait(sleep(pause).into_actor(self));
         }
     }
 
@@ -242,18 +251,37 @@ impl StreamHandler<Out> for Pump {
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Pump {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         self.heard.set(self.heard.get() + 1);
+        let pause = self.pace.spend(message.as_ref().map_or(0, size), Instant::now());
+        if !pause.is_zero() {
+            self.held.increment(1);
+        }
         match message {
-            Ok(ws::Message::Text(text)) => self.receive(text.as_bytes(), ctx),
-            Ok(ws::Message::Binary(bytes)) => self.receive(&bytes, ctx),
-            Ok(ws::Message::Continuation(item)) => self.assemble(item, ctx),
-            Ok(ws::Message::Ping(bytes)) => ctx.pong(&bytes),
-            Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
+            Ok(ws::Message::Text(text)) => self.receive(text.as_bytes(), pause, ctx),
+            Ok(ws::Message::Binary(bytes)) => self.receive(&bytes, pause, ctx),
+            Ok(ws::Message::Continuation(item)) => self.assemble(item, pause, ctx),
+            Ok(ws::Message::Ping(bytes)) => {
+                ctx.pong(&bytes);
+                self.rest(pause, ctx);
+            }
+            Ok(ws::Message::Pong(_) | ws::Message::Nop) => self.rest(pause, ctx),
             Ok(ws::Message::Close(reason)) => {
                 ctx.close(reason);
                 ctx.stop();
             }
             Err(err) => self.fail(&err.to_string(), ctx),
         }
+    }
+}
+
+/// Bytes of payload.
+fn size(message: &ws::Message) -> usize {
+    match message {
+        ws::Message::Text(text) => text.len(),
+        ws::Message::Binary(bytes) | ws::Message::Ping(bytes) | ws::Message::Pong(bytes) => bytes.len(),
+        ws::Message::Continuation(
+            Item::FirstText(bytes) | Item::FirstBinary(bytes) | Item::Continue(bytes) | Item::Last(bytes),
+        ) => bytes.len(),
+        ws::Message::Close(_) | ws::Message::Nop => 0,
     }
 }
 

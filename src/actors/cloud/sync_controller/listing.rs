@@ -10,12 +10,15 @@ use crate::model::{Body, Resource};
 pub const MAX_PER_PART: usize = 2_000;
 /// Objects of one node. A node runs some hundred pods; the rest is room.
 const MAX_OBJECTS: usize = 100_000;
+/// What they may take of memory: 240 bytes each, twice what the longest usual names need.
+const MAX_BYTES: usize = 24 << 20;
 
 /// A listing under way.
 #[derive(Debug, Default)]
 pub struct Listing {
     next_part: u64,
     objects: Vec<ObjectVersion>,
+    bytes: usize,
 }
 
 /// Why a listing is not understood. The field is named.
@@ -27,6 +30,8 @@ pub enum BadListing {
     Order { want: u64, got: u64 },
     #[error("the listing has more than {0} objects")]
     TooMany(usize),
+    #[error("the names and versions of the listing have more than {0} bytes")]
+    TooLong(usize),
 }
 
 impl Listing {
@@ -61,6 +66,10 @@ impl Listing {
             let [Some(resource), Some(uid), Some(version)] = [text(0), text(1), text(2)] else {
                 return Err(BadListing::Field("objects"));
             };
+            self.bytes += size_of::<ObjectVersion>() + resource.len() + uid.len() + version.len();
+            if self.bytes > MAX_BYTES {
+                return Err(BadListing::TooLong(MAX_BYTES));
+            }
             let resource = Resource::parse(resource);
             if is_compared(&resource) {
                 let resource_version = version.to_owned();
@@ -97,6 +106,7 @@ mod tests {
         for (body, want) in [
             (Body::Null, BadListing::Field("content")),
             (Body::Object(json!({"part": 0, "last": true})), BadListing::Field("objects")),
+            (part(0, true, json!([["a/pod/b", "u".repeat(MAX_BYTES), "1"]])), BadListing::TooLong(MAX_BYTES)),
             (Body::Object(json!({"part": -1, "last": true, "objects": []})), BadListing::Field("part")),
             (part(0, true, json!([["a/pod/b", "u"]])), BadListing::Field("objects")),
             (part(0, true, json!([7])), BadListing::Field("objects")),

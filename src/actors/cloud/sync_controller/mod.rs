@@ -411,6 +411,13 @@ impl Handler<Held> for SyncController {
         match node.listing.add(&envelope.body) {
             Ok(None) => {}
             Ok(Some(held)) => {
+                let owners = self.owners.iter().filter(|it| it.serves(node.identity)).count();
+                if node.listed && node.compared < owners {
+                    // Each comparison keeps its listing: whoever lists on and on gets one at a time.
+                    self.metrics.bad_listings.increment(1);
+                    tracing::warn!(node = %name, "a listing came while the one before is compared");
+                    return;
+                }
                 (node.listed, node.compared) = (true, 0);
                 self.compare(name, session, &held, false, Some(answer(&envelope)), ctx);
             }

@@ -29,6 +29,9 @@ const CONNECTIONS: usize = 128;
 const CALLS_PER_CONNECTION: usize = 32;
 /// Calls begun in one connection; a client's next ones wait on its side.
 const STREAMS_PER_CONNECTION: u32 = 128;
+/// What a mapper may send ahead of being read.
+const HEADER_BYTES: u32 = 8 << 10;
+const WINDOW_BYTES: u32 = 256 << 10;
 /// Reports in hand for all connections; more wait.
 const REPORTS: usize = 1_024;
 /// How long a call waits for its turn and its answer.
@@ -58,6 +61,10 @@ pub async fn serve(path: PathBuf, door: Door) {
                 let served = Server::builder()
                     .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
                     .max_concurrent_streams(STREAMS_PER_CONNECTION)
+                    .http2_max_header_list_size(HEADER_BYTES)
+                    .initial_stream_window_size(WINDOW_BYTES)
+                    .initial_connection_window_size(WINDOW_BYTES)
+                    .timeout(2 * DEADLINE)
                     .serve_with_incoming_shutdown(
                         ManagerServer::new(Arc::clone(&service)),
                         Box::pin(socket.connections()),

@@ -151,6 +151,8 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     let limits = WebSocketConfig::default()
         .read_buffer_size(8 << 10)
         .write_buffer_size(8 << 10)
+        // Messages, and answers to the cloud's pings that it does not read.
+        .max_write_buffer_size(2 * MAX_FRAME_BYTES)
         .max_frame_size(Some(MAX_FRAME_BYTES))
         .max_message_size(Some(MAX_FRAME_BYTES));
     let (stream, response) = client_async_with_config(request, stream, Some(limits))

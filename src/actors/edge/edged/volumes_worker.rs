@@ -107,11 +107,22 @@ pub async fn create_log_dir(at: PodRef, host: HostContext) -> Result<(), VolumeE
 /// [`super::resources::cgroup_parent`] gave.
 ///
 /// # Errors
-/// [`VolumeError::Io`]; it is busy while a process lives in it.
+/// [`VolumeError::Io`].
 pub async fn remove_cgroup(parent: String) -> Result<(), VolumeError> {
     blocking(move || {
         let path = PathBuf::from(&parent);
-        cgroup::remove(cgroup::MOUNT.as_ref(), &parent).map_err(|err| io_failure("remove cgroup", path, &err))
+        match cgroup::remove(cgroup::MOUNT.as_ref(), &parent) {
+            Ok(0) => Ok(()),
+            Ok(killed) => {
+                tracing::warn!(
+                    cgroup = parent,
+                    killed,
+                    "killed what the runtime had left of a pod that is gone"
+                );
+                Ok(())
+            }
+            Err(err) => Err(io_failure("remove cgroup", path, &err)),
+        }
     })
     .await
 }

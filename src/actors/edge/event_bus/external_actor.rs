@@ -19,6 +19,8 @@ const KEEP_ALIVE_SECS: u16 = 30;
 /// Results and deltas that wait while the broker is away.
 const MAX_QUEUED: usize = 10_000;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
+/// Bytes that the broker outside has not read yet, beyond which messages of QoS 0 are given up.
+const MAX_UNREAD_BYTES: usize = 4 << 20;
 /// More from outside that DeviceTwin has not taken: the broker outside has to wait.
 const MAX_UNTAKEN: usize = 2_000;
 
@@ -30,6 +32,8 @@ pub struct External {
     sessions: u64,
     /// The connection is not read until DeviceTwin has taken more.
     is_held: bool,
+    /// Messages given up because the broker does not read.
+    unread: u64,
     said: String,
 }
 
@@ -51,6 +55,7 @@ impl External {
             link: None,
             sessions: 0,
             is_held: false,
+            unread: 0,
             said: String::new(),
         }
     }
@@ -82,7 +87,7 @@ impl EventBus {
             return;
         }
         let effects = external.client.tick(now_ms);
-        let dropped = external.client.take_dropped();
+        let dropped = external.client.take_dropped() + std::mem::take(&mut external.unread);
         self.metrics.dropped("external_queue_full").increment(dropped);
         self.external_run(effects);
         self.external_read_on();
@@ -212,6 +217,11 @@ impl EventBus {
 impl External {
     fn send(&mut self, packet: &Packet) {
         let Some((_, wire)) = &self.link else { return };
+        let is_lossy = matches!(packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
+        if is_lossy && wire.out.borrow().len() > MAX_UNREAD_BYTES {
+            self.unread += 1;
+            return;
+        }
         let encoded = encode(packet, Version::V3, &mut wire.out.borrow_mut());
         if let Err(err) = encoded {
             tracing::error!(error = %err, "a packet to the broker outside cannot be encoded");

@@ -31,6 +31,8 @@ pub struct WebSocketBytes<S> {
     came: Arc<AtomicU64>,
     held: Option<Unread>,
     unread: Bytes,
+    /// A ping was answered: the answer leaves before more is read, or those who never read would fill memory with them.
+    owes_pong: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Source for WebSocketBytes<S> {
@@ -65,7 +67,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_message_size(Some(max_packet_bytes));
     let socket = accept_hdr_async_with_config(stream, choose_protocol, Some(limits)).await?;
     came.store(0, Ordering::Relaxed);
-    Ok(WebSocketBytes { socket, came, held: Some(held), unread: Bytes::new() })
+    Ok(WebSocketBytes { socket, came, held: Some(held), unread: Bytes::new(), owes_pong: false })
 }
 
 // The size of the error is the library's choice.
@@ -97,9 +99,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         while me.unread.is_empty() {
+            if me.owes_pong {
+                ready!(Pin::new(&mut me.socket).poll_flush(cx)).map_err(broken)?;
+                me.owes_pong = false;
+            }
             let next = Pin::new(&mut me.socket).poll_next(cx);
+            let mut given = 0;
             match &next {
-                Poll::Ready(Some(Ok(Message::Binary(_)))) => me.came.store(0, Ordering::Relaxed),
+                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => {
+                    me.came.store(0, Ordering::Relaxed);
+                    given = bytes.len();
+                }
                 Poll::Ready(Some(Ok(Message::Ping(said) | Message::Pong(said)))) => {
                     // Nobody else counts meanwhile: this task reads.
                     let before = me.came.load(Ordering::Relaxed);
@@ -108,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
                 _ => {}
             }
             let came = usize::try_from(me.came.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-            if me.held.as_mut().is_some_and(|held| !held.is_now(came)) {
+            if me.held.as_mut().is_some_and(|held| !held.is_now(came.saturating_add(given))) {
                 return Poll::Ready(Err(io::Error::other("fragments that take too much memory")));
             }
             match ready!(next) {
@@ -118,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
                     return Poll::Ready(Err(io::Error::other("a text frame")));
                 }
                 // The library answers pings.
+                Some(Ok(Message::Ping(_))) => me.owes_pong = true,
                 Some(Ok(_)) => {}
                 Some(Err(err)) => return Poll::Ready(Err(broken(err))),
             }
@@ -152,6 +163,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
 impl<S> WebSocketBytes<S> {
     /// The other end, for tests.
     pub fn of_client(socket: WebSocketStream<S>) -> Self {
-        Self { socket, came: Arc::default(), held: None, unread: Bytes::new() }
+        Self { socket, came: Arc::default(), held: None, unread: Bytes::new(), owes_pong: false }
     }
 }

@@ -41,6 +41,11 @@ const CONNECTIONS: usize = 2_048;
 const CONNECTIONS_PER_ORIGIN: usize = 16;
 /// Calls in hand for one connection; more wait in it.
 const CALLS_PER_CONNECTION: usize = 16;
+/// What a client may send ahead: questions are small.
+const HEADER_BYTES: u32 = 8 << 10;
+const WINDOW_BYTES: u32 = 64 << 10;
+/// Until an answer begins, from the whole question on: longer than what it takes to know a caller and to sign.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Streams and calls begun in one connection; a client's next ones wait on its side.
 const STREAMS_PER_CONNECTION: u32 = 128;
 /// Streams of all connections.
@@ -85,6 +90,10 @@ pub async fn serve(path: PathBuf, door: Door) {
                 let served = Server::builder()
                     .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
                     .max_concurrent_streams(STREAMS_PER_CONNECTION)
+                    .http2_max_header_list_size(HEADER_BYTES)
+                    .initial_stream_window_size(WINDOW_BYTES)
+                    .initial_connection_window_size(WINDOW_BYTES)
+                    .timeout(ANSWER_DEADLINE)
                     .serve_with_incoming_shutdown(
                         WorkloadServer::new(Arc::clone(&api)),
                         Box::pin(known(socket, origins, metrics.counter(doors::Refusal::GuestLimit))),
