@@ -59,7 +59,7 @@ impl Tuning {
     }
 
     /// For the embedded API server: every object of a cluster of edges. It has them in memory and reads rows only when it
-    /// starts: a cache of 16 MiB made its memory grow for two hours, with blocks that nobody asked for again.
+    /// starts: what a larger cache keeps is never asked for again.
     #[must_use]
     pub fn cloud() -> Self {
         Self {
