@@ -63,7 +63,8 @@ pub struct Limits {
     /// QoS 1 and 2 messages a client of version 5 may have unacknowledged; more is an error (0x93).
     pub receive_maximum: u16,
     /// Unacknowledged packets of a 3.1.1 client, which knows no receive maximum, after which its
-    /// socket is not read until they are halved.
+    /// socket is not read until they are halved. And ids of QoS 2 messages that one session of any version has not
+    /// released, over all its connections: the next message is refused.
     pub v3_unacknowledged: usize,
     /// Largest packet the broker takes, told in CONNACK; the transport enforces it.
     pub maximum_packet_bytes: u32,
