@@ -31,6 +31,7 @@ use std::time::Duration;
 use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
 use harness::process::{PATIENCE, Process, program};
+use harness::samples::thermometers;
 use machine::costs;
 use report::{memory, row};
 
@@ -60,7 +61,7 @@ fn main() {
     parts(&pids);
 
     let kubectl = cloud.kubectl();
-    kubectl.apply(&thermometers());
+    kubectl.apply(&thermometers(DEVICES));
     let mut sim = Command::new(program(env!("CARGO_BIN_EXE_mapper-sim")));
     sim.arg("--dmi-socket").arg(&edge.dmi_socket);
     let _sim = Process::start("mapper-sim", dir.path(), &mut sim);
@@ -83,12 +84,4 @@ fn parts(pids: &[u32]) {
         let one = |at: usize| format!("{:.1} MiB", parts[at].get(kind).copied().unwrap_or_default());
         row(&format!("of RSS: {kind}"), &one(0), &one(1));
     }
-}
-
-/// A model and its devices, whose values move each second.
-fn thermometers() -> String {
-    let example = include_str!("../config/examples/thermometer.yaml");
-    let (model, device) = example.split_once("\n---\n").expect("a model and a device");
-    let devices = (1..=DEVICES).map(|n| device.replace("thermometer-1", &format!("thermometer-{n}")));
-    std::iter::once(model.to_owned()).chain(devices).collect::<Vec<_>>().join("\n---\n")
 }

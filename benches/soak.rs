@@ -57,6 +57,7 @@ use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
 use harness::process::{Process, program};
 use harness::proxy::Proxy;
+use harness::samples::thermometers;
 use outside::{Until, console_token};
 use samples::{Sample, Subject};
 use summary::{Aims, Report};
@@ -112,7 +113,7 @@ fn main() -> ExitCode {
     let nothing = dir.path().join("none.sock");
     let mut other =
         Edge::start(&cloud, &dir.path().join("o"), "edge-2", &nothing, &cloud.token(), &[&second]);
-    cloud.kubectl().apply(&thermometers());
+    cloud.kubectl().apply(&thermometers(THERMOMETERS));
     let mut sim = Command::new(program(env!("CARGO_BIN_EXE_mapper-sim")));
     sim.arg("--dmi-socket").arg(&edge.dmi_socket);
     let _sim = Process::start("mapper-sim", dir.path(), &mut sim);
@@ -212,14 +213,6 @@ fn by_api(cloud: &Cloud, edge: &Edge, tally: &Arc<Tally>, over: &AtomicBool) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-}
-
-/// A model and its devices, whose values move each second.
-fn thermometers() -> String {
-    let example = include_str!("../config/examples/thermometer.yaml");
-    let (model, device) = example.split_once("\n---\n").expect("a model and a device");
-    let devices = (1..=THERMOMETERS).map(|n| device.replace("thermometer-1", &format!("thermometer-{n}")));
-    std::iter::once(model.to_owned()).chain(devices).collect::<Vec<_>>().join("\n---\n")
 }
 
 /// Table and picture into the folder; the table.

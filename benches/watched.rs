@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
 use harness::process::{PATIENCE, Process, http, until};
+use harness::samples::thermometers;
 use machine::{Cost, costs};
 use report::{memory, milliseconds, row};
 
@@ -52,7 +53,7 @@ fn main() {
     edge.wait_ready();
     let kubectl = cloud.kubectl();
     kubectl.wait_node(NODE, "True");
-    let thermometers = thermometers();
+    let thermometers = thermometers(DEVICES);
     kubectl.apply(&thermometers);
     let mut sim = Command::new(env!("CARGO_BIN_EXE_mapper-sim"));
     sim.arg("--dmi-socket").arg(&edge.dmi_socket);
@@ -125,14 +126,6 @@ fn main() {
 fn show(what: &str, costs: &[Cost]) {
     let one = |cost: &Cost| format!("{:.2} % of a core, {}", cost.cpu, memory(cost));
     row(what, &one(&costs[0]), &one(&costs[1]));
-}
-
-/// A model and its devices, whose values move each second.
-fn thermometers() -> String {
-    let example = include_str!("../config/examples/thermometer.yaml");
-    let (model, device) = example.split_once("\n---\n").expect("a model and a device");
-    let devices = (1..=DEVICES).map(|n| device.replace("thermometer-1", &format!("thermometer-{n}")));
-    std::iter::once(model.to_owned()).chain(devices).collect::<Vec<_>>().join("\n---\n")
 }
 
 /// As `keadm console` gives one.

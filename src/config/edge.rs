@@ -250,7 +250,7 @@ pub struct MetaManagerConfig {
     pub enable: bool,
     /// Seconds a query to the cloud may take.
     pub remote_query_timeout: u64,
-    /// Events kept while offline; the oldest go first when full.
+    /// Events kept while offline; the oldest go first when there are more, or more than 64 MiB of them.
     pub outbox_max_messages: u32,
 }
 

@@ -178,7 +178,7 @@ pub struct InternalBrokerConfig {
     pub max_retained_messages: u32,
     /// Seconds a session is kept at most after its client went away.
     pub max_session_expiry_secs: u32,
-    /// Uploads kept while the cloud is away; the oldest go first when full.
+    /// Uploads kept while the cloud is away; the oldest go first when there are more, or more than 64 MiB of them.
     pub upload_outbox_max_messages: u32,
 }
 

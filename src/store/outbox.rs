@@ -2,29 +2,51 @@
 
 use std::collections::VecDeque;
 
-use super::{Batch, Table};
+use super::{Batch, Row, Table};
+
+/// Longest queue by weight, bytes of its rows: what it takes of the disk, and of memory while it is loaded.
+pub const MAX_BYTES: usize = 64 << 20;
+/// Most that is read at once, bytes; a single row may weigh more.
+const TURN_BYTES: usize = 1 << 20;
 
 /// Which rows of one queue wait. The rows themselves stay in the store.
 #[derive(Debug)]
 pub struct Outbox {
     prefix: &'static str,
-    waiting: VecDeque<u64>,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
     next: u64,
     max: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    sequence: u64,
+    bytes: usize,
 }
 
 impl Outbox {
-    /// The queue whose keys begin with `prefix`; `max` rows at most, at least one.
+    /// The queue whose keys begin with `prefix`; `max` rows at most, at least one, of [`MAX_BYTES`] together.
     #[must_use]
     pub fn new(prefix: &'static str, max: u32) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX).max(1);
-        Self { prefix, waiting: VecDeque::new(), next: 0, max }
+        Self { prefix, waiting: VecDeque::new(), bytes: 0, next: 0, max, max_bytes: MAX_BYTES }
     }
 
-    /// Takes the keys found on disk, in key order.
-    pub fn load<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
-        self.waiting = keys.filter_map(|key| self.sequence(key)).collect();
-        self.next = self.waiting.back().map_or(self.next, |last| last.saturating_add(1).max(self.next));
+    /// Forgets what it holds: rows found on disk are [loaded](Self::load) next.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+
+    /// Takes rows found on disk, in key order.
+    pub fn load(&mut self, rows: &[Row]) {
+        for (key, row) in rows {
+            let Some(sequence) = self.sequence(key) else { continue };
+            self.wait(sequence, row.len());
+            self.next = self.next.max(sequence.saturating_add(1));
+        }
     }
 
     #[must_use]
@@ -41,28 +63,35 @@ impl Outbox {
     pub fn push(&mut self, row: Vec<u8>) -> (Batch, u64) {
         let mut batch = Batch::new();
         let mut dropped = 0;
-        while self.waiting.len() >= self.max {
-            let Some(oldest) = self.waiting.pop_front() else { break };
+        while self.waiting.len() >= self.max || self.bytes.saturating_add(row.len()) > self.max_bytes {
+            let Some(oldest) = self.leave() else { break };
             batch = batch.delete(Table::Outbox, self.key(oldest));
             dropped += 1;
         }
+        self.wait(self.next, row.len());
         batch = batch.put(Table::Outbox, self.key(self.next), row);
-        self.waiting.push_back(self.next);
         self.next = self.next.saturating_add(1);
         (batch, dropped)
     }
 
-    /// The oldest rows, at most `most`.
+    /// The oldest rows, at most `most`, and no more than can well be read at once.
     #[must_use]
     pub fn oldest(&self, most: usize) -> Vec<u64> {
-        self.waiting.iter().take(most).copied().collect()
+        let mut left = TURN_BYTES;
+        let fits = |row: &&Waiting| {
+            let fits = left == TURN_BYTES || row.bytes <= left;
+            left = left.saturating_sub(row.bytes);
+            fits
+        };
+        self.waiting.iter().take(most).take_while(fits).map(|row| row.sequence).collect()
     }
 
     /// The cloud has everything up to and including `sequence`.
     pub fn confirm(&mut self, sequence: u64) -> Batch {
         let mut batch = Batch::new();
-        while let Some(oldest) = self.waiting.front().copied().filter(|oldest| *oldest <= sequence) {
-            self.waiting.pop_front();
+        while self.waiting.front().is_some_and(|oldest| oldest.sequence <= sequence)
+            && let Some(oldest) = self.leave()
+        {
             batch = batch.delete(Table::Outbox, self.key(oldest));
         }
         batch
@@ -72,6 +101,17 @@ impl Outbox {
     #[must_use]
     pub fn key(&self, sequence: u64) -> String {
         format!("{}{sequence:020}", self.prefix)
+    }
+
+    fn wait(&mut self, sequence: u64, bytes: usize) {
+        self.waiting.push_back(Waiting { sequence, bytes });
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn leave(&mut self) -> Option<u64> {
+        let oldest = self.waiting.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(oldest.bytes);
+        Some(oldest.sequence)
     }
 
     fn sequence(&self, key: &[u8]) -> Option<u64> {
@@ -95,20 +135,44 @@ mod tests {
         assert_eq!(outbox.confirm(0).ops().len(), 0, "already dropped");
         assert_eq!(outbox.confirm(2).ops().len(), 2);
         let (seven, twelve) = (outbox.key(7), outbox.key(12));
-        let keys: [&[u8]; 4] = [seven.as_bytes(), twelve.as_bytes(), b"event/rubbish", b"upload/1"];
-        outbox.load(keys.into_iter());
+        let keys = [seven.as_str(), twelve.as_str(), "event/rubbish", "upload/1"];
+        outbox.load(&keys.map(|key| (key.as_bytes().to_vec(), vec![])));
         assert_eq!(outbox.len(), 2);
         outbox.push(vec![]);
         assert_eq!(outbox.oldest(9), [12, 13]);
     }
 
+    #[test]
+    fn few_heavy_rows_are_read_at_once_and_one_at_least() {
+        let mut outbox = Outbox::new("event/", 9);
+        for bytes in [TURN_BYTES / 2, TURN_BYTES / 2, 1, 2 * TURN_BYTES, 1] {
+            outbox.push(vec![0; bytes]);
+        }
+        let mut turns = Vec::new();
+        while let Some(last) = outbox.oldest(9).last().copied() {
+            turns.push(outbox.oldest(9).len());
+            outbox.confirm(last);
+        }
+        assert_eq!((turns, outbox.bytes), (vec![2, 1, 1, 1], 0));
+    }
+
     proptest! {
         #[test]
-        fn never_over_its_bound_and_keys_sort(pushes in 0_usize..50, max in 0_u32..8, confirm in 0_u64..60) {
+        fn never_over_its_bounds_and_keys_sort(
+            pushes in proptest::collection::vec(0_usize..20, 0..50),
+            max in 0_u32..8,
+            confirm in 0_u64..60,
+        ) {
             let mut outbox = Outbox::new("event/", max);
-            let dropped: u64 = (0..pushes).map(|_| outbox.push(vec![]).1).sum();
-            prop_assert!(outbox.len() <= max.max(1) as usize);
-            prop_assert_eq!(outbox.len() as u64 + dropped, pushes as u64);
+            outbox.max_bytes = 40;
+            let mut dropped = 0;
+            for bytes in &pushes {
+                dropped += outbox.push(vec![0; *bytes]).1;
+                let newest = pushes.iter().take(outbox.next as usize).rev().take(outbox.len());
+                prop_assert_eq!(outbox.bytes, newest.sum::<usize>());
+                prop_assert!(outbox.len() <= max.max(1) as usize && outbox.bytes <= outbox.max_bytes);
+            }
+            prop_assert_eq!(outbox.len() as u64 + dropped, pushes.len() as u64);
             outbox.confirm(confirm);
             let keys: Vec<String> = outbox.oldest(99).into_iter().map(|sequence| outbox.key(sequence)).collect();
             prop_assert!(keys.is_sorted());

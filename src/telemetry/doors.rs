@@ -5,7 +5,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 /// The doors, as their label says.
 pub const DOORS: [&str; 7] = ["api", "cloudhub", "join", "monitor", "console", "dmi", "workload_api"];
 
-/// Why a connection was ended before its client wanted it.
+/// Why a connection or a request was ended before its client wanted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// More strangers came than there are places, and it was the oldest of them.
@@ -20,11 +20,20 @@ pub enum Refusal {
     Unread,
     /// Its client has too many connections.
     GuestLimit,
+    /// A gRPC message was longer than allowed: its request ended, not its connection.
+    Length,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 6] =
-        [Self::Crowd, Self::Handshake, Self::NoRequest, Self::Head, Self::Unread, Self::GuestLimit];
+    pub const ALL: [Self; 7] = [
+        Self::Crowd,
+        Self::Handshake,
+        Self::NoRequest,
+        Self::Head,
+        Self::Unread,
+        Self::GuestLimit,
+        Self::Length,
+    ];
 
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -35,6 +44,7 @@ impl Refusal {
             Self::Head => "head",
             Self::Unread => "unread",
             Self::GuestLimit => "guest_limit",
+            Self::Length => "length",
         }
     }
 }
@@ -43,7 +53,7 @@ impl Refusal {
 #[derive(Clone)]
 pub struct DoorMetrics {
     pub connections: Gauge,
-    refused: [(Refusal, Counter); 6],
+    refused: [(Refusal, Counter); 7],
 }
 
 impl DoorMetrics {
@@ -52,7 +62,7 @@ impl DoorMetrics {
     pub fn new(door: &'static str) -> Self {
         const REFUSED: &str = "kubeedge_door_refused_total";
         describe_gauge!("kubeedge_door_connections", "Open connections of a door, by door");
-        describe_counter!(REFUSED, "Connections a door ended by itself, by door and reason");
+        describe_counter!(REFUSED, "Connections and requests a door ended by itself, by door and reason");
         Self {
             connections: gauge!("kubeedge_door_connections", "door" => door),
             refused: Refusal::ALL

@@ -6,9 +6,10 @@ use std::future::{Future, ready};
 
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
+use metrics::Counter;
 use prost::Message;
 use tonic::codegen::http;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// An answer under way.
 pub type Answer = BoxFuture<'static, Result<http::Response<tonic::body::Body>, Infallible>>;
@@ -68,6 +69,20 @@ where
             }
         }
     })
+}
+
+/// Counts the answers to messages that are longer than allowed: a service's `map_response`. Tonic refuses them by
+/// the length they declare, with `OUT_OF_RANGE`, which none of our methods answers.
+pub fn counting_lengths(
+    refused: Counter,
+) -> impl Fn(http::Response<tonic::body::Body>) -> http::Response<tonic::body::Body> + Clone {
+    move |answer| {
+        let status = answer.headers().get(Status::GRPC_STATUS);
+        if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::OutOfRange) {
+            refused.increment(1);
+        }
+        answer
+    }
 }
 
 /// Refuses a request before its message is read.

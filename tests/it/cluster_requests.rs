@@ -13,6 +13,7 @@ use super::device_controller::{DEVICE, Edge};
 use super::harness::api_proxy::{ApiProxy, Fault, Request};
 use super::harness::cluster::{Edge as ProgramEdge, Kubectl, PATIENT};
 use super::harness::process::{PATIENCE, until};
+use super::harness::samples::WORDS_AND_KEY;
 use super::kubernetes_manifests::{Beside, cluster, documents, proxy};
 
 /// Groups whose kinds are custom resources: kube-apiserver has no strategic merge patch for them.
@@ -229,17 +230,7 @@ impl Edge {
     }
 }
 
-const PARTS: &str = "
-apiVersion: v1
-kind: ConfigMap
-metadata: { name: words }
-data: { word: hello }
----
-apiVersion: v1
-kind: Secret
-metadata: { name: key }
-stringData: { key: secret }
----
+const WEB: &str = "
 apiVersion: v1
 kind: Pod
 metadata: { name: web }
@@ -274,7 +265,7 @@ async fn a_day_of_a_go_edge(edge: &mut Edge, kubectl: &Kubectl, proxy: &ApiProxy
     let Body::ObjectResp(known) = known.body else { panic!("{:?}", known.body) };
     edge.ask("update", own, body(known.object.unwrap())).await;
 
-    kubectl.apply(PARTS);
+    kubectl.apply(&format!("{WORDS_AND_KEY}{WEB}"));
     // Without a listing this edge gets everything as updates.
     edge.hear("insert default/pod/web").await;
     edge.ask("query", "default/configmap/words", Body::Null).await;

@@ -10,6 +10,7 @@ use super::harness::cluster::{Edge, Kubectl};
 use super::harness::modbus::{ModbusServer, SLAVE};
 use super::harness::mosquitto::{Mosquitto, Mqtt};
 use super::harness::process::{PATIENCE, Process, eventually, free_port, http, until};
+use super::harness::samples::power;
 use super::main_job::{World, sleeper};
 
 /// Reported and desired value of a property in a DeviceStatus.
@@ -52,12 +53,6 @@ pub fn topic(device: &str, rest: &str) -> String {
     format!("$hw/events/device/default/{device}/{rest}")
 }
 
-fn actual(value: &str) -> String {
-    json!({"event_id": "e", "timestamp": 0, "twin": {"power":
-        {"actual": {"value": value}, "metadata": {"type": "string"}}}})
-    .to_string()
-}
-
 /// Waits until the edge knows the device: an update is answered without an error.
 pub fn wait_member(broker: Mqtt, dir: &Path, device: &str) {
     let listener = broker.subscribe(dir, &[&topic(device, "twin/get/result")]);
@@ -86,7 +81,7 @@ fn plain_mqtt_clients_reach_kubectl_and_back() {
     wait_member(broker, world.dir.path(), "lamp-1");
     let listener = broker.subscribe(world.dir.path(), &["$hw/events/device/default/lamp-1/#"]);
 
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("off"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("off"));
     listener.wait_for("twin/update/result", &["\"power\"", "\"off\""]);
     listener.wait_for("twin/update/document", &["\"current\"", "\"off\""]);
     listener.wait_for("twin/update/delta", &["\"delta\":{\"power\":\"on\"}"]);
@@ -111,7 +106,7 @@ fn plain_mqtt_clients_reach_kubectl_and_back() {
     kubectl.run(&["delete", "device", "lamp-1"]);
     kubectl.wait_gone("devicestatus/lamp-1");
     until("the edge forgets the device", PATIENCE, || {
-        broker.publish(&topic("lamp-1", "twin/update"), &actual("late"));
+        broker.publish(&topic("lamp-1", "twin/update"), &power("late"));
         let refused =
             |(topic, payload): &(String, String)| topic.ends_with("result") && payload.contains("404");
         if listener.messages().iter().any(refused) { Ok(()) } else { Err("it still answers".into()) }
@@ -193,7 +188,7 @@ fn a_cloud_that_was_away_ends_with_the_last_value_of_each_property() {
     wait_member(broker, world.dir.path(), "lamp-1");
     world.cloud.process.kill9();
 
-    let lines: Vec<String> = (1..=10_000).map(|n| actual(&n.to_string())).collect();
+    let lines: Vec<String> = (1..=10_000).map(|n| power(&n.to_string())).collect();
     broker.publish_lines(&topic("lamp-1", "twin/update"), &lines);
     broker.publish(&topic("lamp-1", "state/update"), r#"{"event_id":"s","timestamp":0,"state":"online"}"#);
     // What is acknowledged survives the edge's own death as well.
@@ -228,7 +223,7 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
             let publisher = scope.spawn(move || {
                 let mut last = 0;
                 for n in (round * 1000 + 1)..(round + 1) * 1000 {
-                    let payload = actual(&n.to_string());
+                    let payload = power(&n.to_string());
                     let out = broker.try_publish(&[
                         "-q",
                         "1",
@@ -276,14 +271,14 @@ fn an_external_mosquitto_serves_the_same_topics_and_may_go_away() {
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, dir.path(), "lamp-1");
     let listener = broker.subscribe(dir.path(), &["$hw/events/device/#"]);
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("off"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("off"));
     listener.wait_for("twin/update/result", &["\"off\""]);
     reported(&kubectl, "lamp-1", "power", "off");
 
     mosquitto.process.terminate(PATIENCE);
     let _mosquitto = Mosquitto::start(&dir.path().join("mosquitto"), broker.0);
     wait_member(broker, dir.path(), "lamp-1");
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("back"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("back"));
     reported(&kubectl, "lamp-1", "power", "back");
 }
 
@@ -293,7 +288,7 @@ fn a_device_flood_delays_no_pod() {
     let (kubectl, broker) = (world.kubectl(), world.edge.broker);
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, world.dir.path(), "lamp-1");
-    let lines: Vec<String> = (1..=5_000).map(|n| actual(&n.to_string())).collect();
+    let lines: Vec<String> = (1..=5_000).map(|n| power(&n.to_string())).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| broker.publish_lines(&topic("lamp-1", "twin/update"), &lines));
         kubectl.apply(&sleeper("during-flood", ""));
@@ -315,7 +310,7 @@ fn devices_of_unknown_nodes_wait_and_say_so_and_move() {
     });
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, world.dir.path(), "lamp-1");
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("first"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("first"));
     reported(&kubectl, "lamp-1", "power", "first");
 }
 
@@ -330,6 +325,6 @@ fn an_edge_whose_store_was_wiped_gets_its_devices_again() {
     world.edge.restart(&[]);
     world.edge.wait_ready();
     wait_member(broker, world.dir.path(), "lamp-1");
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("after"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("after"));
     reported(&kubectl, "lamp-1", "power", "after");
 }

@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::harness::cluster::Edge;
 use super::harness::process::{PATIENCE, until};
+use super::harness::samples::power;
 use super::identity_edges::{metric, wait_connected};
 use super::main_job::{World, sleeper};
 
 const DEFAULT_SOAK: Duration = Duration::from_secs(120);
 const UPDATE: &str = "$hw/events/device/default/lamp-1/twin/update";
-
-fn actual(value: u64) -> String {
-    format!(r#"{{"event_id":"e","timestamp":0,"twin":{{"power":{{"actual":{{"value":"{value}"}}}}}}}}"#)
-}
 
 fn soak() -> Duration {
     let asked = std::env::var("KUBEEDGE_SOAK_SECS").ok();
@@ -46,7 +43,7 @@ fn identities_of_seconds_are_renewed_under_traffic_and_nothing_is_lost() {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 let n = sent.load(Ordering::Relaxed) + 1;
-                broker.publish(UPDATE, &actual(n));
+                broker.publish(UPDATE, &power(n));
                 broker.publish("soak/numbers", &n.to_string());
                 sent.store(n, Ordering::Relaxed);
             }

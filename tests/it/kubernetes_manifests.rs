@@ -15,6 +15,7 @@ use super::harness::api_proxy::ApiProxy;
 use super::harness::cluster::{Cloud, Edge, Kubectl};
 use super::harness::containerd::Containerd;
 use super::harness::process::{PATIENCE, Process, http, until};
+use super::harness::samples::WORDS_AND_KEY;
 use super::main_job::sleeper;
 
 pub(super) fn documents(file: &str) -> Vec<Value> {
@@ -280,19 +281,6 @@ impl Beside {
     }
 }
 
-const PARTS: &str = "
-apiVersion: v1
-kind: ConfigMap
-metadata: { name: words }
-data: { word: hello }
----
-apiVersion: v1
-kind: Secret
-metadata: { name: key }
-stringData: { key: secret }
----
-";
-
 const VOLUMES: &str = "
   volumes:
   - { name: words, configMap: { name: words } }
@@ -311,7 +299,7 @@ fn two_cloudcores_work_with_the_rights_of_the_manifests_one_after_the_other() {
     mapper.arg("--dmi-socket").arg(&edge.dmi_socket);
     let _mapper = Process::start("mapper-sim", dir.path(), &mut mapper);
 
-    kubectl.apply(&format!("{PARTS}{}{VOLUMES}", sleeper("one", "")));
+    kubectl.apply(&format!("{WORDS_AND_KEY}{}{VOLUMES}", sleeper("one", "")));
     kubectl.run(&["apply", "-f", repository("config/examples/thermometer.yaml").to_str().unwrap()]);
     kubectl.wait_running("one");
     until("the thermometer's value is in the API", PATIENCE, || {

@@ -123,9 +123,9 @@ pub fn at<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
         _ => panic!("what can be done at {}?", door.name),
     }
     let counters = match *door {
-        doors::KUBERNETES_API => "kubeedge_apiserver_requests_total",
+        doors::KUBERNETES_API => "kubeedge_apiserver_requests_total{verb=\"create\",code=\"4xx\"",
         doors::JOIN_SERVER => "kubeedge_cloudhub_certificates_total{result=\"refused\"}",
-        doors::CLOUD_CONSOLE | doors::EDGE_CONSOLE => "kubeedge_console_requests_total",
+        doors::CLOUD_CONSOLE | doors::EDGE_CONSOLE => "kubeedge_console_requests_total{code=\"4",
         _ => label(door),
     };
     let (method, path) = match *door {
@@ -289,7 +289,7 @@ fn mqtt<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
                 assert!(poured < 32 << 20, "a PUBLISH of {poured} bytes");
             })
         }),
-        ("never reads", vec!["kubeedge_eventbus_bytes_total"], {
+        ("never reads", vec!["kubeedge_eventbus_dropped_total", "kubeedge_eventbus_refused_total"], {
             Box::new(move || {
                 // Subscribes to everything and pings, and reads nothing; another publishes.
                 let mut deaf = known();
@@ -335,7 +335,7 @@ fn mqtt_websocket<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
                 assert!(poured < 16 << 20, "a head of {poured} bytes");
             })
         }),
-        ("4 GB declared", vec!["kubeedge_eventbus_bytes_total", "kubeedge_eventbus_refused_total"], {
+        ("4 GB declared", vec!["kubeedge_eventbus_refused_total"], {
             Box::new(move || {
                 let mut socket = raw();
                 socket.send(Message::binary(mqtt_connect())).unwrap();
@@ -430,7 +430,12 @@ fn grpc<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
         let poured = pour(&mut stream, &head, &[b'x'; 16 << 10], TEN_GIGABYTES);
         assert!(poured < 32 << 20, "a frame of {poured} bytes");
     };
-    let mut all: Vec<Act<'h>> = vec![("4 GB declared", Vec::new(), Box::new(call))];
+    let counter = if dmi {
+        "kubeedge_door_refused_total{door=\"dmi\",reason=\"length\""
+    } else {
+        "kubeedge_door_refused_total{door=\"workload_api\",reason=\"length\""
+    };
+    let mut all: Vec<Act<'h>> = vec![("4 GB declared", vec![counter], Box::new(call))];
     if dmi {
         all.push(("long frame", Vec::new(), Box::new(endless_frame)));
     }

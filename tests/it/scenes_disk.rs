@@ -1,21 +1,15 @@
 //! Disks that fill up or fail below programs at work: what was acknowledged is kept, what was refused stays refused, and
 //! nobody has to start anything again.
 
-use serde_json::json;
-
 use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::cluster::Cloud;
 use super::harness::disk::FailingDisk;
 use super::harness::process::{PATIENCE, http, until};
+use super::harness::samples::power;
 use super::hostile::store_check;
 use super::identity_edges::metric;
 use super::main_job::World;
 use super::scenes::{bound, identity};
-
-fn actual(value: u64) -> String {
-    json!({"twin": {"power": {"actual": {"value": value.to_string()}, "metadata": {"type": "string"}}}})
-        .to_string()
-}
 
 fn wait_well(monitor: &str) {
     until("the store is well without anybody's help", PATIENCE, || match store_check(monitor) {
@@ -38,7 +32,7 @@ fn an_edge_whose_syncs_fail_confirms_nothing_it_does_not_keep() {
     wait_member(broker, world.dir.path(), "lamp-1");
     let steady = identity(&kubectl, "steady");
     let publish = |value: u64| {
-        let payload = actual(value);
+        let payload = power(value);
         let topic = topic("lamp-1", "twin/update");
         // Gives up when nothing is acknowledged.
         let out = std::process::Command::new("timeout")

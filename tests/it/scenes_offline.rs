@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::process::{PATIENCE, until};
+use super::harness::samples::power;
 use super::main_job::{World, container_pid};
 use super::scenes::{MOUNTS, bound, make_config, wait_agreement, wait_files};
 
@@ -15,10 +16,6 @@ fn claims(token: &str) -> Value {
     let claims = token.split('.').nth(1).unwrap_or_else(|| panic!("no token: {token:?}"));
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
     serde_json::from_slice(&json).unwrap()
-}
-
-fn actual(value: &str) -> String {
-    json!({"twin": {"power": {"actual": {"value": value}, "metadata": {"type": "string"}}}}).to_string()
 }
 
 /// Restart count of a pod's container as the API has it.
@@ -65,7 +62,7 @@ fn a_machine_that_forgot_its_containers_starts_them_with_no_cloud() {
     assert!(claims["exp"].as_i64().is_some_and(|end| end > now), "{claims}");
 
     // What happens without the cloud: devices report, a container dies, the program is killed again.
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("off"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("off"));
     let first = wait_runs(&world, "first");
     let pid = container_pid(&world.runtime, &first);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
@@ -77,7 +74,7 @@ fn a_machine_that_forgot_its_containers_starts_them_with_no_cloud() {
     world.edge.process.kill9();
     world.edge.restart(&[]);
     world.edge.wait_ready();
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("dim"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("dim"));
     let runs = [wait_runs(&world, "first"), wait_runs(&world, "second")];
 
     world.cloud.restart(&[]);

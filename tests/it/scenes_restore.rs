@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
-
 use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::process::{PATIENCE, until};
+use super::harness::samples::power;
 use super::identity_edges::wait_connected;
 use super::main_job::World;
 use super::scenes::{MOUNTS, bound, edit_config, identity, make_config, wait_agreement, wait_files};
@@ -15,10 +14,6 @@ use super::scenes::{MOUNTS, bound, edit_config, identity, make_config, wait_agre
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());
-}
-
-fn actual(value: &str) -> String {
-    json!({"twin": {"power": {"actual": {"value": value}, "metadata": {"type": "string"}}}}).to_string()
 }
 
 #[test]
@@ -35,7 +30,7 @@ fn a_cloud_restored_from_yesterday_and_its_edge_agree_again() {
     }
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, world.dir.path(), "lamp-1");
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("off"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("off"));
     reported(&kubectl, "lamp-1", "power", "off");
     let (steady, again) = (identity(&kubectl, "steady"), identity(&kubectl, "again"));
     let uid = |identity: &str| identity.split(' ').next().unwrap().to_owned();
@@ -56,7 +51,7 @@ fn a_cloud_restored_from_yesterday_and_its_edge_agree_again() {
         kubectl.wait_running(pod);
     }
     wait_files(&world.runtime, "steady", "two b");
-    broker.publish(&topic("lamp-1", "twin/update"), &actual("dim"));
+    broker.publish(&topic("lamp-1", "twin/update"), &power("dim"));
     reported(&kubectl, "lamp-1", "power", "dim");
 
     world.cloud.process.terminate(PATIENCE);

@@ -27,4 +27,5 @@ pub mod prometheus;
 pub mod proxy;
 pub mod recording;
 pub mod rest;
+pub mod samples;
 pub mod sockets;

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
+use tower::ServiceExt;
 
 use super::Register;
 use super::report;
@@ -21,6 +22,7 @@ use crate::wire::dmi::{
     DeviceManager, ManagerServer, MapperRegisterRequest, MapperRegisterResponse, ReportDeviceStatesRequest,
     ReportDeviceStatusRequest, SOCKET_MODE,
 };
+use crate::wire::grpc::counting_lengths;
 use crate::wire::socket::GrpcSocket;
 
 /// Connections at once; more wait to be accepted.
@@ -55,7 +57,10 @@ pub async fn serve(path: PathBuf, door: Door) {
     loop {
         match GrpcSocket::bind(&path, SOCKET_MODE, CONNECTIONS).await {
             Ok(socket) => {
-                let socket = socket.counting(DoorMetrics::new("dmi").counter(Refusal::NoRequest));
+                let metrics = DoorMetrics::new("dmi");
+                let socket = socket.counting(metrics.counter(Refusal::NoRequest));
+                let calls = ManagerServer::new(Arc::clone(&service))
+                    .map_response(counting_lengths(metrics.counter(Refusal::Length)));
                 tracing::info!(path = %path.display(), "mappers are served");
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()
@@ -66,7 +71,7 @@ pub async fn serve(path: PathBuf, door: Door) {
                     .initial_connection_window_size(WINDOW_BYTES)
                     .timeout(2 * DEADLINE)
                     .serve_with_incoming_shutdown(
-                        ManagerServer::new(Arc::clone(&service)),
+                        calls,
                         Box::pin(socket.connections()),
                         std::future::pending(),
                     )

@@ -127,6 +127,7 @@ impl PodWorker {
         let now = self.now();
         self.clear = true;
         for sight in sights {
+            self.tell_lost(&sight);
             match sight {
                 Sight::Sandbox(sandbox) => self.state.saw_sandbox(sandbox),
                 Sight::Container(container) => self.state.saw_container(container, now),
@@ -139,6 +140,20 @@ impl PodWorker {
         }
         self.observed_once |= self.clear;
         self.tick(ctx);
+    }
+
+    /// Says that the runtime takes a sandbox for dead which nobody here has stopped: all of the pod is made again.
+    fn tell_lost(&self, sight: &Sight) {
+        let (id, gone) = match sight {
+            Sight::Sandbox(sandbox) if !sandbox.ready => (&sandbox.id, false),
+            Sight::Gone(id) => (id, true),
+            _ => return,
+        };
+        let was = self.state.observed.sandboxes.iter().any(|known| known.id == *id && known.ready);
+        let ours = self.state.ending() || self.state.memory.stopped.contains(id);
+        if was && !ours && !self.state.busy.contains(&Work::StopSandbox(id.clone())) {
+            tracing::warn!(pod = %self.name(), sandbox = %id, gone, "the runtime has lost the pod's sandbox");
+        }
     }
 
     /// Asks the runtime for all it has of this pod.

@@ -13,7 +13,7 @@ use super::wire::{Conn, Event};
 use super::{EventBus, now_unix_ms};
 use crate::bus::device_twin::DeviceMessage;
 use crate::mqtt::{Input, PacketId};
-use crate::store::{Batch, Outbox, StoreError, Table, scan_all};
+use crate::store::{Batch, Outbox, Row, Table, scan_all};
 use crate::supervise::spread;
 
 /// How long DeviceTwin may take: it waits for the disk.
@@ -45,6 +45,8 @@ pub struct Parcel {
 #[derive(Debug)]
 pub struct Local {
     pub lanes: Lanes<Parcel>,
+    /// Payloads in the lanes.
+    pub untaken_bytes: usize,
     /// Which uploads wait; they are on disk.
     pub uploads: Outbox,
     is_draining: bool,
@@ -54,7 +56,7 @@ impl Local {
     #[must_use]
     pub fn new(max_uploads: u32) -> Self {
         let uploads = Outbox::new(uploads::PREFIX, max_uploads);
-        Self { lanes: Lanes::default(), uploads, is_draining: false }
+        Self { lanes: Lanes::default(), untaken_bytes: 0, uploads, is_draining: false }
     }
 }
 
@@ -71,6 +73,7 @@ impl EventBus {
     /// Gives a message to its module.
     pub(super) fn deliver(&mut self, parcel: Parcel) {
         if let Some(key) = lane(&parcel.topic).map(str::to_owned) {
+            self.local.untaken_bytes += parcel.payload.len();
             let sends = self.local.lanes.push(&key, parcel);
             return self.send_parcels(sends);
         }
@@ -115,6 +118,7 @@ impl EventBus {
     pub(super) fn answered(&mut self, attempt: Attempt, is_taken: bool) {
         let settled = self.local.lanes.settle(attempt, is_taken);
         for parcel in settled.taken {
+            self.local.untaken_bytes = self.local.untaken_bytes.saturating_sub(parcel.payload.len());
             self.taken(parcel.source, true);
         }
         self.send_parcels(settled.send);
@@ -144,19 +148,12 @@ impl EventBus {
     }
 
     pub(super) fn load_uploads(&mut self) {
-        let loaded = self.upload_keys();
-        match loaded {
-            Ok(keys) => self.local.uploads.load(keys.iter().map(Vec::as_slice)),
-            Err(err) => tracing::error!(error = %err, "the uploads that wait cannot be read"),
+        let waiting = &mut self.local.uploads;
+        waiting.clear();
+        let load = |rows: Vec<Row>| waiting.load(&rows);
+        if let Err(err) = scan_all(&*self.store, Table::Outbox, uploads::PREFIX, load) {
+            tracing::error!(error = %err, "the uploads that wait cannot be read");
         }
-    }
-
-    fn upload_keys(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        scan_all(&*self.store, Table::Outbox, uploads::PREFIX, |rows| {
-            keys.extend(rows.into_iter().map(|(key, _)| key));
-        })?;
-        Ok(keys)
     }
 
     /// Sends the oldest uploads; they leave the disk when the cloud has read them.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 use tonic::{Request, Status};
+use tower::ServiceExt;
 
 use super::attest_worker::Attestor;
 use super::origins::{Origins, Surplus, Visit};
@@ -28,6 +29,7 @@ use crate::identity::{SpiffeId, verify_jwt_svid};
 use crate::supervise::spread;
 use crate::telemetry::doors::{self, DoorMetrics};
 use crate::telemetry::workload::WorkloadMetrics;
+use crate::wire::grpc::counting_lengths;
 use crate::wire::socket::{Accepted, GrpcSocket};
 use crate::wire::workload::{
     Answers, Everything, JwtBundlesResponse, JwtSvid, JwtSvidRequest, JwtSvidResponse, SOCKET_MODE,
@@ -86,6 +88,8 @@ pub async fn serve(path: PathBuf, door: Door) {
                 let metrics = DoorMetrics::new("workload_api");
                 let socket = socket.counting(metrics.counter(doors::Refusal::NoRequest));
                 let origins = Origins::new(CONNECTIONS_PER_ORIGIN);
+                let calls = WorkloadServer::new(Arc::clone(&api))
+                    .map_response(counting_lengths(metrics.counter(doors::Refusal::Length)));
                 // Ends never by itself; what is open when this future is dropped ends in order.
                 let served = Server::builder()
                     .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
@@ -95,7 +99,7 @@ pub async fn serve(path: PathBuf, door: Door) {
                     .initial_connection_window_size(WINDOW_BYTES)
                     .timeout(ANSWER_DEADLINE)
                     .serve_with_incoming_shutdown(
-                        WorkloadServer::new(Arc::clone(&api)),
+                        calls,
                         Box::pin(known(socket, origins, metrics.counter(doors::Refusal::GuestLimit))),
                         std::future::pending(),
                     )

@@ -196,11 +196,9 @@ impl MetaManager {
         scan_all(&*self.store, Table::Objects, objects::PREFIX, |rows| unreadable += index.load(&rows))?;
         scan_all(&*self.store, Table::Objects, reports::STATUS_PREFIX, |rows| reports.load(&rows, now))?;
         scan_all(&*self.store, Table::Objects, reports::DELETE_PREFIX, |rows| reports.load(&rows, now))?;
-        let mut waiting: Vec<Vec<u8>> = Vec::new();
-        scan_all(&*self.store, Table::Outbox, EVENTS, |rows| {
-            waiting.extend(rows.into_iter().map(|(key, _)| key));
-        })?;
-        self.outbox.load(waiting.iter().map(Vec::as_slice));
+        let outbox = &mut self.outbox;
+        outbox.clear();
+        scan_all(&*self.store, Table::Outbox, EVENTS, |rows| outbox.load(&rows))?;
         self.metrics.outbox.messages.set(count(self.outbox.len()));
         if unreadable > 0 {
             tracing::warn!(rows = unreadable, "stored objects that cannot be read are left alone");
