@@ -27,6 +27,8 @@ pub enum Class {
 pub struct SendUpstream {
     pub envelope: Envelope,
     pub class: Class,
+    /// Its owner sends it again when the session ends first: it is not kept for the next one, where it would go twice.
+    pub comes_again: bool,
 }
 
 /// Sends a message and waits for the one whose `parent_msg_id` is its `msg_id`.

@@ -1,5 +1,6 @@
 //! Pod cgroups: runtimes make them from a sandbox's `cgroup_parent` and leave them behind.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -42,38 +43,35 @@ pub fn remove(mount: &Path, parent: &str) -> io::Result<usize> {
             }
         }
     }
-    let (mut killed, mut rounds) = (0, 0);
+    let (mut killed, mut rounds) = (BTreeSet::new(), 0);
     loop {
-        let mut failed = None;
-        for root in &roots {
-            if let Err(err) = remove_tree(root.join(relative), 0) {
-                failed = Some(err);
-            }
-        }
-        let Some(err) = failed else { return Ok(killed) };
-        if err.kind() != io::ErrorKind::ResourceBusy || rounds == KILLS {
-            return Err(err);
+        let failed: Vec<io::Error> =
+            roots.iter().filter_map(|root| remove_tree(root.join(relative), 0).err()).collect();
+        let is_busy = failed.iter().any(|err| err.kind() == io::ErrorKind::ResourceBusy);
+        match failed.into_iter().next() {
+            None => return Ok(killed.len()),
+            Some(err) if !is_busy || rounds == KILLS => return Err(err),
+            Some(_) => {}
         }
         rounds += 1;
         for root in &roots {
-            killed += kill_tree(&root.join(relative), 0);
+            kill_tree(&root.join(relative), 0, &mut killed);
         }
         std::thread::sleep(DEATH);
     }
 }
 
-/// Kills every process of a cgroup and its children: how many.
-fn kill_tree(dir: &Path, depth: usize) -> usize {
+/// Kills every process of a cgroup and its children: which. One is in several hierarchies, and takes its time to die.
+fn kill_tree(dir: &Path, depth: usize, killed: &mut BTreeSet<i32>) {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     // 0 is a process of another PID namespace.
     let processes = text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 1);
-    let mut killed = processes.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()).count();
+    killed.extend(processes.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()));
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if depth < MAX_DEPTH && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            killed += kill_tree(&entry.path(), depth + 1);
+            kill_tree(&entry.path(), depth + 1, killed);
         }
     }
-    killed
 }
 
 /// A cgroup's files cannot be removed; its folder can, once it has no children and no processes.

@@ -163,8 +163,7 @@ impl Broker {
             link.open += 1;
         }
         // Ids that wait for PUBREL, of connections before this one too.
-        if held.is_none() && qos == QoS::ExactlyOnce && session.inbound.len() >= self.limits.v3_unacknowledged
-        {
+        if held.is_none() && qos == QoS::ExactlyOnce && session.inbound.len() >= self.limits.unreleased {
             self.count.dropped.not_taken += 1;
             self.refuse(index, id, qos, effects);
             return false;

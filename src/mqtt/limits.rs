@@ -63,9 +63,12 @@ pub struct Limits {
     /// QoS 1 and 2 messages a client of version 5 may have unacknowledged; more is an error (0x93).
     pub receive_maximum: u16,
     /// Unacknowledged packets of a 3.1.1 client, which knows no receive maximum, after which its
-    /// socket is not read until they are halved. And ids of QoS 2 messages that one session of any version has not
-    /// released, over all its connections: the next message is refused.
+    /// socket is not read until they are halved.
     pub v3_unacknowledged: usize,
+    /// Ids of QoS 2 messages that one session has not released, over all its connections: the next message is refused,
+    /// which ends a connection of 3.1.1. More than one read of the smallest packets brings before the pause above, and
+    /// than a client may have that keeps to `receive_maximum`.
+    pub unreleased: usize,
     /// Largest packet the broker takes, told in CONNACK; the transport enforces it.
     pub maximum_packet_bytes: u32,
     /// QoS 1 and 2 messages in flight to one client, if the client allows that many.
@@ -117,6 +120,7 @@ impl Default for Limits {
             retained_bytes: 64 << 20,
             receive_maximum: 100,
             v3_unacknowledged: 1_000,
+            unreleased: 16_384,
             maximum_packet_bytes: 1 << 20,
             inflight: 256,
             topic_aliases: 32,

@@ -34,7 +34,6 @@ pub struct Reason(pub u8);
 impl Reason {
     /// Success, normal disconnection, granted QoS 0.
     pub const SUCCESS: Self = Self(0x00);
-    pub const DISCONNECT_WITH_WILL: Self = Self(0x04);
     pub const NO_MATCHING_SUBSCRIBERS: Self = Self(0x10);
     pub const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
     pub const UNSPECIFIED: Self = Self(0x80);
@@ -46,8 +45,6 @@ impl Reason {
     pub const BAD_USER_OR_PASSWORD: Self = Self(0x86);
     pub const NOT_AUTHORIZED: Self = Self(0x87);
     pub const SERVER_UNAVAILABLE: Self = Self(0x88);
-    pub const SERVER_BUSY: Self = Self(0x89);
-    pub const SERVER_SHUTTING_DOWN: Self = Self(0x8B);
     pub const BAD_AUTHENTICATION_METHOD: Self = Self(0x8C);
     pub const KEEP_ALIVE_TIMEOUT: Self = Self(0x8D);
     pub const SESSION_TAKEN_OVER: Self = Self(0x8E);
@@ -58,11 +55,7 @@ impl Reason {
     pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
-    pub const MESSAGE_RATE_TOO_HIGH: Self = Self(0x96);
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
-    pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
-    pub const RETAIN_NOT_SUPPORTED: Self = Self(0x9A);
-    pub const SHARED_NOT_SUPPORTED: Self = Self(0x9E);
 
     #[must_use]
     pub fn is_failure(self) -> bool {

@@ -58,6 +58,16 @@ impl Batch {
         self
     }
 
+    /// Bytes of keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let bytes = |op: &Op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key, .. } => key.len(),
+        };
+        self.ops.iter().map(bytes).sum()
+    }
+
     /// Adds the writes of `other` after these.
     pub fn append(&mut self, other: Self) {
         self.ops.extend(other.ops);

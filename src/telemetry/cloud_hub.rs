@@ -31,7 +31,7 @@ pub struct CloudHubMetrics {
     pub unhandled: Counter,
     /// Messages too large to be sent.
     pub too_large: Counter,
-    /// Messages of edges dropped because their receiver was busy.
+    /// Messages of edges dropped because their receiver was busy, or a field of them was too long.
     pub dropped: Counter,
     /// Messages of edges that waited: their node says too much at once.
     pub held: Counter,

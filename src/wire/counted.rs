@@ -1,4 +1,4 @@
-//! A stream that counts what is read from it.
+//! A stream that counts what goes through it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,16 +8,24 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Counts bytes read, for whoever shares `read`: the parts of a large message come, and take memory, long before its end.
+/// Bytes so far. The parts of a large message come and go, and take memory, long before its end.
+#[derive(Debug, Default)]
+pub struct Flow {
+    pub read: AtomicU64,
+    /// Taken by the stream: what it keeps for a socket that is full is in it.
+    pub written: AtomicU64,
+}
+
+/// Counts for whoever shares the [`Flow`].
 pub struct Counted<S> {
     inner: S,
-    read: Arc<AtomicU64>,
+    flow: Arc<Flow>,
 }
 
 impl<S> Counted<S> {
     #[must_use]
-    pub fn new(inner: S, read: Arc<AtomicU64>) -> Self {
-        Self { inner, read }
+    pub fn new(inner: S, flow: Arc<Flow>) -> Self {
+        Self { inner, flow }
     }
 }
 
@@ -30,14 +38,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
         let came = buffer.filled().len().saturating_sub(before);
-        self.read.fetch_add(u64::try_from(came).unwrap_or_default(), Ordering::Relaxed);
+        self.flow.read.fetch_add(u64::try_from(came).unwrap_or_default(), Ordering::Relaxed);
         polled
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(went)) = polled {
+            self.flow.written.fetch_add(u64::try_from(went).unwrap_or_default(), Ordering::Relaxed);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

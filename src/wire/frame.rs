@@ -20,6 +20,10 @@ use output::{Capped, GoStrings};
 /// Largest frame either side takes, bytes. A listener may be configured lower.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
+/// Largest message that either program understands, bytes. Kubernetes objects end at 1.5 MiB. An edge skips what is
+/// larger and fits in a frame, so that one big message does not end the session again and again.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
 /// Deepest nesting of objects and arrays. Kubernetes objects stay far below.
 pub const MAX_DEPTH: usize = 100;
 
@@ -41,6 +45,9 @@ pub enum WireError {
         field: String,
         reason: String,
     },
+    /// One of header or route is longer than [`MAX_FIELD_BYTES`]; the rest of the frame is sound.
+    #[error("the field {field} is longer than {MAX_FIELD_BYTES} bytes: {bytes}")]
+    LongField { field: &'static str, bytes: usize },
     /// The content cannot be written as JSON (a key that is no string, for one).
     #[error("the message of {resource} cannot be written: {reason}")]
     Unprintable { resource: String, reason: String },
@@ -96,7 +103,7 @@ struct RouteIn {
 ///
 /// # Errors
 /// [`WireError::TooLarge`] and [`WireError::TooDeep`] before anything is parsed,
-/// [`WireError::Malformed`] with the field, which may be one longer than [`MAX_FIELD_BYTES`].
+/// [`WireError::Malformed`] with the field, [`WireError::LongField`].
 pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
     if frame.len() > limit {
         return Err(WireError::TooLarge { bytes: frame.len(), limit });
@@ -110,46 +117,42 @@ pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
     let Whole(FrameIn { header, route, content }) = serde_path_to_error::deserialize(&mut json)
         .map_err(|err| malformed(err.path().to_string(), err.inner()))?;
     json.end().map_err(|err| malformed(".".to_owned(), &err))?;
-    if let Some(field) = too_long(&header, &route) {
-        let reason = format!("longer than {MAX_FIELD_BYTES} bytes");
-        return Err(WireError::Malformed { field: field.to_owned(), reason });
-    }
-    Ok(Envelope {
-        header: Header {
-            msg_id: header.msg_id,
-            parent_msg_id: filled(header.parent_msg_id),
-            timestamp_ms: header.timestamp,
-            resource_version: filled(header.resourceversion),
-            sync: header.sync.unwrap_or_default(),
-            context_type: filled(header.context_type),
-        },
-        route: Route {
-            source: route.source.unwrap_or_default(),
-            destination: filled(route.destination),
-            group: route.group.unwrap_or_default(),
-            operation: route.operation.unwrap_or_default(),
-            resource: Resource::parse(&route.resource.unwrap_or_default()),
-        },
-        body: body_of(content),
-    })
+    let resource = route.resource.unwrap_or_default();
+    let header = Header {
+        msg_id: header.msg_id,
+        parent_msg_id: filled(header.parent_msg_id),
+        timestamp_ms: header.timestamp,
+        resource_version: filled(header.resourceversion),
+        sync: header.sync.unwrap_or_default(),
+        context_type: filled(header.context_type),
+    };
+    let route = Route {
+        source: route.source.unwrap_or_default(),
+        destination: filled(route.destination),
+        group: route.group.unwrap_or_default(),
+        operation: route.operation.unwrap_or_default(),
+        resource: Resource::parse(&resource),
+    };
+    bounded(&header, &route, &resource)?;
+    Ok(Envelope { header, route, body: body_of(content) })
 }
 
-/// The first field that is too long: what is kept of a message while it waits is reckoned by its content.
-fn too_long(header: &HeaderIn, route: &RouteIn) -> Option<&'static str> {
+/// What is kept of a message while it waits is reckoned by its content: nothing else of it may be long.
+fn bounded(header: &Header, route: &Route, resource: &str) -> Result<(), WireError> {
     let fields = [
-        ("header.msg_id", Some(&header.msg_id)),
-        ("header.parent_msg_id", header.parent_msg_id.as_ref()),
-        ("header.resourceversion", header.resourceversion.as_ref()),
-        ("header.type", header.context_type.as_ref()),
-        ("route.source", route.source.as_ref()),
-        ("route.destination", route.destination.as_ref()),
-        ("route.group", route.group.as_ref()),
-        ("route.operation", route.operation.as_ref()),
-        ("route.resource", route.resource.as_ref()),
+        ("header.msg_id", Some(header.msg_id.as_str())),
+        ("header.parent_msg_id", header.parent_msg_id.as_deref()),
+        ("header.resourceversion", header.resource_version.as_deref()),
+        ("header.type", header.context_type.as_deref()),
+        ("route.source", Some(route.source.as_str())),
+        ("route.destination", route.destination.as_deref()),
+        ("route.group", Some(route.group.as_str())),
+        ("route.operation", Some(route.operation.as_str())),
+        ("route.resource", Some(resource)),
     ];
-    let mut long =
-        fields.into_iter().filter(|(_, text)| text.is_some_and(|text| text.len() > MAX_FIELD_BYTES));
-    long.next().map(|(field, _)| field)
+    let lengths = fields.into_iter().map(|(field, text)| (field, text.map_or(0, str::len)));
+    let mut long = lengths.filter(|(_, bytes)| *bytes > MAX_FIELD_BYTES);
+    long.next().map_or(Ok(()), |(field, bytes)| Err(WireError::LongField { field, bytes }))
 }
 
 /// Derived structs also take arrays: here only an object will do.
@@ -246,12 +249,13 @@ pub fn encode(envelope: &Envelope) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError::TooLarge`] with the size it would have had (never more than `limit` is kept in
-/// memory), [`WireError::Unprintable`].
+/// memory), [`WireError::LongField`], [`WireError::Unprintable`].
 pub fn encode_within(envelope: &Envelope, limit: usize) -> Result<Vec<u8>, WireError> {
     let Header { msg_id, parent_msg_id, timestamp_ms, resource_version, sync, context_type } =
         &envelope.header;
     let route = &envelope.route;
     let resource = route.resource.to_string();
+    bounded(&envelope.header, route, &resource)?;
     let frame = FrameOut {
         header: HeaderOut {
             msg_id,

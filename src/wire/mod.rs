@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod counted;
 pub mod dmi;
+pub mod extensions;
 pub mod frame;
 pub mod grpc;
 pub mod node_report;

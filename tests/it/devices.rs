@@ -188,7 +188,7 @@ fn a_cloud_that_was_away_ends_with_the_last_value_of_each_property() {
     wait_member(broker, world.dir.path(), "lamp-1");
     world.cloud.process.kill9();
 
-    let lines: Vec<String> = (1..=10_000).map(|n| power(&n.to_string())).collect();
+    let lines: Vec<String> = (1..=10_000).map(power).collect();
     broker.publish_lines(&topic("lamp-1", "twin/update"), &lines);
     broker.publish(&topic("lamp-1", "state/update"), r#"{"event_id":"s","timestamp":0,"state":"online"}"#);
     // What is acknowledged survives the edge's own death as well.
@@ -223,7 +223,7 @@ fn acknowledged_updates_survive_kill_9_at_any_moment() {
             let publisher = scope.spawn(move || {
                 let mut last = 0;
                 for n in (round * 1000 + 1)..(round + 1) * 1000 {
-                    let payload = power(&n.to_string());
+                    let payload = power(n);
                     let out = broker.try_publish(&[
                         "-q",
                         "1",
@@ -288,7 +288,7 @@ fn a_device_flood_delays_no_pod() {
     let (kubectl, broker) = (world.kubectl(), world.edge.broker);
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, world.dir.path(), "lamp-1");
-    let lines: Vec<String> = (1..=5_000).map(|n| power(&n.to_string())).collect();
+    let lines: Vec<String> = (1..=5_000).map(power).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| broker.publish_lines(&topic("lamp-1", "twin/update"), &lines));
         kubectl.apply(&sleeper("during-flood", ""));

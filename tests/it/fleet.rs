@@ -109,5 +109,5 @@ fn a_fleet_joins_runs_pods_outlives_the_cloud_and_leaves() {
 /// Names and uids of its pods.
 fn fleet_pods(kubectl: &Kubectl) -> String {
     let path = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}";
-    kubectl.run(&["get", "pods", "-l", "app=edge-fleet", "-o", path])
+    kubectl.run(&["get", "pods", "-l", "edge-fleet", "-o", path])
 }

@@ -77,10 +77,15 @@ impl Write for Line {
 }
 
 fn line(house: &House, door: &Door) -> Line {
-    let stream = dial(house.tcp(door)).unwrap();
-    let has_tls =
-        [doors::KUBERNETES_API, doors::CLOUD_HUB, doors::JOIN_SERVER, doors::MQTT_TLS].contains(door);
-    if has_tls { Line::Tls(Box::new(tls(stream, house.pair(door)))) } else { Line::Plain(stream) }
+    wrapped(house, door, dial(house.tcp(door)).unwrap())
+}
+
+fn wrapped(house: &House, door: &Door, stream: std::net::TcpStream) -> Line {
+    if has_tls(door) { Line::Tls(Box::new(tls(stream, house.pair(door)))) } else { Line::Plain(stream) }
+}
+
+fn has_tls(door: &Door) -> bool {
+    [doors::KUBERNETES_API, doors::CLOUD_HUB, doors::JOIN_SERVER, doors::MQTT_TLS].contains(door)
 }
 
 fn is_http(door: &Door) -> bool {
@@ -184,12 +189,7 @@ fn deaf(house: &House, door: &Door) {
             scope.spawn(move || {
                 let Ok(stream) = dial(house.tcp(door)) else { return };
                 stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-                let has_tls = [doors::KUBERNETES_API, doors::JOIN_SERVER].contains(door);
-                let mut stream = if has_tls {
-                    Line::Tls(Box::new(tls(stream, house.pair(door))))
-                } else {
-                    Line::Plain(stream)
-                };
+                let mut stream = wrapped(house, door, stream);
                 let (begun, mut poured) = (Instant::now(), 0);
                 loop {
                     match stream.write(batch) {
@@ -221,7 +221,8 @@ fn hub<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
     };
     let bad = "kubeedge_cloudhub_sessions_total{reason=\"bad_frame\"}";
     vec![
-        ("endless head", vec![label(door)], {
+        // Honest visits look whether the door is open, which is counted as a handshake that failed.
+        ("endless head", vec!["kubeedge_door_refused_total{door=\"cloudhub\",reason=\"head\""], {
             Box::new(move || {
                 let mut stream = line(house, door);
                 let poured = pour(&mut stream, b"GET / HTTP/1.1\r\nX: ", &[b'x'; 16 << 10], TEN_GIGABYTES);
@@ -444,7 +445,10 @@ fn grpc<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
 
 /// What moves when a crowd comes.
 pub fn crowd_counters(door: &Door) -> Vec<&'static str> {
-    vec![label(door)]
+    match *door {
+        doors::CLOUD_HUB => vec!["kubeedge_door_refused_total{door=\"cloudhub\",reason=\"crowd\""],
+        _ => vec![label(door)],
+    }
 }
 
 /// The first bytes of an honest client, as far as a silent one says them.
@@ -484,9 +488,7 @@ fn ended(mut stream: impl Read + Write, words: &[u8]) -> bool {
         match stream.read(&mut piece) {
             Ok(0) => return true,
             Ok(_) => {}
-            Err(err)
-                if matches!(err.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
-            {
+            Err(err) if is_late(&err) => {
                 if begun.elapsed() > PATIENCE {
                     return false;
                 }
@@ -528,9 +530,7 @@ pub fn stops<'h>(house: &'h House, door: &'static Door) -> Vec<Stop<'h>> {
     let address = house.tcp(door);
     let mut all: Vec<Stop<'h>> =
         vec![("nothing is said", Box::new(move || ended(dial(address).unwrap(), b"")))];
-    let has_tls =
-        [doors::KUBERNETES_API, doors::CLOUD_HUB, doors::JOIN_SERVER, doors::MQTT_TLS].contains(door);
-    if has_tls {
+    if has_tls(door) {
         // A handshake record of 512 bytes of which three have come (RFC 8446 section 5.1).
         all.push((
             "half a handshake",

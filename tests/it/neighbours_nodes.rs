@@ -14,7 +14,7 @@ use super::main_job::{World, sleeper};
 
 /// What cloudcore may grow by for one hostile node, KiB.
 const RISE_KIB: u64 = 24 << 10;
-/// Messages of a flood come in kinds, so that no single receiver stands for all.
+/// Connections of the node that floods.
 const FLOODING_SESSIONS: usize = 2;
 
 fn message(operation: &str, resource: &str, content: &Value) -> Vec<u8> {

@@ -241,10 +241,7 @@ impl Edge {
         let Some(session) = &mut self.session else { return };
         let soon = now.at + RETRY;
         match call {
-            Call::Lease(_) => {
-                self.lease = None;
-                session.next_lease = session.next_lease.min(soon);
-            }
+            Call::Lease(_) => session.next_lease = session.next_lease.min(soon),
             Call::Insert | Call::Query | Call::Update | Call::Patch { .. } => {
                 session.registered = false;
                 session.next_status = session.next_status.min(soon);
@@ -285,7 +282,7 @@ impl Edge {
     }
 
     fn renew_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let call = first_lease_call(&self.wanted_lease(now), self.lease.take().as_ref());
+        let call = first_lease_call(&self.wanted_lease(now), self.lease.as_ref());
         self.call_lease(call, now, effects);
     }
 
@@ -447,6 +444,9 @@ impl Edge {
 
     fn refused(&mut self, call: &Call, now: Moment, effects: &mut Vec<Effect>) {
         effects.push(Effect::Count(Counted::Refused));
+        if matches!(call, Call::Lease(_)) {
+            self.lease = None;
+        }
         self.again(call, now);
     }
 }

@@ -198,11 +198,6 @@ impl Figures {
 }
 
 impl Summary {
-    #[must_use]
-    pub fn count(&self, what: Counted) -> u64 {
-        self.counts.get(&what).copied().unwrap_or_default()
-    }
-
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {

@@ -15,10 +15,10 @@ use crate::actors::edge::edge_hub::backoff::Backoff;
 use crate::actors::edge::edge_hub::credential_files::Identity;
 use crate::actors::edge::edge_hub::join_error::JoinError;
 use crate::actors::edge::edge_hub::join_worker::Joiner;
-use crate::actors::edge::edge_hub::link_worker::{Dialling, MAX_MESSAGE_BYTES, Stream, dial, keepalive};
+use crate::actors::edge::edge_hub::link_worker::{Dialling, Stream, dial, keepalive};
 use crate::config::EdgeHubConfig;
 use crate::model::{Envelope, Moment, NodeName};
-use crate::wire::frame;
+use crate::wire::frame::{self, MAX_MESSAGE_BYTES};
 
 /// Everything of one edge.
 pub struct Linked {

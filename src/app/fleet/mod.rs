@@ -27,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::edge::{Edge, Settings};
 use self::factory::Factory;
-use self::figures::{Counted, Figures, Summary};
+use self::figures::{Figures, Summary};
 use self::link::Linked;
 use super::program::{Fatal, raise_open_files};
 use crate::actors::edge::edge_hub::join_worker::Joiner;
@@ -138,6 +138,12 @@ async fn fleet(args: &Args, factory: &Factory) -> Result<(), Fatal> {
     let (stop, stopped) = watch::channel(false);
     let joining = Arc::new(Semaphore::new(JOINING));
     let mut edges = JoinSet::new();
+    let pods = match &args.kubeconfig {
+        Some(kubeconfig) if args.pods > 0 => {
+            Some(pods::Pods::new(kubeconfig, args.pods, &args.prefix).await?)
+        }
+        _ => None,
+    };
     let starting = async {
         let pause = Duration::from_secs(1) / args.rate;
         for node in names(args)? {
@@ -158,32 +164,21 @@ async fn fleet(args: &Args, factory: &Factory) -> Result<(), Fatal> {
             edges.spawn(linked.live());
             sleep(pause).await;
         }
-        let made = match &args.kubeconfig {
-            Some(kubeconfig) if args.pods > 0 => {
-                let pods = pods::Pods::new(kubeconfig, args.pods).await?;
-                all_registered(&figures, args.nodes as usize).await;
-                pods.create(&names(args)?).await?;
-                Some(pods)
-            }
-            _ => None,
-        };
-        Ok::<_, Fatal>(made)
-    };
-    let mut made = None;
-    let work = async {
-        made = starting.await?;
+        if let Some(pods) = &pods {
+            all_registered(&figures, args.nodes as usize).await;
+            pods.create(&names(args)?).await?;
+        }
         std::future::pending::<Result<(), Fatal>>().await
     };
     let outcome = tokio::select! {
-        failed = work => failed,
+        failed = starting => failed,
         () = show(args, &figures) => Ok(()),
         () = told(terminate, interrupt, args.seconds) => Ok(()),
     };
-    if let Some(pods) = made {
+    if let Some(pods) = &pods {
         let removed = async {
             pods.remove().await?;
-            let all = u64::from(args.nodes) * u64::from(args.pods);
-            while figures.summary(false).count(Counted::PodsGone) < all {
+            while !pods.are_gone().await? {
                 sleep(Duration::from_millis(200)).await;
             }
             Ok::<_, Fatal>(())

@@ -152,7 +152,7 @@ fn a_3_1_1_client_that_overruns_the_disk_is_paused() {
 
 #[test]
 fn ids_that_are_never_released_are_bounded() {
-    let mut bench = Bench::with(Limits { v3_unacknowledged: 10, ..Limits::default() });
+    let mut bench = Bench::with(Limits { unreleased: 10, ..Limits::default() });
     bench.connect(1, connect(Version::V3, "keeper"));
     for n in 1..=11 {
         assert!(!bench.closed.contains_key(&1), "{n}");

@@ -177,15 +177,21 @@ fn header_and_route_are_short() {
         let (before, after) = frame.split_once(field).unwrap();
         let long = format!("{before}{field}{}{after}", "x".repeat(MAX_FIELD_BYTES));
         match decode(long.as_bytes(), MAX_FRAME_BYTES) {
-            Err(WireError::Malformed { field: at, reason }) => {
+            Err(WireError::LongField { field: at, bytes }) => {
                 assert!(
-                    field.contains(at.rsplit('.').next().unwrap()) && reason.contains("longer"),
-                    "{at}: {reason}"
+                    field.contains(at.rsplit('.').next().unwrap()) && bytes >= MAX_FIELD_BYTES,
+                    "{at}: {bytes}"
                 );
             }
             other => panic!("{field}: {other:?}"),
         }
     }
+    let mut envelope = decode(text("null").as_bytes(), MAX_FRAME_BYTES).unwrap();
+    envelope.route.resource = Resource::Other("x".repeat(MAX_FIELD_BYTES));
+    assert!(encode(&envelope).is_ok());
+    envelope.route.resource = Resource::Other("x".repeat(MAX_FIELD_BYTES + 1));
+    let long = WireError::LongField { field: "route.resource", bytes: MAX_FIELD_BYTES + 1 };
+    assert_eq!(encode(&envelope), Err(long), "what the other side would not take is not sent");
 }
 
 #[test]

@@ -3,12 +3,7 @@
 use crate::bus::sync::Extensions;
 use crate::identity::PeerIdentity;
 use crate::model::NodeName;
-
-/// Names of our extensions in the `Kubeedge-Extensions` header.
-const ACK_WINDOW: &str = "ack-window";
-const RESYNC: &str = "resync";
-const IDENTITY: &str = "identity";
-const REPORT: &str = "report";
+use crate::wire::extensions::{ACK_WINDOW, IDENTITY, REPORT, RESYNC};
 
 /// The headers of an upgrade request that matter here.
 #[derive(Debug, Clone, Copy, Default)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix_http::ws::Codec;
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use metrics::Counter;
@@ -19,14 +19,15 @@ use super::issuer_worker::Issuer;
 use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
 use super::pace::Pace;
-use super::pump_actor::{Incoming, MAX_IN_BYTES, Pump};
+use super::pump_actor::{Incoming, Pump};
 use super::{NotOpened, OpenSession};
 use crate::bus::{Link, Turns};
 use crate::telemetry::doors::DoorMetrics;
 use crate::telemetry::identity::Refused;
 use crate::web::{Limits, Line, Lobby};
+use crate::wire::extensions;
+use crate::wire::frame::MAX_MESSAGE_BYTES;
 
-const EXTENSIONS: HeaderName = HeaderName::from_static("kubeedge-extensions");
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests of one connection.
@@ -132,8 +133,8 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     let asked = Asked {
         connection_use: header("ConnectionUse"),
         node_id: header("node_id"),
-        extensions: header("Kubeedge-Extensions"),
-        instance: header("Kubeedge-Instance"),
+        extensions: header(extensions::HEADER),
+        instance: header(extensions::INSTANCE_HEADER),
     };
     let identity = connection.peer.as_ref().map(|peer| &peer.identity);
     let accepted = match handshake::admit(identity, &asked) {
@@ -190,9 +191,9 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     if let Some(list) = handshake::extensions_header(extensions)
         && let Ok(list) = HeaderValue::from_str(&list)
     {
-        response.insert_header((EXTENSIONS, list));
+        response.insert_header((extensions::HEADER, list));
     }
-    let incoming = Incoming::new(payload, Rc::clone(&pump.heard));
-    let codec = Codec::new().max_size(MAX_IN_BYTES);
+    let incoming = Incoming::new(payload, Rc::clone(&pump.heard), Arc::clone(&pump.pipe));
+    let codec = Codec::new().max_size(MAX_MESSAGE_BYTES);
     response.streaming(ws::WebsocketContext::with_codec(pump, incoming, codec))
 }

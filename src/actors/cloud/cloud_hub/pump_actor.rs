@@ -25,10 +25,8 @@ use super::pace::Pace;
 use super::session_worker::{Broken, FromEdge, Pipe, PipeMoved};
 use crate::bus::cloud_hub::EndReason;
 use crate::bus::{Link, Turns};
-use crate::wire::frame;
+use crate::wire::frame::{self, MAX_MESSAGE_BYTES, WireError};
 
-/// Largest message of an edge. Kubernetes objects are under 2 MiB.
-pub const MAX_IN_BYTES: usize = 4 << 20;
 /// Written at once. Larger messages become fragments (RFC 6455 section 5.4).
 const PIECE_BYTES: usize = 32 << 10;
 /// For a session to take one message.
@@ -62,11 +60,12 @@ pub struct Incoming<S> {
     rest: Bytes,
     given: u64,
     heard: Rc<Cell<u64>>,
+    pipe: Arc<Pipe>,
 }
 
 impl<S> Incoming<S> {
-    pub fn new(stream: S, heard: Rc<Cell<u64>>) -> Self {
-        Self { stream, frames: Frames::new(MAX_IN_BYTES), rest: Bytes::new(), given: 0, heard }
+    pub fn new(stream: S, heard: Rc<Cell<u64>>, pipe: Arc<Pipe>) -> Self {
+        Self { stream, frames: Frames::new(MAX_MESSAGE_BYTES), rest: Bytes::new(), given: 0, heard, pipe }
     }
 }
 
@@ -81,7 +80,10 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Incoming<
         }
         while me.rest.is_empty() {
             match ready!(Pin::new(&mut me.stream).poll_next(cx)) {
-                Some(Ok(bytes)) => me.rest = bytes,
+                Some(Ok(bytes)) => {
+                    *me.pipe.heard.lock() = Some(Instant::now());
+                    me.rest = bytes;
+                }
                 end => return Poll::Ready(end),
             }
         }
@@ -138,8 +140,15 @@ impl Pieces {
 impl Pump {
     /// A whole message. `pause`: so long the node spoke too fast.
     fn receive(&mut self, bytes: &[u8], pause: Duration, ctx: &mut ws::WebsocketContext<Self>) {
-        let envelope = match frame::decode(bytes, MAX_IN_BYTES) {
+        let envelope = match frame::decode(bytes, MAX_MESSAGE_BYTES) {
             Ok(envelope) => envelope,
+            Err(err @ WireError::LongField { .. }) => {
+                // Not a peer that lost its way: an edge without our extensions sends any topic as a resource. Ending the
+                // session would only bring the message again.
+                tracing::debug!(error = %err, "a message of an edge is left out");
+                self.dropped.increment(1);
+                return self.rest(pause, ctx);
+            }
             Err(err) => return self.fail(&err.to_string(), ctx),
         };
         let (link, turns) = (self.from_edge.clone(), self.turns.clone());
@@ -177,7 +186,7 @@ impl Pump {
             Item::Last(bytes) => (bytes, true),
         };
         let Some(partial) = &mut self.partial else { return self.fail("a fragment without a start", ctx) };
-        if partial.len() + bytes.len() > MAX_IN_BYTES {
+        if partial.len() + bytes.len() > MAX_MESSAGE_BYTES {
             return self.fail("a fragmented message is too large", ctx);
         }
         partial.extend_from_slice(&bytes);
@@ -298,7 +307,7 @@ mod tests {
         // Cut in the second frame's head and in the third's payload.
         let pieces = [&all[..5], &all[5..11], &all[11..]].map(|piece| Ok(Bytes::copy_from_slice(piece)));
         let heard = Rc::new(Cell::new(0));
-        let mut incoming = Incoming::new(stream::iter(pieces), Rc::clone(&heard));
+        let mut incoming = Incoming::new(stream::iter(pieces), Rc::clone(&heard), Arc::default());
         for frame in 1..=3 {
             let mut got = Vec::new();
             while let Some(Some(Ok(piece))) = incoming.next().now_or_never() {

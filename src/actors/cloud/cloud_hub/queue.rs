@@ -120,6 +120,7 @@ pub struct Queue {
     limits: Limits,
     /// Replies and other messages that nobody acknowledges: in order, sent once.
     untracked: VecDeque<Bytes>,
+    untracked_bytes: usize,
     /// By resource text. A lane exists while it has something unsent or unacknowledged.
     lanes: HashMap<String, Lane>,
     /// Lanes with something to send and nothing in flight, first come first served.
@@ -138,6 +139,7 @@ impl Queue {
         Self {
             limits,
             untracked: VecDeque::new(),
+            untracked_bytes: 0,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             in_flight: Vec::new(),
@@ -163,6 +165,7 @@ impl Queue {
                 return Pushed::Full;
             }
             self.count_in(&frame);
+            self.untracked_bytes += frame.len();
             self.untracked.push_back(frame);
             return Pushed::Queued;
         }
@@ -203,6 +206,7 @@ impl Queue {
     pub fn next(&mut self, now: Instant) -> Option<Bytes> {
         if let Some(frame) = self.untracked.pop_front() {
             self.count_out(frame.len());
+            self.untracked_bytes -= frame.len();
             return Some(frame);
         }
         if let Some(index) = self.in_flight.iter().position(|sent| sent.resend_at <= now) {
@@ -256,10 +260,10 @@ impl Queue {
         self.in_flight.len()
     }
 
-    /// Bytes of frames of all kinds, sent and unsent.
+    /// Bytes of what nobody acknowledges and was not sent yet.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn untracked_bytes(&self) -> usize {
+        self.untracked_bytes
     }
 
     /// Messages of all kinds, sent and unsent.

@@ -47,6 +47,8 @@ pub struct Progress {
     pub taken: u64,
     /// How often the node took bytes again after the connection had been full.
     pub resumed: u64,
+    /// When bytes of the node came last: parts of a large message count, its keepalives wait behind that.
+    pub heard: Option<Instant>,
 }
 
 /// What the shell must do, in order.
@@ -89,7 +91,8 @@ pub struct Session {
     /// PEM of the cluster's CA, for `k8s/ca.crt`.
     cluster_ca: Arc<str>,
     queue: Queue,
-    last_keepalive: Instant,
+    /// The last sign that the node speaks.
+    heard: Instant,
     /// Frames given to the pump: when, and how large.
     pipe: VecDeque<(Instant, usize)>,
     pipe_bytes: usize,
@@ -121,7 +124,7 @@ impl Session {
             settings,
             cluster_ca,
             queue: Queue::new(limits),
-            last_keepalive: now,
+            heard: now,
             pipe: VecDeque::new(),
             pipe_bytes: 0,
             progress: Progress::default(),
@@ -168,7 +171,7 @@ impl Session {
             return effects;
         }
         match envelope.route.operation.as_str() {
-            operation::KEEPALIVE => self.last_keepalive = now,
+            operation::KEEPALIVE => self.heard = now,
             operation::RESPONSE => self.acknowledge(&envelope, now, &mut effects),
             "config" | "ping" | "pong" => {
                 let ack = envelope.response(Body::Text("ack".to_owned()), now_ms);
@@ -210,6 +213,7 @@ impl Session {
             self.progress.resumed = progress.resumed;
             self.moved = now;
         }
+        self.heard = progress.heard.map_or(self.heard, |heard| self.heard.max(heard));
         while self.progress.taken < progress.taken {
             self.progress.taken += 1;
             if let Some((_, bytes)) = self.pipe.pop_front() {
@@ -242,7 +246,7 @@ impl Session {
 
     /// When the node has said nothing for too long.
     fn silent_at(&self) -> Instant {
-        self.last_keepalive.max(self.moved) + self.settings.keepalive
+        self.heard.max(self.moved) + self.settings.keepalive
     }
 
     /// When the node has taken nothing for too long.
@@ -279,7 +283,7 @@ impl Session {
         };
         // Answers to a node that does not take them: it may ask again when it reads.
         let is_answer = message.header.parent_msg_id.is_some();
-        if is_answer && !self.pipe_has_room() && self.queue.bytes() + frame.len() > UNREAD_ANSWERS {
+        if is_answer && !self.pipe_has_room() && self.queue.untracked_bytes() + frame.len() > UNREAD_ANSWERS {
             return effects.push(Effect::NotAnswered);
         }
         match self.queue.push(message, frame) {

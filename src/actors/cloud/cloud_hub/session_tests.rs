@@ -104,7 +104,7 @@ fn acknowledgements() {
 }
 
 fn took(taken: u64) -> Progress {
-    Progress { taken, resumed: 0 }
+    Progress { taken, resumed: 0, heard: None }
 }
 
 #[test]
@@ -116,14 +116,21 @@ fn who_reads_slowly_lives() {
     for n in 1..8 {
         let now = at(25 + n * 5);
         assert_eq!(
-            session.turn(Progress { taken: 0, resumed: n }, now).iter().filter(|e| is_end(e)).count(),
+            session
+                .turn(Progress { resumed: n, ..Progress::default() }, now)
+                .iter()
+                .filter(|e| is_end(e))
+                .count(),
             0,
             "{n}"
         );
         assert!(session.next_deadline() > now);
     }
     // Nothing is taken any more, and nothing heard.
-    assert_eq!(kinds(&session.turn(Progress { taken: 0, resumed: 7 }, at(70))), ["write_timeout"]);
+    assert_eq!(
+        kinds(&session.turn(Progress { resumed: 7, ..Progress::default() }, at(70))),
+        ["write_timeout"]
+    );
 }
 
 fn is_end(effect: &Effect) -> bool {
@@ -140,6 +147,14 @@ fn deadlines() {
     assert_eq!(kinds(&idle.turn(took(0), at(49))), [""; 0]);
     assert_eq!(kinds(&idle.turn(took(0), at(50))), ["keepalive_lost"]);
     assert_eq!(kinds(&idle.turn(took(0), at(51))), [""; 0], "ends once");
+
+    let mut large = session(Extensions::default(), start);
+    let parts = Progress { heard: Some(at(29)), ..Progress::default() };
+    assert_eq!(kinds(&large.turn(parts, at(30))), [""; 0], "a large message comes, its end is not there yet");
+    assert_eq!(
+        (large.next_deadline(), kinds(&large.turn(parts, at(59)))),
+        (at(59), vec!["keepalive_lost".into()])
+    );
 
     let mut slow = session(Extensions::default(), start);
     slow.send(Outgoing::new(pod("a")), at(1));
@@ -201,6 +216,30 @@ fn the_pipe_is_bounded() {
     }
     assert!(session.is_starved());
     assert_eq!(session.turn(took(4), now).len(), 4, "as many as the pump took");
+}
+
+#[test]
+fn answers_are_given_up_only_when_too_many_of_them_wait() {
+    let now = Instant::now();
+    let mut session = session(Extensions { ack_window: true, resync: true, ..Extensions::default() }, now);
+    let filled = |mut message: Envelope, bytes: usize| {
+        message.body = Body::Text("x".repeat(bytes));
+        Outgoing::new(message)
+    };
+    for n in 0..8 {
+        session.send(filled(pod(&n.to_string()), PIPE_BYTES), now);
+    }
+    let answer =
+        || filled(upstream("edged", "query", "default/secret/s").response(Body::Null, 0), PIPE_BYTES / 2);
+    let mut waiting = 0;
+    let refused = loop {
+        let effects = kinds(&session.send(answer(), now));
+        if !effects.is_empty() {
+            break effects;
+        }
+        waiting += 1;
+    };
+    assert_eq!((refused, waiting), (vec!["not answered".to_owned()], 7), "objects that wait are not counted");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use actix::prelude::*;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::connection_worker::Connection;
@@ -54,6 +55,8 @@ pub struct SessionEnded {
 pub struct Pipe {
     /// Frames the pump took since the start.
     pub taken: AtomicU64,
+    /// When bytes of the node came last.
+    pub heard: Mutex<Option<Instant>>,
     /// The session wants [`PipeMoved`].
     pub starved: AtomicBool,
 }
@@ -108,7 +111,11 @@ impl SessionWorker {
     }
 
     fn progress(&self) -> Progress {
-        Progress { taken: self.pipe.taken.load(Ordering::Acquire), resumed: self.connection.resumed() }
+        Progress {
+            taken: self.pipe.taken.load(Ordering::Acquire),
+            resumed: self.connection.resumed(),
+            heard: *self.pipe.heard.lock(),
+        }
     }
 
     fn settle(&mut self, now: Instant, ctx: &mut Context<Self>) {

@@ -300,8 +300,8 @@ impl Index {
             return;
         }
         // What the pod needs travels before it; what it no longer needs goes after it.
-        let dropped = self.recount_pod(&name, changes);
         let insert = !was_there && !terminating;
+        let dropped = self.recount_pod(&name, insert, changes);
         changes.push(Change {
             nodes: vec![node.clone()],
             operation: if insert { operation::INSERT } else { operation::UPDATE },
@@ -338,7 +338,10 @@ impl Index {
     }
 
     /// Counts what the pod references now; new ones are sent. Returns what it no longer does.
-    fn recount_pod(&mut self, name: &Name, changes: &mut Vec<Change>) -> BTreeSet<Reference> {
+    ///
+    /// A pod that `starts` brings everything along, also what others at its node have already: that copy can be older
+    /// than the pod where the session is young and not compared yet, and what a container gets as environment stays.
+    fn recount_pod(&mut self, name: &Name, starts: bool, changes: &mut Vec<Change>) -> BTreeSet<Reference> {
         let Some(pod) = self.pods.get_mut(name) else { return BTreeSet::new() };
         let Some(node) = pod.node.clone() else { return BTreeSet::new() };
         let mut wanted = pod.refs.clone();
@@ -354,13 +357,14 @@ impl Index {
         for reference in added {
             let count = self.followers.entry(reference.clone()).or_default().entry(node.clone()).or_default();
             *count += 1;
-            if *count > 1 {
+            let first = *count == 1;
+            if !first && !starts {
                 continue;
             }
             let (Some(key), Some(stored)) = (wire_key(&reference), self.objects.get(&reference)) else {
                 continue;
             };
-            let insert = reference.kind == RefKind::ConfigMap;
+            let insert = first && reference.kind == RefKind::ConfigMap;
             changes.push(Change {
                 nodes: vec![node.clone()],
                 operation: if insert { operation::INSERT } else { operation::UPDATE },
@@ -374,7 +378,7 @@ impl Index {
     fn recount_account(&mut self, account: &Reference, changes: &mut Vec<Change>) {
         let users: Vec<Name> = self.accounts.get(account).into_iter().flatten().cloned().collect();
         for name in users {
-            let dropped = self.recount_pod(&name, changes);
+            let dropped = self.recount_pod(&name, false, changes);
             let node = self.pods.get(&name).and_then(|pod| pod.node.clone());
             if let Some(node) = node {
                 self.drop_references(&node, dropped, changes);

@@ -51,7 +51,11 @@ fn what_a_pod_references_follows_it() {
         put(&mut index, Kind::Pod, pod("p", "p1", 3, "n1", uses("c"))),
         ["insert ns/configmap/c to n1", "insert ns/pod/p to n1"]
     );
-    assert_eq!(put(&mut index, Kind::Pod, pod("q", "q1", 4, "n1", uses("c"))), ["insert ns/pod/q to n1"]);
+    assert_eq!(
+        put(&mut index, Kind::Pod, pod("q", "q1", 4, "n1", uses("c"))),
+        ["update ns/configmap/c to n1", "insert ns/pod/q to n1"],
+        "what is there may be older than the pod"
+    );
     assert_eq!(
         put(&mut index, Kind::Pod, pod("r", "r1", 5, "n2", uses("c"))),
         ["insert ns/configmap/c to n2", "insert ns/pod/r to n2"]

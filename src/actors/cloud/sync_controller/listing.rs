@@ -5,9 +5,8 @@ use serde_json::Value;
 use super::compare::is_compared;
 use crate::bus::edge_controller::ObjectVersion;
 use crate::model::{Body, Resource};
+use crate::wire::extensions::LISTED_PER_MESSAGE;
 
-/// Objects in one frame.
-pub const MAX_PER_PART: usize = 2_000;
 /// Objects of one node. A node runs some hundred pods; the rest is room.
 const MAX_OBJECTS: usize = 100_000;
 /// What they may take of memory: 240 bytes each, twice what the longest usual names need.
@@ -54,8 +53,8 @@ impl Listing {
         if part != self.next_part {
             return Err(BadListing::Order { want: self.next_part, got: part });
         }
-        if rows.len() > MAX_PER_PART {
-            return Err(BadListing::TooMany(MAX_PER_PART));
+        if rows.len() > LISTED_PER_MESSAGE {
+            return Err(BadListing::TooMany(LISTED_PER_MESSAGE));
         }
         if self.objects.len() + rows.len() > MAX_OBJECTS {
             return Err(BadListing::TooMany(MAX_OBJECTS));

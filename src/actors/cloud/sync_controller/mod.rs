@@ -77,6 +77,8 @@ struct Node {
     identity: bool,
     /// Owners whose kinds are compared.
     compared: usize,
+    /// For a listing that came while the one before was compared.
+    newer_answer: Option<Envelope>,
     /// Are ObjectSyncs kept for this node? Not for our edges, not where the kinds are not served.
     recorded: bool,
     deliveries: VecDeque<Delivered>,
@@ -178,9 +180,12 @@ impl SyncController {
     }
 
     /// Compares and sends; tries again until it is done or the session is over.
-    fn run(&mut self, task: Task, ctx: &mut Context<Self>) {
-        let current = self.nodes.get(&task.node).is_some_and(|node| node.session == task.session);
-        let Some(owner) = self.owners.get(task.owner).filter(|_| current) else { return };
+    fn run(&mut self, mut task: Task, ctx: &mut Context<Self>) {
+        let node = self.nodes.get_mut(&task.node).filter(|node| node.session == task.session);
+        let (Some(node), Some(owner)) = (node, self.owners.get(task.owner)) else { return };
+        if task.answer.is_some() {
+            task.answer = node.newer_answer.take().or(task.answer);
+        }
         let (client, owner, work) = (self.client.clone(), owner.clone(), task.clone());
         let done = async move { resync(client, owner, work).await };
         ctx.spawn(done.into_actor(self).map(move |result, actor, ctx| match result {
@@ -378,6 +383,7 @@ impl Node {
             listed: false,
             anew: false,
             compared: 0,
+            newer_answer: None,
             recorded: false,
             deliveries: VecDeque::new(),
             recording: false,
@@ -413,12 +419,13 @@ impl Handler<Held> for SyncController {
             Ok(Some(held)) => {
                 let owners = self.owners.iter().filter(|it| it.serves(node.identity)).count();
                 if node.listed && node.compared < owners {
-                    // Each comparison keeps its listing: whoever lists on and on gets one at a time.
-                    self.metrics.bad_listings.increment(1);
-                    tracing::warn!(node = %name, "a listing came while the one before is compared");
+                    // Each comparison keeps its listing: whoever lists on and on gets one at a time. A node whose
+                    // patience ended while the API was away says the same again, and waits for this answer now.
+                    node.newer_answer = Some(answer(&envelope));
+                    tracing::debug!(node = %name, "a listing came while the one before is compared");
                     return;
                 }
-                (node.listed, node.compared) = (true, 0);
+                (node.listed, node.compared, node.newer_answer) = (true, 0, None);
                 self.compare(name, session, &held, false, Some(answer(&envelope)), ctx);
             }
             Err(err) => {

@@ -334,7 +334,7 @@ impl DeviceTwin {
             let mut failed = Vec::new();
             for envelope in messages {
                 let msg_id = envelope.header.msg_id.clone();
-                let message = SendUpstream { envelope, class: Class::Device };
+                let message = SendUpstream { envelope, class: Class::Device, comes_again: false };
                 match link.ask(message, SEND_DEADLINE).await {
                     Ok(Ok(())) => {}
                     Ok(Err(err)) => {

@@ -1,6 +1,7 @@
 //! One websocket: dial, then read and write until something ends it. Frames and bytes only; the
 //! actor decides what they mean.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,24 +28,14 @@ use super::{EdgeHub, Received, Written};
 use crate::config::EdgeHubConfig;
 use crate::identity::client_tls;
 use crate::model::{Body, Envelope, NodeName, Resource, group, operation, source, unix_ms};
-use crate::wire::counted::Counted;
-use crate::wire::frame;
+use crate::wire::counted::{Counted, Flow};
+use crate::wire::extensions;
+use crate::wire::frame::{self, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 
-/// Largest message that is understood, either way. Kubernetes objects end at 1.5 MiB.
-pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// Largest websocket frame that is read at all. What is between the two is skipped, so that one
-/// big message does not end the session, and with it everything else, again and again.
-const MAX_FRAME_BYTES: usize = 16 << 20;
 /// How long a fresh attempt beside the patient one may take.
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// Looks at the pulse of a link within the time in which it is dead without one.
 const LOOKS: u32 = 12;
-/// Header in which both sides name the extensions they have.
-const EXTENSIONS_HEADER: &str = "Kubeedge-Extensions";
-const OUR_EXTENSIONS: &str = "ack-window,resync,identity";
-const OUR_EXTENSIONS_AND_REPORT: &str = "ack-window,resync,identity,report";
-/// Header that tells one process from another one with the same certificate: a cloned disk.
-const INSTANCE_HEADER: &str = "Kubeedge-Instance";
 
 /// What is read and written. What it counts is a sign of life.
 pub type Stream = WebSocketStream<Counted<TlsStream<TcpStream>>>;
@@ -53,7 +44,7 @@ pub type Stream = WebSocketStream<Counted<TlsStream<TcpStream>>>;
 pub struct Dialled {
     pub stream: Stream,
     /// Bytes read from it so far.
-    pub read: Arc<AtomicU64>,
+    pub flow: Arc<Flow>,
     /// The cloud offered the resync extension too.
     pub resync: bool,
     /// The cloud offered the identity extension too: it renews over the session.
@@ -100,8 +91,7 @@ pub struct PumpSettings {
     pub write_deadline: Duration,
     /// Without anything read, or a pong, for so long the link is dead ([`Pulse`]).
     pub idle: Duration,
-    /// Bytes read so far.
-    pub read: Arc<AtomicU64>,
+    pub flow: Arc<Flow>,
 }
 
 /// Opens a session for `node`.
@@ -139,15 +129,16 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     headers.insert("project_id", value(&config.project_id)?);
     headers.insert("ConnectionUse", HeaderValue::from_static("msg"));
     let reports = config.report_interval_secs > 0;
-    let offered = if reports { OUR_EXTENSIONS_AND_REPORT } else { OUR_EXTENSIONS };
-    headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(offered));
-    headers.insert(INSTANCE_HEADER, value(instance)?);
+    let mut offered = vec![extensions::ACK_WINDOW, extensions::RESYNC, extensions::IDENTITY];
+    offered.extend(reports.then_some(extensions::REPORT));
+    headers.insert(extensions::HEADER, value(&offered.join(","))?);
+    headers.insert(extensions::INSTANCE_HEADER, value(instance)?);
 
     let held = &identity.credentials;
     let tls = client_tls(&held.roots_pem, Some(&held.svid)).map_err(|err| err.to_string())?;
-    let read = Arc::new(AtomicU64::new(0));
+    let flow = Arc::new(Flow::default());
     let inner = connect(host.trim_matches(['[', ']']), port, Arc::clone(&tls)).await?;
-    let stream = Counted::new(inner, Arc::clone(&read));
+    let stream = Counted::new(inner, Arc::clone(&flow));
     let limits = WebSocketConfig::default()
         .read_buffer_size(8 << 10)
         .write_buffer_size(8 << 10)
@@ -158,16 +149,16 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     let (stream, response) = client_async_with_config(request, stream, Some(limits))
         .await
         .map_err(|err| not_upgraded(server, err))?;
-    let accepted = response.headers().get_all(EXTENSIONS_HEADER);
+    let accepted = response.headers().get_all(extensions::HEADER);
     let names = accepted.iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     let names: Vec<&str> = names.map(str::trim).collect();
     let date = response.headers().get(http::header::DATE);
     Ok(Dialled {
         stream,
-        read,
-        resync: names.contains(&"resync"),
-        identity: names.contains(&"identity"),
-        report: reports && names.contains(&"report"),
+        flow,
+        resync: names.contains(&extensions::RESYNC),
+        identity: names.contains(&extensions::IDENTITY),
+        report: reports && names.contains(&extensions::REPORT),
         date: date.and_then(|date| date.to_str().ok()).and_then(http_date),
     })
 }
@@ -203,7 +194,7 @@ async fn read(
 ) -> String {
     loop {
         let raw: Bytes = match timeout(settings.idle / LOOKS, source.next()).await {
-            Err(_) => match pulse.lock().judge(settings.read.load(Ordering::Relaxed), Instant::now()) {
+            Err(_) => match pulse.lock().judge(settings.flow.read.load(Ordering::Relaxed), Instant::now()) {
                 Some(why) => return why,
                 None => continue,
             },
@@ -274,17 +265,16 @@ async fn write(
         };
         let texts = messages.iter().filter(|message| message.is_text()).count() as u64;
         let asks = messages.iter().any(Message::is_ping);
-        for message in messages {
-            match timeout(settings.write_deadline, sink.feed(message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(err)) => return broken(err),
-                Err(_) => return format!("a frame was not written within {:?}", settings.write_deadline),
+        let work = async {
+            for message in messages {
+                sink.feed(message).await?;
             }
-        }
-        match timeout(settings.write_deadline, sink.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(err)) => return broken(err),
-            Err(_) => return format!("frames were not written within {:?}", settings.write_deadline),
+            sink.flush().await
+        };
+        match while_moving(work, &settings.flow.written, settings.write_deadline).await {
+            Some(Ok(())) => {}
+            Some(Err(err)) => return broken(err),
+            None => return format!("nothing was written for {:?}", settings.write_deadline),
         }
         if asks {
             pulse.lock().asked(Instant::now());
@@ -292,6 +282,24 @@ async fn write(
         settings.metrics.sent.increment(texts);
         if from_hub && settings.hub.send(Written { session: settings.session }).await.is_err() {
             return "the hub restarts".to_owned();
+        }
+    }
+}
+
+/// The outcome of `work`, however long it takes, or `None` when nothing more was written for `deadline` (at most twice
+/// that): on a slow link a message of a megabyte takes a minute.
+async fn while_moving<T>(
+    work: impl Future<Output = T>,
+    written: &AtomicU64,
+    deadline: Duration,
+) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        let before = written.load(Ordering::Relaxed);
+        match timeout(deadline, &mut work).await {
+            Ok(outcome) => return Some(outcome),
+            Err(_) if written.load(Ordering::Relaxed) != before => {}
+            Err(_) => return None,
         }
     }
 }

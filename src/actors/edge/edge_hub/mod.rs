@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::credential_files::Identity;
 pub use self::credential_files::Places;
 use self::join_worker::Joiner;
-use self::link_worker::{Dialled, Dialling, MAX_MESSAGE_BYTES, NotDialled, PumpSettings, dial, pump};
+use self::link_worker::{Dialled, Dialling, NotDialled, PumpSettings, dial, pump};
 use self::queues::{Outgoing, Purpose};
 use self::renewal_worker::Renewing;
 pub use self::report::Rendered;
@@ -50,7 +50,7 @@ use crate::config::{EdgeHubConfig, EdgeIdentityConfig};
 use crate::identity::NodeCredentials;
 use crate::model::{Body, Envelope, NodeName, unix_ms, unix_secs};
 use crate::telemetry::edge_hub::EdgeHubMetrics;
-use crate::wire::frame::{self, WireError};
+use crate::wire::frame::{self, MAX_MESSAGE_BYTES, WireError};
 
 /// How long storing one message may take before the cloud has to send it again.
 const APPLY_DEADLINE: Duration = Duration::from_secs(30);
@@ -263,7 +263,7 @@ impl EdgeHub {
             heartbeat,
             write_deadline: Duration::from_secs(websocket.write_deadline.max(1)),
             idle: Duration::from_secs(websocket.read_deadline).max(heartbeat * 2),
-            read: dialled.read,
+            flow: dialled.flow,
         };
         tracing::debug!(server = %websocket.server, session, resync = dialled.resync, "session open");
         if session > 1 {
@@ -373,7 +373,8 @@ impl Handler<SendUpstream> for EdgeHub {
     type Result = Result<(), SendError>;
 
     fn handle(&mut self, msg: SendUpstream, ctx: &mut Context<Self>) -> Self::Result {
-        let message = outgoing(&msg.envelope, msg.class, Purpose::Send)?;
+        let purpose = if msg.comes_again { Purpose::Again } else { Purpose::Send };
+        let message = outgoing(&msg.envelope, msg.class, purpose)?;
         let effects = self.hub.send(message, now())?;
         self.run(effects, ctx);
         Ok(())

@@ -9,6 +9,8 @@ use crate::bus::edge_hub::Class;
 
 /// Encoded bytes that may wait in all classes together.
 const MAX_BYTES: usize = 16 << 20;
+/// Of these, room that only control may take: a lease is not late because device data waits.
+const CONTROL_BYTES: usize = 2 << 20;
 const MAX_CONTROL: usize = 4096;
 const MAX_EVENT: usize = 1024;
 const MAX_DEVICE: usize = 4096;
@@ -22,6 +24,8 @@ pub enum Purpose {
     Ack,
     /// Was accepted with `Ok`: kept until written, across sessions.
     Send,
+    /// Its owner says it again in the next session.
+    Again,
     /// Somebody waits for the reply and hears that the session ended.
     Request,
     /// Follows the reports before it in this session: the next one begins anew.
@@ -84,13 +88,14 @@ impl Queues {
     /// [`Full`] when the class or the bytes together are at their bound; nothing is dropped.
     pub fn push(&mut self, message: Outgoing) -> Result<(), Full> {
         let size = message.frame.len();
-        let (queue, most) = match message.class {
-            Class::Control => (&mut self.control, MAX_CONTROL),
-            Class::Event => (&mut self.event, MAX_EVENT),
-            Class::Device => (&mut self.device, MAX_DEVICE),
-            Class::Report => (&mut self.report, MAX_REPORT),
+        let others = MAX_BYTES - CONTROL_BYTES;
+        let (queue, most, most_bytes) = match message.class {
+            Class::Control => (&mut self.control, MAX_CONTROL, MAX_BYTES),
+            Class::Event => (&mut self.event, MAX_EVENT, others),
+            Class::Device => (&mut self.device, MAX_DEVICE, others),
+            Class::Report => (&mut self.report, MAX_REPORT, others),
         };
-        if queue.len() >= most || self.bytes.saturating_add(size) > MAX_BYTES {
+        if queue.len() >= most || self.bytes.saturating_add(size) > most_bytes {
             return Err(Full);
         }
         queue.push_back(message);

@@ -164,7 +164,7 @@ impl<T> Hub<T> {
             .put_back(in_hand.into_iter().filter(|message| message.purpose == Purpose::Send).collect());
         let waiting = &self.waiting;
         self.queues.retain(|message| match message.purpose {
-            Purpose::Ack | Purpose::Report => false,
+            Purpose::Ack | Purpose::Report | Purpose::Again => false,
             Purpose::Send => true,
             Purpose::Request => waiting.contains_key(&message.msg_id),
         });

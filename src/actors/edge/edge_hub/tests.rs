@@ -179,7 +179,11 @@ async fn messages_both_ways_and_a_link_that_breaks() {
     session.read().await;
     drop(session);
     assert_eq!(asked.await.unwrap(), Err(SendError::Disconnected));
-    let sent = edge.hub.send(SendUpstream { envelope: query(), class: Class::Control }).await.unwrap();
+    let sent = edge
+        .hub
+        .send(SendUpstream { envelope: query(), class: Class::Control, comes_again: false })
+        .await
+        .unwrap();
     assert_eq!(sent, Err(SendError::NotConnected));
     let mut session = cloud.session().await;
     session.write(&push("default/pod/b")).await;

@@ -113,6 +113,7 @@ fn limits(config: &EventBusConfig) -> Limits {
         behind_bytes: usual.behind_bytes.min(client_bytes / 8),
         deferred_messages: usual.deferred_messages.max(internal.max_inflight.into()),
         receive_maximum: internal.max_inflight,
+        unreleased: usual.unreleased.max(internal.max_inflight.into()),
         inflight: internal.max_inflight,
         maximum_packet_bytes: internal.max_packet_bytes,
         session_expiry_secs: internal.max_session_expiry_secs,

@@ -21,7 +21,7 @@ const MAX_QUEUED: usize = 10_000;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// Bytes that the broker outside has not read yet, beyond which messages of QoS 0 are given up.
 const MAX_UNREAD_BYTES: usize = 4 << 20;
-/// More that DeviceTwin has not taken, messages or bytes: the broker outside has to wait.
+/// More that neither DeviceTwin nor the disk has taken, messages or bytes: the broker outside has to wait.
 const MAX_UNTAKEN: usize = 2_000;
 const MAX_UNTAKEN_BYTES: usize = 16 << 20;
 
@@ -144,7 +144,7 @@ impl EventBus {
 
     fn external_read_on(&mut self) {
         let is_full = self.local.lanes.len() + self.writes.len() >= MAX_UNTAKEN
-            || self.local.untaken_bytes >= MAX_UNTAKEN_BYTES;
+            || self.local.untaken_bytes + self.writes.bytes() >= MAX_UNTAKEN_BYTES;
         let Some(external) = &mut self.external else { return };
         if external.is_held
             && !is_full

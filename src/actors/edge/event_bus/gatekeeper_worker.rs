@@ -82,20 +82,25 @@ impl Gatekeeper {
         self.door.borrow().clone()
     }
 
-    /// Checks a password off this thread. `None`: too many are being checked.
+    /// Checks a password off this thread, by the file as it is when the answer is given.
     pub async fn verify(&self, user: &str, password: &[u8]) -> bool {
         if let (Some(key), Some(tag)) = (&self.key, self.remembered.borrow().get(user))
             && hmac::verify(key, password, tag.as_ref()).is_ok()
         {
             return true;
         }
-        // The caller's deadline bounds the wait.
-        let Ok(place) = self.hashing.acquire().await else { return false };
-        let passwords = Arc::clone(&self.passwords.borrow());
-        let (name, word) = (user.to_owned(), password.to_vec());
-        let is_right = tokio::task::spawn_blocking(move || passwords.verify(&name, &word)).await;
+        let is_right = loop {
+            // The caller's deadline bounds the wait.
+            let Ok(_place) = self.hashing.acquire().await else { return false };
+            let passwords = Arc::clone(&self.passwords.borrow());
+            let (name, word, by) = (user.to_owned(), password.to_vec(), Arc::clone(&passwords));
+            let is_right = tokio::task::spawn_blocking(move || by.verify(&name, &word)).await;
+            if Arc::ptr_eq(&passwords, &self.passwords.borrow()) {
+                break is_right;
+            }
+            // The file was replaced meanwhile: what was right by the old one may not be remembered.
+        };
         // Others need not wait for the pause: wrong passwords must not keep right ones out.
-        drop(place);
         if !matches!(is_right, Ok(true)) {
             tokio::time::sleep(WRONG_PAUSE).await;
             return false;

@@ -25,10 +25,15 @@ pub struct StoreQueue {
     batch: Batch,
     done: Vec<Done>,
     is_writing: bool,
+    /// Of the next group.
+    waiting_bytes: usize,
+    /// Of the one under way.
+    writing_bytes: usize,
 }
 
 impl StoreQueue {
     pub fn push(&mut self, batch: Batch, done: Done) {
+        self.waiting_bytes += batch.bytes();
         self.batch.append(batch);
         self.done.push(done);
     }
@@ -37,6 +42,12 @@ impl StoreQueue {
     #[must_use]
     pub fn len(&self) -> usize {
         self.done.len()
+    }
+
+    /// Bytes of these, and of those that are being written.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.waiting_bytes + self.writing_bytes
     }
 
     /// Rows that are on disk are only those whose group is done.
@@ -53,11 +64,13 @@ impl EventBus {
         }
         let batch = std::mem::take(&mut self.writes.batch);
         let done = std::mem::take(&mut self.writes.done);
+        self.writes.writing_bytes = std::mem::take(&mut self.writes.waiting_bytes);
         self.writes.is_writing = true;
         let committer = self.committer.clone();
         let written = async move { if batch.is_empty() { Ok(()) } else { committer.commit(batch).await } };
         ctx.spawn(written.into_actor(self).map(|outcome, bus, ctx| {
             bus.writes.is_writing = false;
+            bus.writes.writing_bytes = 0;
             bus.written(done, outcome, ctx);
             bus.turn(ctx);
         }));

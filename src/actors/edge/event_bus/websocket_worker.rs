@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use super::listen_worker::{Source, Unread};
-use crate::wire::counted::Counted;
+use crate::wire::counted::{Counted, Flow};
 
 const PROTOCOL: &str = "mqtt";
 const PROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
@@ -28,7 +28,7 @@ const FRAME_BYTES: usize = 64 << 10;
 pub struct WebSocketBytes<S> {
     socket: WebSocketStream<S>,
     /// Bytes that came and are not part of a message that was given out: fragments wait in the library.
-    came: Arc<AtomicU64>,
+    flow: Arc<Flow>,
     held: Option<Unread>,
     unread: Bytes,
     /// A ping was answered: the answer leaves before more is read, or those who never read would fill memory with them.
@@ -57,8 +57,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     max_packet_bytes: usize,
     held: Unread,
 ) -> Result<WebSocketBytes<Counted<S>>, Error> {
-    let came = Arc::new(AtomicU64::new(0));
-    let stream = Counted::new(stream, Arc::clone(&came));
+    let flow = Arc::new(Flow::default());
+    let stream = Counted::new(stream, Arc::clone(&flow));
     let limits = WebSocketConfig::default()
         .read_buffer_size(4 << 10)
         .write_buffer_size(0)
@@ -66,8 +66,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(max_packet_bytes))
         .max_message_size(Some(max_packet_bytes));
     let socket = accept_hdr_async_with_config(stream, choose_protocol, Some(limits)).await?;
-    came.store(0, Ordering::Relaxed);
-    Ok(WebSocketBytes { socket, came, held: Some(held), unread: Bytes::new(), owes_pong: false })
+    flow.read.store(0, Ordering::Relaxed);
+    Ok(WebSocketBytes { socket, flow, held: Some(held), unread: Bytes::new(), owes_pong: false })
 }
 
 // The size of the error is the library's choice.
@@ -107,17 +107,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketBytes<S> {
             let mut given = 0;
             match &next {
                 Poll::Ready(Some(Ok(Message::Binary(bytes)))) => {
-                    me.came.store(0, Ordering::Relaxed);
+                    me.flow.read.store(0, Ordering::Relaxed);
                     given = bytes.len();
                 }
                 Poll::Ready(Some(Ok(Message::Ping(said) | Message::Pong(said)))) => {
                     // Nobody else counts meanwhile: this task reads.
-                    let before = me.came.load(Ordering::Relaxed);
-                    me.came.store(before.saturating_sub(control(said)), Ordering::Relaxed);
+                    let before = me.flow.read.load(Ordering::Relaxed);
+                    me.flow.read.store(before.saturating_sub(control(said)), Ordering::Relaxed);
                 }
                 _ => {}
             }
-            let came = usize::try_from(me.came.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+            let came = usize::try_from(me.flow.read.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             if me.held.as_mut().is_some_and(|held| !held.is_now(came.saturating_add(given))) {
                 return Poll::Ready(Err(io::Error::other("fragments that take too much memory")));
             }
@@ -163,6 +163,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketBytes<S> {
 impl<S> WebSocketBytes<S> {
     /// The other end, for tests.
     pub fn of_client(socket: WebSocketStream<S>) -> Self {
-        Self { socket, came: Arc::default(), held: None, unread: Bytes::new(), owes_pong: false }
+        Self { socket, flow: Arc::default(), held: None, unread: Bytes::new(), owes_pong: false }
     }
 }

@@ -58,9 +58,10 @@ impl Cloud {
         }
     }
 
-    /// Sends without waiting for a reply.
+    /// Sends without waiting for a reply; if the session ends before a [barrier](Self::barrier) behind it is passed, it
+    /// has to be sent again.
     pub async fn tell(&self, message: Envelope, class: Class) -> Result<(), MetaError> {
-        let upstream = SendUpstream { envelope: message, class };
+        let upstream = SendUpstream { envelope: message, class, comes_again: true };
         match self.send.ask(upstream, SEND_DEADLINE).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(err @ (SendError::TooLarge { .. } | SendError::Unprintable(_)))) => {

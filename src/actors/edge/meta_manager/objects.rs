@@ -10,13 +10,12 @@ use crate::model::device::API_VERSION;
 use crate::model::identity::{EDGE_IDENTITY_KIND, SEAL_ANNOTATION};
 use crate::model::{Body, DeviceId, Envelope, ObjectKey, Resource, operation};
 use crate::store::{Batch, Row, Table};
+use crate::wire::extensions::LISTED_PER_MESSAGE;
 
 /// Key prefix of stored objects.
 pub const PREFIX: &str = "meta/";
 /// Uids of removed pods that are remembered, so that a late duplicate does not bring one back.
 const MAX_GONE: usize = 1024;
-/// Objects in one frame of the resync listing.
-const LISTED_PER_FRAME: usize = 2000;
 
 /// What the others are told once a change is durable.
 #[derive(Debug, Clone, PartialEq)]
@@ -283,7 +282,7 @@ impl Index {
                 json!([key.to_string(), version.uid, number])
             })
             .collect();
-        let mut frames: Vec<&[Value]> = rows.chunks(LISTED_PER_FRAME).collect();
+        let mut frames: Vec<&[Value]> = rows.chunks(LISTED_PER_MESSAGE).collect();
         if frames.is_empty() {
             frames.push(&[]);
         }
