@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use super::body::{MAX_BODY_BYTES, too_large};
 use super::core::ApiCore;
 use super::errors::ApiError;
-use super::service::{ApiBody, ApiRequest, ApiResponse, refuse};
+use super::service::{ApiBody, ApiRequest, ApiResponse, failed, refuse};
 use crate::identity::PeerIdentity;
 use crate::model::Reason;
 use crate::web::{self, Limits, Line, Lobby, Slices, Wire};
@@ -99,24 +99,27 @@ async fn handle(
     deadlines: Data<Deadlines>,
 ) -> HttpResponse {
     let core = core.into_inner();
-    match receive(&request, payload, &core, deadlines.read).await {
-        Ok(request) => to_actix(answer(&core, request, deadlines.answer).await),
-        Err(err) => {
-            let mut answer = to_actix(refuse(&err));
-            if err.status.is(Reason::TooManyRequests) {
-                // The connection is what there are too many of.
-                answer.head_mut().set_connection_type(ConnectionType::Close);
+    // Bytes that are no HTTP follow, or the connection is what there are too many of.
+    let mut ends = wants_upgrade(&request);
+    let mut answer = match receive(&request, payload, &core, deadlines.read).await {
+        Ok(received) => match tokio::time::timeout(deadlines.answer, core.call(received)).await {
+            Ok(response) => to_actix(response),
+            Err(_) => {
+                let late = ApiError::new(Reason::Timeout, "the request was not answered in time");
+                failed(&late, request.method(), request.path());
+                to_actix(refuse(&late))
             }
-            answer
+        },
+        Err(err) => {
+            ends |= err.status.is(Reason::TooManyRequests);
+            failed(&err, request.method(), request.path());
+            to_actix(refuse(&err))
         }
+    };
+    if ends {
+        answer.head_mut().set_connection_type(ConnectionType::Close);
     }
-}
-
-async fn answer(core: &Arc<ApiCore>, request: ApiRequest, deadline: Duration) -> ApiResponse {
-    match tokio::time::timeout(deadline, core.call(request)).await {
-        Ok(response) => response,
-        Err(_) => refuse(&ApiError::new(Reason::Timeout, "the request was not answered in time")),
-    }
+    answer
 }
 
 async fn receive(
@@ -139,8 +142,9 @@ async fn receive(
     if let (Some(user), Some(line)) = (&user, request.conn_data::<Line>()) {
         line.admit(&user.name).map_err(|limit| ApiError::new(Reason::TooManyRequests, limit.to_string()))?;
     }
-    // Strangers do not get to send bodies.
-    let body = if user.is_some() { read_body(request, payload, deadline).await? } else { Bytes::new() };
+    // Strangers do not get to send bodies, and what follows the head of an upgrade is none.
+    let has_body = user.is_some() && !wants_upgrade(request);
+    let body = if has_body { read_body(request, payload, deadline).await? } else { Bytes::new() };
     let method = Method::from_bytes(request.method().as_str().as_bytes())
         .map_err(|_| ApiError::method_not_allowed())?;
     Ok(ApiRequest {
@@ -151,6 +155,11 @@ async fn receive(
         body,
         user,
     })
+}
+
+/// `kubectl exec` and its like ask for another protocol on this connection.
+fn wants_upgrade(request: &HttpRequest) -> bool {
+    request.headers().contains_key("upgrade")
 }
 
 fn headers_of(request: &HttpRequest) -> HeaderMap {

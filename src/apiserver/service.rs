@@ -1,5 +1,6 @@
 //! One request in, one response out, whatever carried them.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,10 +80,14 @@ impl ApiCore {
     /// Serves one request. Never fails: errors are `Status` bodies.
     pub async fn call(self: &Arc<Self>, request: ApiRequest) -> ApiResponse {
         let began = Instant::now();
+        let (method, path) = (request.method.clone(), request.path.clone());
         let (verb, result) = self.serve(request).await;
         let response = match result {
             Ok(answer) => respond(answer),
-            Err(err) => refuse(&err),
+            Err(err) => {
+                failed(&err, &method, &path);
+                refuse(&err)
+            }
         };
         self.metrics.answered(verb, response.status.as_u16(), began.elapsed().as_secs_f64());
         response
@@ -209,6 +214,13 @@ fn respond(answer: Answer) -> ApiResponse {
     ApiResponse { status: answer.status, headers, body: answer.body }
 }
 
+/// Says what went wrong here, if that was it, and with which request.
+pub fn failed(err: &ApiError, method: &dyn Display, path: &str) {
+    if err.code() >= 500 {
+        tracing::warn!(%method, path, code = err.code(), message = %err.status.message, "api request failed");
+    }
+}
+
 /// The response of an error.
 #[must_use]
 pub fn refuse(err: &ApiError) -> ApiResponse {
@@ -218,9 +230,6 @@ pub fn refuse(err: &ApiError) -> ApiResponse {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if err.status.details.as_ref().is_some_and(|details| details.retry_after_seconds > 0) {
         headers.insert(HeaderName::from_static("retry-after"), HeaderValue::from_static("1"));
-    }
-    if status.is_server_error() {
-        tracing::warn!(code = err.code(), message = %err.status.message, "api request failed");
     }
     ApiResponse { status, headers, body: ApiBody::Full(err.body().to_string().into()) }
 }

@@ -23,6 +23,7 @@ use super::tx::Tx;
 use super::watch;
 use super::write::{self, PatchKind};
 use crate::kube::rbac;
+use crate::kube::validate::ignored;
 
 /// Objects of a collection deleted in one write.
 const DELETE_AT_ONCE: usize = 200;
@@ -97,9 +98,12 @@ impl ApiCore {
         if !name.is_empty() || kind.namespaced && namespace.is_empty() {
             return Err(ApiError::method_not_allowed());
         }
-        let (new, warnings) = call.read_object()?;
+        let (new, mut warnings) = call.read_object()?;
         authz::admit_content(&call.user, &call.attributes(), &new)?;
         authz::admit_change(&call.user, &call.attributes(), None, &new)?;
+        if kind.kind == "Pod" {
+            warnings.extend(ignored::warnings(&new));
+        }
         let stored = self
             .write(call.query.dry_run, |tx| {
                 let stored = write::create(tx, kind, namespace, new)?;

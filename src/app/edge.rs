@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::console;
 use super::edge_links::{Links, Slots};
+use super::link_log::LinkLog;
 use super::program::{self, Fatal, KeepAlive, Stage};
 use crate::actors::edge::device_twin::{DeviceTwin, TwinSettings};
 use crate::actors::edge::dmi::{self, Dmi, DmiSettings};
@@ -169,10 +171,11 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
         credentials: credentials_changed,
         report,
     };
+    let link_log = Arc::new(Mutex::new(LinkLog::default()));
     tree.add(slots.hub, MAIN_THREAD, Policy::default(), move || {
         let watched = move |state: LinkState| {
             console::note_link(&link_changed, &state);
-            log_link(state);
+            link_log.lock().log(state, Instant::now());
         };
         EdgeHub::new(hub_settings, links.hub, EdgeHubMetrics::new(), Arc::new(watched))
     });
@@ -194,14 +197,6 @@ fn report_source(stage: &Stage) -> ReportSource {
 /// Where the Workload API is served, if it is.
 fn workload_api(config: &EdgeIdentityConfig) -> Option<PathBuf> {
     config.workload_api.then(|| config.workload_api_socket.clone())
-}
-
-/// The one place where the link is logged. Offline is normal: no reason to be called not ready.
-fn log_link(state: LinkState) {
-    match state {
-        LinkState::Up => tracing::info!("cloud link is up"),
-        LinkState::Down { why } => tracing::warn!(why, "cloud link is down"),
-    }
 }
 
 /// A label the API refuses would keep the node from ever being registered.

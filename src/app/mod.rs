@@ -10,6 +10,7 @@ pub mod edge;
 mod edge_links;
 pub mod fleet;
 pub mod keadm;
+mod link_log;
 pub mod mapper;
 pub mod plc;
 mod program;

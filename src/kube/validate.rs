@@ -7,6 +7,7 @@ mod container;
 mod data;
 mod device;
 mod identity;
+pub mod ignored;
 mod meta;
 mod node;
 mod pod;

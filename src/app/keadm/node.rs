@@ -74,9 +74,12 @@ pub(super) async fn node(command: NodeCommand, now: SystemTime, out: &mut dyn Wr
         }
         NodeCommand::Revoke(args) => {
             let client = revocation::client(&args.places.load_cloud()?.config).await?;
-            let records = Records::new(client, REVOCATIONS);
+            let records = Records::new(client.clone(), REVOCATIONS);
             records.change(&args.node, |there| Ok(revoked(there, &args.reason, now))).await?;
             writeln!(out, "node {} is revoked: its certificates are refused from now on", args.node)?;
+            if !node_names(client).await?.iter().any(|node| node == args.node.as_str()) {
+                writeln!(out, "(no node {} is registered: keadm node list shows who is)", args.node)?;
+            }
             Ok(())
         }
         NodeCommand::Allow { node, places } => {
@@ -86,7 +89,7 @@ pub(super) async fn node(command: NodeCommand, now: SystemTime, out: &mut dyn Wr
             writeln!(
                 out,
                 "node {node} may join again, with a new token: keadm gettoken --node {node}\n\
-                 (its old certificates stay refused; remove them there before it starts)"
+                 (put it into bootstrap-edgecore.conf there; edgecore reads it by itself, and its old certificates stay refused)"
             )?;
             Ok(())
         }

@@ -210,12 +210,12 @@ pub(super) async fn cloud(
         }
     };
     // CloudHub does not speak to strangers: whatever answers here is something else.
-    if let Ok(answer) = get(&cloud.host, cloud.port, "/", &[], tls).await
-        && String::from_utf8_lossy(&answer.body).contains("\"Status\"")
-    {
+    if let Ok(answer) = get(&cloud.host, cloud.port, "/", &[], tls).await {
         let at = cloud.authority(cloud.port);
+        let is_api = String::from_utf8_lossy(&answer.body).contains("\"Status\"");
+        let what = if is_api { "a Kubernetes API" } else { "no CloudHub" };
         return Err(Refusal::new(format!(
-            "--cloudcore-ipport: {at} is a Kubernetes API; CloudHub's port is wanted, 10000 unless it was changed"
+            "--cloudcore-ipport: {at} is {what}; CloudHub's port is wanted, 10000 unless it was changed"
         )));
     }
     Ok(vec![

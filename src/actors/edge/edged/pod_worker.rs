@@ -17,7 +17,7 @@ use super::action_worker::{Job, Row, RowKind, Sight, container_row};
 use super::gate::seals::{Claim, Delivered, Source};
 use super::names::{self, PodRef};
 use super::news_worker::{News, WorkerReport};
-use super::observed::{Life, Observed};
+use super::observed::{Container, Life, Observed};
 use super::plan::{natural_end, plan};
 use super::resources;
 use super::site_worker::{Materials, Site, report_status};
@@ -127,7 +127,7 @@ impl PodWorker {
         let now = self.now();
         self.clear = true;
         for sight in sights {
-            self.tell_lost(&sight);
+            self.say(&sight);
             match sight {
                 Sight::Sandbox(sandbox) => self.state.saw_sandbox(sandbox),
                 Sight::Container(container) => self.state.saw_container(container, now),
@@ -142,9 +142,11 @@ impl PodWorker {
         self.tick(ctx);
     }
 
-    /// Says that the runtime takes a sandbox for dead which nobody here has stopped: all of the pod is made again.
-    fn tell_lost(&self, sight: &Sight) {
+    /// Tells the log of what ended: containers, and a sandbox that the runtime takes for dead although nobody here has
+    /// stopped it, so that all of the pod is made again.
+    fn say(&self, sight: &Sight) {
         let (id, gone) = match sight {
+            Sight::Container(container) => return self.say_end(container),
             Sight::Sandbox(sandbox) if !sandbox.ready => (&sandbox.id, false),
             Sight::Gone(id) => (id, true),
             _ => return,
@@ -153,6 +155,14 @@ impl PodWorker {
         let ours = self.state.ending() || self.state.memory.stopped.contains(id);
         if was && !ours && !self.state.busy.contains(&Work::StopSandbox(id.clone())) {
             tracing::warn!(pod = %self.name(), sandbox = %id, gone, "the runtime has lost the pod's sandbox");
+        }
+    }
+
+    fn say_end(&self, container: &Container) {
+        let was_alive = self.state.observed.containers.iter().any(|c| c.id == container.id && c.alive());
+        if was_alive && container.exited() {
+            let Container { name, exit_code, reason, .. } = container;
+            tracing::info!(pod = %self.name(), container = %name, exit_code, reason, "container ended");
         }
     }
 
@@ -251,6 +261,7 @@ impl PodWorker {
         });
         if self.state.ending() && self.state.memory.torn_down && !self.ended {
             self.ended = true;
+            tracing::info!(pod = %self.name(), "pod is gone");
             self.tell(News::Ended);
         }
         if self.state.finished() {
@@ -278,6 +289,15 @@ impl PodWorker {
             Outcome::VolumesFailed { message } => {
                 tracing::warn!(pod = %self.name(), error = %message, "volumes are not ready");
                 self.materials = Materials::default();
+                None
+            }
+            Outcome::Started(container) => {
+                let Container { name, restarts, .. } = container;
+                tracing::info!(pod = %self.name(), container = %name, restarts, "container started");
+                None
+            }
+            Outcome::Killed(container) => {
+                self.say_end(container);
                 None
             }
             _ => None,

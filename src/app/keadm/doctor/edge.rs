@@ -176,7 +176,12 @@ async fn ask_cloud(
         Finding::fail(join, format!("{} holds no CA: {err}", hub.tls_ca_file.display()), REJOIN)
     })?;
     let answer = get(&place.host, place.certport, "/ca.crt", &[], Arc::clone(&tls)).await.map_err(|why| {
-        Finding::fail(join, format!("https://{at}: {why}"), "another cloud answers there, or its root was replaced: correct modules.edgeHub.httpServer, or keadm reset edge and join anew (a clock that is off looks like this too)")
+        let fix = if why.contains("certificate") {
+            "another cloud answers there, or its root was replaced: correct modules.edgeHub.httpServer, or keadm reset edge and join anew (a clock that is off looks like this too)"
+        } else {
+            "cloudcore hangs, or something on the way swallows packets: look there; nothing is wrong with this node's identity"
+        };
+        Finding::fail(join, format!("https://{at}: {why}"), fix)
     })?;
     found.push(Finding::ok(join, format!("{at} is reached, and is the cloud that this node joined")));
     found.push(match clock(now, answer.date) {
@@ -229,6 +234,11 @@ async fn hub_takes_us(config: &EdgeCoreConfig, place: &Cloud, roots: &str) -> Fi
                 format!("keadm node allow {name} on the cloud if it was revoked, then {REJOIN}"),
             )
         }
+        Ok(answer) if answer.status == 404 => Finding::fail(
+            CHECK,
+            format!("{at} is no CloudHub (HTTP 404)"),
+            "correct modules.edgeHub.websocket.server: CloudHub's port is 10000 unless it was changed",
+        ),
         Ok(_) => Finding::ok(CHECK, format!("{at} is reached and takes this node's certificate")),
         Err(why) => {
             Finding::fail(CHECK, format!("{at} does not take this node's certificate: {why}"), REJOIN)
