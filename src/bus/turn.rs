@@ -34,6 +34,12 @@ impl Turns {
         Turn { _permit: permit.ok().map(Arc::new) }
     }
 
+    /// Nothing is being dealt with.
+    #[must_use]
+    pub fn are_free(&self) -> bool {
+        self.0.available_permits() == PIECES as usize
+    }
+
     /// Is there a turn for it at once?
     #[must_use]
     pub fn has(&self, bytes: usize) -> bool {

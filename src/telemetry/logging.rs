@@ -79,6 +79,21 @@ impl<S: Subscriber> Layer<S> for Counting {
 /// brings its lines back.
 const NOISY: &[&str] = &["actix_server", "tungstenite", "tower", "hyper", "h2"];
 
+/// An error and its causes on one line: a client's error may say that it could not connect, and only its cause why.
+#[must_use]
+pub fn with_causes(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text.replace('\n', " ")
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

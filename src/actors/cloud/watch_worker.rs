@@ -12,6 +12,7 @@ use metrics::Counter;
 use serde_json::Value;
 
 use crate::supervise::{doubled, spread};
+use crate::telemetry::logging::with_causes;
 
 /// Nodes of KubeEdge carry this label (protocol section 6.1); others are not followed.
 const EDGE_NODES: &str = "node-role.kubernetes.io/edge";
@@ -168,7 +169,7 @@ pub fn arrived(plural: &str, event: Result<Event, watcher::Error>, errors: &Coun
     event
         .inspect_err(|err| {
             errors.increment(1);
-            tracing::warn!(kind = plural, error = %err, "watch failed, trying again");
+            tracing::warn!(kind = plural, error = %with_causes(err), "watch failed, trying again");
         })
         .ok()
 }

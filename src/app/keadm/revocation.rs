@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Refusal;
 use crate::config::CloudCoreConfig;
 use crate::model::unix_secs;
+use crate::telemetry::logging::with_causes;
 
 /// Namespace of the Secret.
 pub(super) const NAMESPACE: &str = "kubeedge";
@@ -36,7 +37,7 @@ pub(super) async fn client(config: &CloudCoreConfig) -> Result<kube::Client, Ref
         &api.kube_config
     };
     let fail = |err: &dyn std::error::Error| {
-        Refusal::new(format!("kubeconfig {}: {}", path.display(), one_line(err)))
+        Refusal::new(format!("kubeconfig {}: {}", path.display(), with_causes(err)))
     };
     if !path.exists() {
         let path = path.display();
@@ -57,22 +58,10 @@ pub(super) async fn client(config: &CloudCoreConfig) -> Result<kube::Client, Ref
     kube::Client::try_from(config).map_err(|err| fail(&err))
 }
 
-/// An error and its causes in one line.
-fn one_line(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text.replace('\n', " ")
-}
-
 pub(super) fn api_failed(what: &str, err: &kube::Error) -> Refusal {
-    Refusal::new(format!("{what}: {}", one_line(err)))
+    let unreachable = matches!(err, kube::Error::Service(_) | kube::Error::HyperError(_));
+    let hint = if unreachable { " (does cloudcore run?)" } else { "" };
+    Refusal::new(format!("{what}: {}{hint}", with_causes(err)))
 }
 
 /// What became of tokens.

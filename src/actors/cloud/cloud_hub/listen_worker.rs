@@ -13,15 +13,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use metrics::Counter;
 
+use super::budget::Budgets;
 use super::connection_worker::{Connection, remember};
 use super::handshake::{self, Asked};
 use super::issuer_worker::Issuer;
 use super::join::{Denied, MAX_BODY_BYTES};
 use super::join_worker::{JoinServer, serve};
-use super::pace::Pace;
 use super::pump_actor::{Incoming, Pump};
 use super::{NotOpened, OpenSession};
-use crate::bus::{Link, Turns};
+use crate::bus::Link;
 use crate::telemetry::doors::DoorMetrics;
 use crate::telemetry::identity::Refused;
 use crate::web::{Limits, Line, Lobby};
@@ -44,6 +44,7 @@ const OF_ONE_NODE: u32 = 8;
 pub struct Door {
     pub open: Link<OpenSession>,
     pub issuer: Arc<Issuer>,
+    pub budgets: Budgets,
     /// Messages of nodes that waited for their turn.
     pub held: Counter,
     /// And those that waited in vain.
@@ -168,6 +169,7 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     };
     let extensions = accepted.extensions;
     let subject = accepted.node.as_str().to_owned();
+    let budget = door.budgets.of(&accepted.node, Instant::now());
     let message = OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
     let opened = match door.open.ask(message, OPEN_DEADLINE).await {
         Ok(Ok(opened)) => opened,
@@ -181,8 +183,7 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         from_edge: opened.from_edge,
         moved: opened.moved,
         broken: opened.broken,
-        turns: Turns::default(),
-        pace: Pace::new(Instant::now()),
+        budget,
         held: door.held.clone(),
         dropped: door.dropped.clone(),
         partial: None,

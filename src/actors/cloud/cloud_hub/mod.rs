@@ -10,6 +10,7 @@ use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use tokio::sync::mpsc;
 
+use self::budget::Budgets;
 use self::connection_worker::Connection;
 use self::issue::Signer;
 use self::issuer_worker::Issuer;
@@ -40,6 +41,7 @@ use crate::telemetry::identity::Refused;
 mod applications;
 pub(crate) mod attest;
 mod attest_worker;
+mod budget;
 mod class;
 mod connection_worker;
 pub(crate) mod frames;
@@ -240,7 +242,8 @@ impl CloudHub {
         ));
         let (websocket, https) = (parts.listeners.websocket.try_clone()?, parts.listeners.https.try_clone()?);
         let (held, dropped) = (self.metrics.held.clone(), self.metrics.dropped.clone());
-        let door = Door { open, issuer: Arc::clone(&self.issuer), held, dropped };
+        let door =
+            Door { open, issuer: Arc::clone(&self.issuer), budgets: Budgets::default(), held, dropped };
         let limit = parts.config.node_limit;
         let patience = Duration::from_secs(parts.config.write_timeout.max(1));
         let tls = &parts.websocket_tls;

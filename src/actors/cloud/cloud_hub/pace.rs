@@ -22,6 +22,12 @@ impl Pace {
         Self { left: BURST, at: now }
     }
 
+    /// Nothing is owed any more.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.left + now.saturating_duration_since(self.at).as_secs_f64() * PER_SEC >= BURST
+    }
+
     /// A message of `bytes` came. How long nothing more may be heard: zero for whoever keeps within it.
     pub fn spend(&mut self, bytes: usize, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();

@@ -20,11 +20,11 @@ use metrics::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::budget::Budget;
 use super::frames::Frames;
-use super::pace::Pace;
 use super::session_worker::{Broken, FromEdge, Pipe, PipeMoved};
+use crate::bus::Link;
 use crate::bus::cloud_hub::EndReason;
-use crate::bus::{Link, Turns};
 use crate::wire::frame::{self, MAX_MESSAGE_BYTES, WireError};
 
 /// Written at once. Larger messages become fragments (RFC 6455 section 5.4).
@@ -40,8 +40,7 @@ pub struct Pump {
     pub moved: Link<PipeMoved>,
     pub broken: Link<Broken>,
     /// What this node says is dealt with a bit at a time, and no faster than this: others have their turn.
-    pub turns: Turns,
-    pub pace: Pace,
+    pub budget: Arc<Budget>,
     /// Messages that waited for that.
     pub held: Counter,
     /// And those that waited in vain.
@@ -151,7 +150,7 @@ impl Pump {
             }
             Err(err) => return self.fail(&err.to_string(), ctx),
         };
-        let (link, turns) = (self.from_edge.clone(), self.turns.clone());
+        let (link, turns) = (self.from_edge.clone(), self.budget.turns.clone());
         let memory = envelope.body.memory().max(bytes.len());
         if pause.is_zero() && !turns.has(memory) {
             self.held.increment(1);
@@ -260,7 +259,7 @@ impl StreamHandler<Out> for Pump {
 impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Pump {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         self.heard.set(self.heard.get() + 1);
-        let pause = self.pace.spend(message.as_ref().map_or(0, size), Instant::now());
+        let pause = self.budget.spend(message.as_ref().map_or(0, size), Instant::now());
         if !pause.is_zero() {
             self.held.increment(1);
         }
