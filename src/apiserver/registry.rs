@@ -344,7 +344,9 @@ impl Shelf {
 }
 
 fn cost(change: &Change) -> usize {
-    CHANGE_BYTES + change.after.bytes.len()
+    // What is removed is kept twice: as it was, and as it is told. Otherwise the change before has what was.
+    let was = change.before.as_ref().filter(|_| change.removed).map_or(0, |before| before.bytes.len());
+    CHANGE_BYTES + change.after.bytes.len() + was
 }
 
 /// Keeps the index of rights in step with the objects. What cannot be read gives no rights.

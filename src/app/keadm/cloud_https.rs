@@ -86,6 +86,14 @@ pub(super) mod tests {
     use super::*;
     use crate::identity::{Ca, CaSettings, ClientAuth, client_tls, client_tls_unverified, server_tls};
 
+    /// CloudHub as a stranger sees it: reached, and silent.
+    pub async fn hub() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        port
+    }
+
     /// A join server that answers these paths and 404 to all others, as long as the test runs.
     pub async fn serve(ca: &Ca, answers: BTreeMap<String, Vec<u8>>, date: &str) -> u16 {
         let pair =

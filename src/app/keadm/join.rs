@@ -204,7 +204,7 @@ mod tests {
 
     use clap::Parser;
 
-    use super::super::cloud_https::tests::{ca, serve};
+    use super::super::cloud_https::tests::{ca, hub, serve};
     use super::super::{Args as AllArgs, Command};
     use super::*;
     use crate::config::load;
@@ -226,7 +226,7 @@ mod tests {
         let ca = ca();
         let answers = BTreeMap::from([("/ca.crt".to_owned(), ca.cert_der())]);
         let port = serve(&ca, answers, "").await;
-        let (at, certport) = (format!("127.0.0.1:{port}"), port.to_string());
+        let (at, certport) = (format!("127.0.0.1:{}", hub().await), port.to_string());
         let token = format!("{}.a.b.c", ca.hash_hex());
         let dir = tempfile::tempdir().expect("temp dir");
         let base = ["-e", &at, "-s", &certport, "-t", &token, "-i", "edge-7"];
@@ -236,7 +236,7 @@ mod tests {
 
         let etc = dir.path().join("etc/kubeedge");
         let config = load::<EdgeCoreConfig>(&etc.join("config/edgecore.yaml")).expect("loads").config;
-        assert_eq!(config.modules.edge_hub.http_server, format!("https://{at}"));
+        assert_eq!(config.modules.edge_hub.http_server, format!("https://127.0.0.1:{port}"));
         assert_eq!(config.modules.edge_hub.websocket.server, at);
         assert_eq!(config.modules.edge_hub.heartbeat, 5);
         assert_eq!(config.modules.edge_hub.tls_cert_file, etc.join("certs/server.crt"));
@@ -264,7 +264,7 @@ mod tests {
     async fn a_factory_certificate_needs_no_token() {
         let ca = ca();
         let port = serve(&ca, BTreeMap::from([("/ca.crt".to_owned(), ca.cert_der().to_vec())]), "").await;
-        let (at, certport) = (format!("127.0.0.1:{port}"), port.to_string());
+        let (at, certport) = (format!("127.0.0.1:{}", hub().await), port.to_string());
         let dir = tempfile::tempdir().expect("temp dir");
         let file = |name: &str, text: &str| {
             let path = dir.path().join(name);

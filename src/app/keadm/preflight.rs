@@ -234,7 +234,7 @@ pub(super) async fn cloud(
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::cloud_https::tests::{ca, serve};
+    use super::super::cloud_https::tests::{ca, hub, serve};
     use super::*;
     use crate::cri::fake::FakeRuntime;
     use crate::cri::runtime::CriErrorKind;
@@ -284,41 +284,42 @@ mod tests {
         let silent = serve(&ours, answers("taken"), "").await;
         let status = BTreeMap::from([("/".to_owned(), br#"{"kind":"Status"}"#.to_vec())]);
         let api = serve(&ours, status, date).await;
-        let no_ca = serve(&ours, BTreeMap::new(), date).await;
+        let (no_ca, hub) = (serve(&ours, BTreeMap::new(), date).await, hub().await);
         let place = |port, certport| Cloud { host: "127.0.0.1".into(), port, certport };
         let name = |text: &str| NodeName::parse(text).expect("name");
         let token = |hash: &str| Means::Token { ca_hash: hash.to_owned(), jwt: "a.b.c".to_owned() };
         let hash = ours.hash_hex();
 
-        let lines = cloud(&place(port, port), &token(&hash), &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(hub, port), &token(&hash), &name("edge-1"), then).await.expect("fine");
         assert_eq!(lines.len(), 5);
-        let lines = cloud(&place(port, silent), &token(&hash), &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(hub, silent), &token(&hash), &name("edge-1"), then).await.expect("fine");
         assert!(lines[2].contains("does not tell"), "{lines:?}");
 
         let roots = Means::Roots(ours.cert_pem());
-        let lines = cloud(&place(port, port), &roots, &name("edge-1"), then).await.expect("fine");
+        let lines = cloud(&place(hub, port), &roots, &name("edge-1"), then).await.expect("fine");
         assert!(lines.iter().any(|line| line == "CA: the one of --ca-cert"), "{lines:?}");
         let strangers = Means::Roots(ca().cert_pem());
-        let err = cloud(&place(port, port), &strangers, &name("edge-1"), then).await.expect_err("strangers");
+        let err = cloud(&place(hub, port), &strangers, &name("edge-1"), then).await.expect_err("strangers");
         assert!(err.message.contains("/ca.crt: "), "{}", err.message);
 
         let other = "0".repeat(64);
         let (late, early) = (then + Duration::from_secs(301), then - Duration::from_secs(4000));
         for (place, hash, node, now, want) in [
             (place(1, port), &hash, "edge-1", then, "--cloudcore-ipport: 127.0.0.1:1 cannot be reached: "),
-            (place(port, 1), &hash, "edge-1", then, "--certport: 127.0.0.1:1 cannot be reached: "),
-            (place(port, no_ca), &hash, "edge-1", then, "/ca.crt: HTTP 404"),
+            (place(hub, 1), &hash, "edge-1", then, "--certport: 127.0.0.1:1 cannot be reached: "),
+            (place(hub, no_ca), &hash, "edge-1", then, "/ca.crt: HTTP 404"),
             (
-                place(port, port),
+                place(hub, port),
                 &other,
                 "edge-1",
                 then,
                 "--token: it is bound to another CA than the one at 127.0.0.1:",
             ),
-            (place(port, port), &hash, "edge-1", late, "clock: this machine is 301 s ahead of the cloud"),
-            (place(port, port), &hash, "edge-1", early, "clock: this machine is 4000 s behind the cloud"),
+            (place(hub, port), &hash, "edge-1", late, "clock: this machine is 301 s ahead of the cloud"),
+            (place(hub, port), &hash, "edge-1", early, "clock: this machine is 4000 s behind the cloud"),
             (place(api, port), &hash, "edge-1", then, "is a Kubernetes API; CloudHub's port is wanted"),
-            (place(port, port), &hash, "taken", then, "--edgenode-name: the cloud already has a node taken"),
+            (place(port, port), &hash, "edge-1", then, "is no CloudHub; CloudHub's port is wanted"),
+            (place(hub, port), &hash, "taken", then, "--edgenode-name: the cloud already has a node taken"),
         ] {
             let err = cloud(&place, &token(hash), &name(node), now).await.expect_err(want).message;
             assert!(err.contains(want) && !err.contains('\n'), "want {want}, got {err}");
