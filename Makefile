@@ -90,10 +90,10 @@ bench-footprint: ## what both programs take when nothing happens, and of what it
 	@deploy/tools.sh run
 	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench footprint
 
-soak: ## an hour of churn, what memory does meanwhile, docs/soak.svg (root); MINUTES=60
+soak: ## an hour and a half of churn, what memory does in the last hour, docs/soak.svg (root); MINUTES=90
 	@deploy/tools.sh build
 	@deploy/tools.sh run
-	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench soak -- --minutes $(or $(MINUTES),60) --picture docs/soak.svg
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" cargo bench --locked --bench soak -- --minutes $(or $(MINUTES),90) --picture docs/soak.svg
 
 pictures: build ## takes docs/boards/*.png anew, from a demo of their own (about 12 minutes, root)
 	@deploy/tools.sh pictures

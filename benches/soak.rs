@@ -64,6 +64,7 @@ use summary::{Aims, Report};
 use tally::Tally;
 
 const NODE: &str = "edge-1";
+const NAMES: [&str; 2] = ["edgecore", "cloudcore"];
 const THERMOMETERS: usize = 6;
 /// Certificates of a minute, renewed at half of it.
 const CLOUD_SETTINGS: &[&str] = &["identity.nodeSvidTtlSecs=60", "identity.nodeCaTtlSecs=120"];
@@ -73,11 +74,13 @@ struct Args {
     minutes: u64,
     out: PathBuf,
     picture: Option<PathBuf>,
+    /// Samples of a run that is over.
+    again: Option<PathBuf>,
 }
 
 fn args() -> Result<Args, String> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../soak");
-    let mut args = Args { minutes: 60, out, picture: None };
+    let mut args = Args { minutes: 90, out, picture: None, again: None };
     // Cargo adds --bench.
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
@@ -88,7 +91,12 @@ fn args() -> Result<Args, String> {
             }
             "--out" => args.out = value.into(),
             "--picture" => args.picture = Some(value.into()),
-            _ => return Err(format!("{word}: it is --minutes N, --out DIR, --picture FILE")),
+            "--again" => args.again = Some(value.into()),
+            _ => {
+                return Err(format!(
+                    "{word}: it is --minutes N, --out DIR, --picture FILE, --again SAMPLES.CSV"
+                ));
+            }
         }
     }
     Ok(args)
@@ -103,6 +111,9 @@ fn main() -> ExitCode {
         }
     };
     fs::create_dir_all(&args.out).unwrap();
+    if let Some(file) = &args.again {
+        return report(&args, &samples::read(file, &NAMES), &Tally::new());
+    }
     let dir = tempfile::tempdir().unwrap();
     let containerd = Containerd::start();
     let mut cloud = Cloud::start(&dir.path().join("c"), CLOUD_SETTINGS);
@@ -128,13 +139,13 @@ fn main() -> ExitCode {
     let tally = Arc::new(Tally::new());
     let subjects = [
         Subject {
-            name: "edgecore",
+            name: NAMES[0],
             pid: edge.process.pid(),
             monitor: edge.monitor.clone(),
             store: edge.dir.join("edge"),
         },
         Subject {
-            name: "cloudcore",
+            name: NAMES[1],
             pid: cloud.process.pid(),
             monitor: cloud.monitor.clone(),
             store: cloud.dir.join("cloud"),
@@ -172,7 +183,7 @@ fn main() -> ExitCode {
         let (one, over) = (Arc::clone(&tally), &over);
         scope.spawn(move || by_api(cloud, edge, &one, over));
         let rows = samples::watch(&subjects, length, &args.out.join("samples.csv"), |rows| {
-            write_report(&args, &Report::new(&subjects, rows, args.minutes as f64), &tally);
+            write_report(&args, &Report::new(&NAMES, rows, args.minutes as f64), &tally);
         });
         over.store(true, Ordering::Relaxed);
         rows
@@ -182,7 +193,7 @@ fn main() -> ExitCode {
     cloud.wait_ready();
     edge.wait_ready();
     cloud.kubectl().wait_node(NODE, "True");
-    report(&args, &subjects, &rows, &tally)
+    report(&args, &rows, &tally)
 }
 
 fn until_scraped(until: Until<'_>, pages: &[(String, &'static str)]) {
@@ -223,8 +234,8 @@ fn write_report(args: &Args, report: &Report<'_>, tally: &Tally) -> String {
     text
 }
 
-fn report(args: &Args, subjects: &[Subject], rows: &[Vec<Sample>], tally: &Tally) -> ExitCode {
-    let report = Report::new(subjects, rows, args.minutes as f64);
+fn report(args: &Args, rows: &[Vec<Sample>], tally: &Tally) -> ExitCode {
+    let report = Report::new(&NAMES, rows, args.minutes as f64);
     println!("\n{}", write_report(args, &report, tally));
     if let Some(file) = &args.picture {
         fs::write(file, report.picture()).unwrap_or_else(|err| panic!("{}: {err}", file.display()));

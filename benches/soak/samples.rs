@@ -104,6 +104,30 @@ pub fn watch(
     all
 }
 
+/// The samples of a run that is over; a row for each name.
+pub fn read(file: &Path, names: &[&str]) -> Vec<Vec<Sample>> {
+    let text = fs::read_to_string(file).unwrap_or_else(|err| panic!("{}: {err}", file.display()));
+    let mut all: Vec<Vec<Sample>> = names.iter().map(|_| Vec::new()).collect();
+    for line in text.lines().skip(1) {
+        let words: Vec<&str> = line.split(',').collect();
+        let at = |column: usize| words[column].parse().unwrap_or(f64::NAN);
+        let Some(program) = names.iter().position(|name| *name == words[1]) else { continue };
+        all[program].push(Sample {
+            secs: at(0),
+            rss: at(2),
+            pss: at(3),
+            private: at(4),
+            anonymous: at(5),
+            threads: at(6),
+            descriptors: at(7),
+            store: at(8),
+            series: at(9),
+            cpu: at(10),
+        });
+    }
+    all
+}
+
 /// What is in a folder and below. Files come and go meanwhile.
 fn bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -13,8 +13,13 @@ const ARENAS: &str = "2";
 /// Set as well, unless the environment says otherwise. A thread keeps up to seven freed pieces of each size for itself,
 /// 230 KB by default: only small ones are worth it. And without a fixed limit glibc raises the size from which on it
 /// asks the kernel, and gives back, to the largest piece freed so far.
-const OTHERS: [(&str, &str); 2] =
-    [("GLIBC_TUNABLES", "glibc.malloc.tcache_max=256"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
+/// The last one is for jemalloc, where a program has it (`src/bin/cloudcore.rs`): as few arenas, small caches, and pages
+/// that nobody uses go back after a second.
+const OTHERS: [(&str, &str); 3] = [
+    ("GLIBC_TUNABLES", "glibc.malloc.tcache_max=256"),
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,lg_tcache_max:10"),
+];
 
 /// Starts this program again in its place (`exec`: same process id) with few malloc arenas, unless the environment says
 /// how many there are to be. glibc gives up to eight for each core, and memory that one thread freed in its arena serves
@@ -61,7 +66,13 @@ mod tests {
         let names = |command: &Command| -> Vec<String> {
             command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect()
         };
-        assert_eq!(names(&command), ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"]);
-        assert_eq!(names(&of("GLIBC_TUNABLES").unwrap()), ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"]);
+        assert_eq!(
+            names(&command),
+            ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_"]
+        );
+        assert_eq!(
+            names(&of("GLIBC_TUNABLES").unwrap()),
+            ["MALLOC_ARENA_MAX", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_"]
+        );
     }
 }

@@ -26,12 +26,17 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
 impl Io {
-    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
-        }
+    fn stream(&mut self) -> Pin<&mut dyn Duplex> {
+        let stream: &mut dyn Duplex = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(tls) => tls.as_mut(),
+        };
+        Pin::new(stream)
     }
 }
 
@@ -271,11 +276,11 @@ impl AsyncRead for Wire {
         };
         let before = buffer.filled().len();
         let outcome = if most > AHEAD_BYTES {
-            me.io.read(cx, buffer)
+            me.io.stream().poll_read(cx, buffer)
         } else {
             let mut space = [0; AHEAD_BYTES];
             let mut piece = ReadBuf::new(space.get_mut(..most).unwrap_or_default());
-            let outcome = me.io.read(cx, &mut piece);
+            let outcome = me.io.stream().poll_read(cx, &mut piece);
             buffer.put_slice(piece.filled());
             outcome
         };
@@ -292,28 +297,19 @@ impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         me.check(cx)?;
-        let outcome = match &mut me.io {
-            Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
-        };
+        let outcome = me.io.stream().poll_write(cx, bytes);
         me.wrote(cx, outcome)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        let outcome = match &mut me.io {
-            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
-        };
+        let outcome = me.io.stream().poll_flush(cx);
         me.wrote(cx, outcome)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        let outcome = match &mut me.io {
-            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Io::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
-        };
+        let outcome = me.io.stream().poll_shutdown(cx);
         me.wrote(cx, outcome)
     }
 }

@@ -143,7 +143,7 @@ fn a_device_status_is_seen_and_patched() {
         let patch = r#"{"status":{"state":"offline","extensions":{"battery":{"percent":80}}}}"#;
         kubectl.run(&["patch", "devicestatus", "loner", "--type", "merge", "-p", patch]);
         let table = kubectl.run(&["get", "devicestatus", "loner"]);
-        assert_eq!(columns(&table), ["NAME", "STATE", "LAST SEEN", "PROPERTIES", "VALUES", "AGE"]);
+        assert_eq!(columns(&table), ["NAME", "STATE", "LAST ONLINE", "PROPERTIES", "VALUES", "AGE"]);
         let cells = row(&table);
         assert_eq!((cells[..2].to_vec(), &cells[3..5]), (vec!["loner", "offline"], &["open", "true"][..]));
         let yaml = kubectl.run(&["get", "devicestatus", "loner", "-o", "yaml"]);

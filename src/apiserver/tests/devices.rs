@@ -364,7 +364,7 @@ async fn tables_answer_at_a_glance() {
         ),
         (
             STATUSES,
-            json!(["Name", "State", "Last Seen", "Properties", "Values", "Desired", "Age"]),
+            json!(["Name", "State", "Last Online", "Properties", "Values", "Desired", "Age"]),
             json!(["lamp-1", "online", "45s", "power level", "on -", "- -", "5m"]),
         ),
     ] {
