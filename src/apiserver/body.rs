@@ -137,8 +137,7 @@ pub fn check_fields(
     if report.unknown_fields.is_empty() {
         return Ok(Vec::new());
     }
-    let warnings: Vec<String> =
-        report.unknown_fields.iter().map(|path| format!("unknown field {path:?}")).collect();
+    let warnings = told(&report.unknown_fields);
     if validation == FieldValidation::Strict {
         return Err(cannot(format!("strict decoding error: {}", warnings.join(", "))));
     }
@@ -149,6 +148,25 @@ pub fn check_fields(
         }
     }
     Ok(if validation == FieldValidation::Warn { warnings } else { Vec::new() })
+}
+
+/// Bytes of warnings of one answer: they are headers, and clients read so much of those.
+const MAX_WARNINGS_BYTES: usize = 4 << 10;
+
+/// Unknown fields in words, as many as are worth it.
+fn told(unknown: &[String]) -> Vec<String> {
+    let mut left = MAX_WARNINGS_BYTES;
+    let mut said: Vec<String> = Vec::new();
+    for path in unknown {
+        let warning = format!("unknown field {path:?}");
+        if warning.len() > left {
+            said.push(format!("and {} more unknown fields", unknown.len() - said.len()));
+            break;
+        }
+        left -= warning.len();
+        said.push(warning);
+    }
+    said
 }
 
 /// Typed decoding takes null for absent.
@@ -185,6 +203,16 @@ mod tests {
     use super::*;
     use crate::apiserver::kinds;
     use serde_json::json;
+
+    #[test]
+    fn of_many_unknown_fields_the_first_are_told() {
+        let unknown: Vec<String> = (0..1_000).map(|n| format!("k{n}")).collect();
+        let said = told(&unknown);
+        assert!(said.iter().map(String::len).sum::<usize>() < MAX_WARNINGS_BYTES + 100);
+        let told_of = said.len() - 1;
+        assert_eq!(said[told_of], format!("and {} more unknown fields", 1_000 - told_of));
+        assert_eq!(told(&unknown[..2]), ["unknown field \"k0\"", "unknown field \"k1\""]);
+    }
 
     #[test]
     fn pruning_follows_paths() {

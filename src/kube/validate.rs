@@ -84,13 +84,18 @@ pub fn name(kind: &str, name: &str) -> Option<String> {
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
+/// More is not said of one object: whoever sends a hundred thousand wrong fields learns of the first ones.
+const MAX_ERRORS: usize = 100;
+
 /// Collects what is wrong, in Kubernetes' words.
 #[derive(Debug, Default)]
 struct Errors(Vec<FieldError>);
 
 impl Errors {
     fn add(&mut self, reason: &'static str, field: impl Into<String>, message: String) {
-        self.0.push(FieldError { reason, field: field.into(), message });
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(FieldError { reason, field: field.into(), message });
+        }
     }
 
     fn required(&mut self, field: impl Into<String>, detail: &str) {

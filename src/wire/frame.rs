@@ -27,6 +27,9 @@ pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Deepest nesting of objects and arrays. Kubernetes objects stay far below.
 pub const MAX_DEPTH: usize = 100;
 
+/// Most values in a frame: parsed, one takes up to 700 bytes (a map of one entry), whatever it is written in.
+pub const MAX_VALUES: usize = 100_000;
+
 /// Longest text of a frame's header and route, bytes. KubeEdge's ids are UUIDs; names of namespace, kind and object
 /// together stay under a kilobyte.
 pub const MAX_FIELD_BYTES: usize = 4 << 10;
@@ -38,6 +41,8 @@ pub enum WireError {
     TooLarge { bytes: usize, limit: usize },
     #[error("the frame nests deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    #[error("the frame has more than {MAX_VALUES} values")]
+    TooMany,
     /// Not JSON, or a field is missing, double, or of the wrong type.
     #[error("bad frame at {field}: {reason}")]
     Malformed {
@@ -102,14 +107,18 @@ struct RouteIn {
 /// sources and operations that we do not know survive in the result.
 ///
 /// # Errors
-/// [`WireError::TooLarge`] and [`WireError::TooDeep`] before anything is parsed,
+/// [`WireError::TooLarge`], [`WireError::TooDeep`] and [`WireError::TooMany`] before anything is parsed,
 /// [`WireError::Malformed`] with the field, [`WireError::LongField`].
 pub fn decode(frame: &[u8], limit: usize) -> Result<Envelope, WireError> {
     if frame.len() > limit {
         return Err(WireError::TooLarge { bytes: frame.len(), limit });
     }
-    if depth(frame) > MAX_DEPTH {
+    let (depth, values) = shape(frame);
+    if depth > MAX_DEPTH {
         return Err(WireError::TooDeep);
+    }
+    if values > MAX_VALUES {
+        return Err(WireError::TooMany);
     }
     let malformed =
         |field: String, err: &serde_json::Error| WireError::Malformed { field, reason: err.to_string() };
@@ -179,9 +188,10 @@ fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// Levels of nesting, without parsing: brackets outside of strings.
-fn depth(json: &[u8]) -> usize {
+/// Levels of nesting, and values, without parsing: brackets and commas outside of strings.
+fn shape(json: &[u8]) -> (usize, usize) {
     let (mut now, mut deepest, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    let mut values = 1;
     for byte in json {
         match (in_string, byte) {
             (true, _) if escaped => escaped = false,
@@ -190,12 +200,14 @@ fn depth(json: &[u8]) -> usize {
             (false, b'{' | b'[') => {
                 now += 1;
                 deepest = deepest.max(now);
+                values += 1;
             }
+            (false, b',') => values += 1,
             (false, b'}' | b']') => now = now.saturating_sub(1),
             _ => {}
         }
     }
-    deepest
+    (deepest, values)
 }
 
 #[derive(Serialize)]

@@ -1,5 +1,7 @@
 //! What may not change once an object is stored.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{Errors, list, text};
@@ -67,9 +69,8 @@ pub fn pod(errors: &mut Errors, old: &Value, new: &Value) {
         }
     }
     deadline(errors, old, new);
-    let kept =
-        |toleration: &Value| list(new, "tolerations").iter().any(|other| same_but_seconds(toleration, other));
-    if !list(old, "tolerations").iter().all(kept) {
+    let there: HashSet<[&str; 4]> = list(new, "tolerations").iter().map(but_seconds).collect();
+    if !list(old, "tolerations").iter().all(|toleration| there.contains(&but_seconds(toleration))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden("spec.tolerations", detail);
     }
@@ -103,8 +104,8 @@ fn deadline(errors: &mut Errors, old: &Value, new: &Value) {
     }
 }
 
-fn same_but_seconds(a: &Value, b: &Value) -> bool {
-    ["key", "operator", "value", "effect"].iter().all(|field| text(a, field) == text(b, field))
+fn but_seconds(toleration: &Value) -> [&str; 4] {
+    ["key", "operator", "value", "effect"].map(|field| text(toleration, field))
 }
 
 /// The part of a pod's spec that never changes.

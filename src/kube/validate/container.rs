@@ -1,5 +1,7 @@
 //! Containers of a pod: ports, environment, mounts, resources, probes.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, list, names, present, security, text, volume};
@@ -7,7 +9,7 @@ use crate::kube::quantity::Quantity;
 
 /// What a container is checked against.
 pub struct Around<'v> {
-    pub volumes: &'v [&'v str],
+    pub volumes: &'v HashSet<&'v str>,
     pub host_network: bool,
 }
 
@@ -48,16 +50,15 @@ pub fn check(errors: &mut Errors, field: &str, container: &Value, around: &Aroun
 }
 
 fn ports(errors: &mut Errors, field: &str, container: &Value, host_network: bool) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, port) in list(container, "ports").iter().enumerate() {
         let field = format!("{field}.ports[{index}]");
         let name = text(port, "name");
         if !name.is_empty() {
             errors.invalid_text(&format!("{field}.name"), name, names::port_name(name));
-            if seen.contains(&name) {
+            if !seen.insert(name) {
                 errors.duplicate(format!("{field}.name"), name);
             }
-            seen.push(name);
         }
         let number = |name: &str| port.get(name).and_then(Value::as_i64).unwrap_or_default();
         if number("containerPort") == 0 {
@@ -162,24 +163,23 @@ fn field_path_known(path: &str) -> bool {
     KNOWN.contains(&path) || (subscripted && path.ends_with("']"))
 }
 
-fn mounts(errors: &mut Errors, field: &str, container: &Value, volumes: &[&str]) {
-    let mut seen: Vec<&str> = Vec::new();
+fn mounts(errors: &mut Errors, field: &str, container: &Value, volumes: &HashSet<&str>) {
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
         let field = format!("{field}.volumeMounts[{index}]");
         let (name, path) = (text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
             errors.required(format!("{field}.name"), "");
-        } else if !volumes.contains(&name) {
+        } else if !volumes.contains(name) {
             errors.not_found(format!("{field}.name"), name);
         }
         if path.is_empty() {
             errors.required(format!("{field}.mountPath"), "");
-        } else if seen.contains(&path) {
+        } else if !seen.insert(path) {
             errors.invalid(format!("{field}.mountPath"), &path.into(), "must be unique");
         } else if path.contains(':') {
             errors.invalid(format!("{field}.mountPath"), &path.into(), "must not contain ':'");
         }
-        seen.push(path);
         volume::relative(errors, format!("{field}.subPath"), text(mount, "subPath"));
         if !text(mount, "subPath").is_empty() && !text(mount, "subPathExpr").is_empty() {
             errors.invalid(

@@ -1,5 +1,7 @@
 //! Nodes, leases, events.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, list, names, text};
@@ -8,7 +10,7 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub fn node(errors: &mut Errors, object: &Value) {
     let spec = object.get("spec").unwrap_or(&Value::Null);
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for (index, taint) in list(spec, "taints").iter().enumerate() {
         let field = format!("spec.taints[{index}]");
         let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
@@ -18,14 +20,14 @@ pub fn node(errors: &mut Errors, object: &Value) {
             errors.required(format!("{field}.effect"), "");
         }
         errors.one_of(format!("{field}.effect"), effect, &EFFECTS);
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             errors.duplicate(field, &format!("{key}:{effect}"));
         }
-        seen.push((key, effect));
     }
     let status = object.get("status").unwrap_or(&Value::Null);
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for (index, address) in list(status, "addresses").iter().enumerate() {
-        if list(status, "addresses").iter().take(index).any(|other| other == address) {
+        if !seen.insert((text(address, "type"), text(address, "address"))) {
             errors.duplicate(format!("status.addresses[{index}]"), text(address, "address"));
         }
     }

@@ -1,5 +1,7 @@
 //! Pods as a whole.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::container::{self, Around};
@@ -96,20 +98,19 @@ fn containers(errors: &mut Errors, spec: &Value, around: &Around<'_>) {
     if list(spec, "containers").is_empty() {
         errors.required("spec.containers", "");
     }
-    let mut seen: Vec<&str> = Vec::new();
-    let mut host_ports: Vec<String> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut host_ports: HashSet<String> = HashSet::new();
     for kind in ["containers", "initContainers", "ephemeralContainers"] {
         for (index, container) in list(spec, kind).iter().enumerate() {
             let field = format!("spec.{kind}[{index}]");
             let name = text(container, "name");
             if name.is_empty() {
                 errors.required(format!("{field}.name"), "");
-            } else if seen.contains(&name) {
+            } else if !seen.insert(name) {
                 errors.duplicate(format!("{field}.name"), name);
             } else {
                 errors.invalid_text(&format!("{field}.name"), name, names::dns_label(name));
             }
-            seen.push(name);
             container::check(errors, &field, container, around);
             // Init containers run one after the other: their ports do not clash.
             if kind == "containers" {
@@ -119,7 +120,7 @@ fn containers(errors: &mut Errors, spec: &Value, around: &Around<'_>) {
     }
 }
 
-fn claim_host_ports(errors: &mut Errors, field: &str, container: &Value, taken: &mut Vec<String>) {
+fn claim_host_ports(errors: &mut Errors, field: &str, container: &Value, taken: &mut HashSet<String>) {
     for (index, port) in list(container, "ports").iter().enumerate() {
         let number = port.get("hostPort").and_then(Value::as_i64).unwrap_or_default();
         if number == 0 {
@@ -129,7 +130,7 @@ fn claim_host_ports(errors: &mut Errors, field: &str, container: &Value, taken: 
         if taken.contains(&claim) {
             errors.duplicate(format!("{field}.ports[{index}].hostPort"), &claim);
         }
-        taken.push(claim);
+        taken.insert(claim);
     }
 }
 

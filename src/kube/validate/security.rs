@@ -1,5 +1,7 @@
 //! Security contexts of pods and containers: ids and kernel settings.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, list, text};
@@ -14,17 +16,16 @@ pub fn check(errors: &mut Errors, field: &str, context: &Value) {
     for (index, group) in list(context, "supplementalGroups").iter().enumerate() {
         errors.in_range(format!("{field}.supplementalGroups[{index}]"), Some(group), 0, MAX_ID);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, sysctl) in list(context, "sysctls").iter().enumerate() {
         let (name, field) = (text(sysctl, "name"), format!("{field}.sysctls[{index}].name"));
         if name.is_empty() {
             errors.required(field, "");
         } else if !is_sysctl(name) {
             errors.invalid(field, &name.into(), "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(field, name);
         }
-        seen.push(name);
     }
 }
 

@@ -33,6 +33,13 @@ fn assert_errors(kind: &str, object: &Value, want: &[&str]) {
 }
 
 #[test]
+fn of_many_errors_the_first_are_told() {
+    let many: Vec<Value> = (0..300).map(|_| json!({"image": "b"})).collect();
+    let errors = create("Pod", &pod(json!({"containers": many})));
+    assert_eq!((errors.len(), errors[0].field.as_str()), (MAX_ERRORS, "spec.containers[0].name"));
+}
+
+#[test]
 fn good_objects_have_no_errors() {
     let full = json!({
         "containers": [{

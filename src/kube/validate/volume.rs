@@ -1,5 +1,7 @@
 //! Volumes of a pod.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, list, names, present, text};
@@ -10,19 +12,18 @@ const HOST_PATH_TYPES: [&str; 7] =
     ["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 /// The names of the volumes, for the mounts.
-pub fn check<'v>(errors: &mut Errors, spec: &'v Value) -> Vec<&'v str> {
-    let mut seen: Vec<&str> = Vec::new();
+pub fn check<'v>(errors: &mut Errors, spec: &'v Value) -> HashSet<&'v str> {
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, volume) in list(spec, "volumes").iter().enumerate() {
         let field = format!("spec.volumes[{index}]");
         let name = text(volume, "name");
         if name.is_empty() {
             errors.required(format!("{field}.name"), "");
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(format!("{field}.name"), name);
         } else {
             errors.invalid_text(&format!("{field}.name"), name, names::dns_label(name));
         }
-        seen.push(name);
         source(errors, &field, volume);
     }
     seen

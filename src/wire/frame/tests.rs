@@ -171,6 +171,15 @@ fn bad_frames_name_the_field() {
 }
 
 #[test]
+fn values_are_bounded() {
+    let maps = |count: usize| text(&format!("[{}]", vec!["{\"\":0}"; count].join(",")));
+    assert!(decode(maps(40_000).as_bytes(), MAX_FRAME_BYTES).is_ok());
+    assert_eq!(decode(maps(60_000).as_bytes(), MAX_FRAME_BYTES), Err(WireError::TooMany));
+    let commas = text(&format!("\"{}\"", ",".repeat(MAX_VALUES)));
+    assert!(decode(commas.as_bytes(), MAX_FRAME_BYTES).is_ok(), "text has one value");
+}
+
+#[test]
 fn header_and_route_are_short() {
     for field in ["\"msg_id\":\"", "\"operation\":\""] {
         let frame = text("null");

@@ -29,6 +29,8 @@ use crate::wire::frame::{self, MAX_MESSAGE_BYTES, WireError};
 
 /// Written at once. Larger messages become fragments (RFC 6455 section 5.4).
 const PIECE_BYTES: usize = 32 << 10;
+/// A part of a message so large, or a whole one, is a sign of life: a byte now and then is none.
+const SIGN_OF_LIFE: usize = 8 << 10;
 /// For a session to take one message.
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -60,11 +62,21 @@ pub struct Incoming<S> {
     given: u64,
     heard: Rc<Cell<u64>>,
     pipe: Arc<Pipe>,
+    /// Bytes since the node was last heard.
+    unheard: usize,
 }
 
 impl<S> Incoming<S> {
     pub fn new(stream: S, heard: Rc<Cell<u64>>, pipe: Arc<Pipe>) -> Self {
-        Self { stream, frames: Frames::new(MAX_MESSAGE_BYTES), rest: Bytes::new(), given: 0, heard, pipe }
+        Self {
+            stream,
+            frames: Frames::new(MAX_MESSAGE_BYTES),
+            rest: Bytes::new(),
+            given: 0,
+            heard,
+            pipe,
+            unheard: 0,
+        }
     }
 }
 
@@ -80,7 +92,7 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Incoming<
         while me.rest.is_empty() {
             match ready!(Pin::new(&mut me.stream).poll_next(cx)) {
                 Some(Ok(bytes)) => {
-                    *me.pipe.heard.lock() = Some(Instant::now());
+                    me.unheard += bytes.len();
                     me.rest = bytes;
                 }
                 end => return Poll::Ready(end),
@@ -90,6 +102,10 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Incoming<
             Ok(piece) => piece,
             Err(long) => return Poll::Ready(Some(Err(PayloadError::Io(io::Error::other(long))))),
         };
+        if is_end || me.unheard >= SIGN_OF_LIFE {
+            *me.pipe.heard.lock() = Some(Instant::now());
+            me.unheard = 0;
+        }
         me.given += u64::from(is_end);
         Poll::Ready(Some(Ok(me.rest.split_to(size))))
     }

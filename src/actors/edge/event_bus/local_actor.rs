@@ -15,6 +15,7 @@ use crate::bus::device_twin::DeviceMessage;
 use crate::mqtt::{Input, PacketId};
 use crate::store::{Batch, Outbox, Row, Table, scan_all};
 use crate::supervise::spread;
+use crate::wire::frame::MAX_FIELD_BYTES;
 
 /// How long DeviceTwin may take: it waits for the disk.
 const TAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -50,13 +51,24 @@ pub struct Local {
     /// Which uploads wait; they are on disk.
     pub uploads: Outbox,
     is_draining: bool,
+    /// The cloud has uploads up to this one, whatever is on disk still: a full disk deletes nothing either.
+    confirmed: Option<u64>,
+    /// Deletes that failed; tried again at the next tick.
+    leaves: Option<Batch>,
 }
 
 impl Local {
     #[must_use]
     pub fn new(max_uploads: u32) -> Self {
         let uploads = Outbox::new(uploads::PREFIX, max_uploads);
-        Self { lanes: Lanes::default(), untaken_bytes: 0, uploads, is_draining: false }
+        Self {
+            lanes: Lanes::default(),
+            untaken_bytes: 0,
+            uploads,
+            is_draining: false,
+            confirmed: None,
+            leaves: None,
+        }
     }
 }
 
@@ -78,6 +90,11 @@ impl EventBus {
             return self.send_parcels(sends);
         }
         let Parcel { source, topic, payload, receipt } = parcel;
+        if topic.len() > MAX_FIELD_BYTES {
+            // The cloud would not take it.
+            self.metrics.dropped("bad_topic").increment(1);
+            return self.writes.push(receipt, Done::Kept(source));
+        }
         match serde_json::to_vec(&Upload::new(&topic, &payload, now_unix_ms())) {
             Ok(row) => {
                 let (mut batch, dropped) = self.local.uploads.push(row);
@@ -154,6 +171,16 @@ impl EventBus {
         if let Err(err) = scan_all(&*self.store, Table::Outbox, uploads::PREFIX, load) {
             tracing::error!(error = %err, "the uploads that wait cannot be read");
         }
+        if let Some(last) = self.local.confirmed {
+            self.local.leaves = Some(self.local.uploads.confirm(last)).filter(|batch| !batch.is_empty());
+        }
+    }
+
+    /// Deletes again what could not be deleted.
+    pub(super) fn let_leave(&mut self) {
+        if let Some(batch) = self.local.leaves.take() {
+            self.writes.push(batch, Done::Uploaded);
+        }
     }
 
     /// Sends the oldest uploads; they leave the disk when the cloud has read them.
@@ -185,6 +212,7 @@ impl EventBus {
                 tracing::debug!(error = %why, "uploads wait");
                 return;
             }
+            bus.local.confirmed = Some(last);
             let batch = bus.local.uploads.confirm(last);
             bus.writes.push(batch, Done::Uploaded);
             bus.turn(ctx);

@@ -213,6 +213,7 @@ impl EventBus {
         self.check_keep_alives();
         self.check_certificates();
         self.external_tick();
+        self.let_leave();
         self.drain_uploads(ctx);
         self.show_figures();
         self.turn(ctx);

@@ -36,7 +36,8 @@ impl Cloud {
             match self.send.ask(message, SEND_DEADLINE).await {
                 Ok(Ok(())) => {}
                 Ok(Err(err @ (SendError::TooLarge { .. } | SendError::Unprintable(_)))) => {
-                    tracing::warn!(topic = %upload.topic, error = %err, "an upload is given up");
+                    let topic: String = upload.topic.chars().take(80).collect();
+                    tracing::warn!(topic, error = %err, "an upload is given up");
                 }
                 Ok(Err(err)) => return Err(err.to_string()),
                 Err(err) => return Err(err.to_string()),
