@@ -112,6 +112,7 @@ async fn handle(
         },
         Err(err) => {
             ends |= err.status.is(Reason::TooManyRequests);
+            core.refused_early(&err);
             failed(&err, request.method(), request.path());
             to_actix(refuse(&err))
         }

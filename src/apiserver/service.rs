@@ -214,6 +214,13 @@ fn respond(answer: Answer) -> ApiResponse {
     ApiResponse { status: answer.status, headers, body: answer.body }
 }
 
+impl ApiCore {
+    /// Counts a request that was refused before it was one of a verb: no credentials that can be read, a body too large.
+    pub fn refused_early(&self, err: &ApiError) {
+        self.metrics.answered("other", err.code(), 0.0);
+    }
+}
+
 /// Says what went wrong here, if that was it, and with which request.
 pub fn failed(err: &ApiError, method: &dyn Display, path: &str) {
     if err.code() >= 500 {

@@ -18,7 +18,7 @@ const ARENAS: &str = "2";
 const OTHERS: [(&str, &str); 3] = [
     ("GLIBC_TUNABLES", "glibc.malloc.tcache_max=256"),
     ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,lg_tcache_max:10"),
+    ("_RJEM_MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,lg_tcache_max:10"),
 ];
 
 /// Starts this program again in its place (`exec`: same process id) with few malloc arenas, unless the environment says
@@ -68,11 +68,11 @@ mod tests {
         };
         assert_eq!(
             names(&command),
-            ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_"]
+            ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "_RJEM_MALLOC_CONF"]
         );
         assert_eq!(
             names(&of("GLIBC_TUNABLES").unwrap()),
-            ["MALLOC_ARENA_MAX", "MALLOC_CONF", "MALLOC_MMAP_THRESHOLD_"]
+            ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "_RJEM_MALLOC_CONF"]
         );
     }
 }

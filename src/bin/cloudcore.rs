@@ -7,7 +7,8 @@ use kubeedge::app::{arenas, cloud};
 use kubeedge::config::{CloudCoreConfig, RunMode, run_mode};
 
 /// glibc keeps what small objects that stay have cut into pieces: under churn its heap grew by 8 MB an hour for hours. RocksDB
-/// allocates here too. `src/app/arenas.rs` says how it is set.
+/// stays with it: a program whose `malloc` is another one does not start under libraries that are loaded before it, such as
+/// libfaketime. `src/app/arenas.rs` says how both are set.
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -5,6 +5,7 @@ mod committer;
 mod conformance;
 mod memory;
 mod outbox;
+mod reserve;
 mod rocks;
 
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::reserve::Reserve;
 use super::{Batch, Op, Row, Store, StoreError, Table};
 use crate::telemetry::store::StoreMetrics;
 
@@ -105,7 +106,7 @@ impl RocksStore {
     /// a folder that another process has open.
     pub fn open(path: &Path, tuning: Tuning) -> Result<Self, StoreError> {
         private_folder(path)?;
-        let db = RwLock::new(Some(open(path, tuning, is_fresh(path)?)?));
+        let db = RwLock::new(Some(open_somehow(path, tuning, is_fresh(path)?)?));
         let metrics = StoreMetrics::none();
         let store = Self { db, failed: Mutex::new(None), path: path.to_owned(), tuning, metrics };
         store.check_schema()?;
@@ -189,11 +190,25 @@ impl RocksStore {
         let mut db = self.db.write();
         // The folder's lock must be free before it can be opened again.
         *db = None;
-        *db = Some(open(&self.path, self.tuning, false)?);
+        *db = Some(open_somehow(&self.path, self.tuning, false)?);
         *failed = None;
         tracing::info!(path = %self.path.display(), "the store was opened again after a failed write");
         Ok(())
     }
+}
+
+/// Opens it, on a full disk with the room that was kept for that.
+fn open_somehow(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
+    let reserve = Reserve::of(path, tuning.total_wal_bytes);
+    let db = match open(path, tuning, fresh) {
+        Err(StoreError::Io { why, .. }) if why.contains("No space left") && reserve.release() => {
+            tracing::warn!(path = %path.display(), "the disk is full: the store is opened in the room kept for that");
+            open(path, tuning, fresh)?
+        }
+        opened => opened?,
+    };
+    reserve.make();
+    Ok(db)
 }
 
 /// `fresh`: there is nothing yet and a database is to be made. Never for one that was open: whoever

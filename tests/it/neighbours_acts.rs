@@ -128,7 +128,7 @@ pub fn at<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
         _ => panic!("what can be done at {}?", door.name),
     }
     let counters = match *door {
-        doors::KUBERNETES_API => "kubeedge_apiserver_requests_total{verb=\"create\",code=\"4xx\"",
+        doors::KUBERNETES_API => "kubeedge_apiserver_requests_total{verb=\"other\",code=\"4xx\"",
         doors::JOIN_SERVER => "kubeedge_cloudhub_certificates_total{result=\"refused\"}",
         doors::CLOUD_CONSOLE | doors::EDGE_CONSOLE => "kubeedge_console_requests_total{code=\"4",
         _ => label(door),

@@ -3,7 +3,7 @@
 
 use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::cluster::Cloud;
-use super::harness::disk::FailingDisk;
+use super::harness::disk::{Disk, FailingDisk};
 use super::harness::process::{PATIENCE, http, until};
 use super::harness::samples::power;
 use super::hostile::store_check;
@@ -131,5 +131,35 @@ fn a_cloud_whose_syncs_fail_keeps_what_it_confirmed_and_nothing_else() {
     assert_eq!(names(), before, "what the API showed is what it has");
     let (status, _) = http("GET", &cloud.monitor, "/readyz", &[]).unwrap();
     assert_eq!(status, 200);
+    cloud.process.terminate(PATIENCE);
+}
+
+/// A program that cannot start on a full disk could make no room there either.
+#[test]
+fn a_full_disk_keeps_no_program_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("c");
+    let disk = Disk::new(&root.join("cloud"), 48);
+    let mut cloud = Cloud::start(&root, &[]);
+    let kubectl = cloud.kubectl();
+    for number in 0..4 {
+        let text = format!("--from-literal=k={}", "x".repeat(100_000));
+        kubectl.run(&["create", "configmap", &format!("map-{number}"), &text]);
+    }
+    let names = || kubectl.try_run(&["get", "configmaps", "-o", "name"]);
+    let before = names().unwrap();
+    for round in 0..3 {
+        disk.fill();
+        cloud.process.kill9();
+        cloud.respawn(&[]);
+        until(&format!("it serves from a full disk, {round}"), PATIENCE, || {
+            assert!(cloud.process.is_running(), "{}", cloud.process.tail());
+            names()
+        });
+        assert_eq!(names().unwrap(), before);
+    }
+    disk.make_room();
+    wait_well(&cloud.monitor);
+    kubectl.run(&["delete", "configmap", "map-0"]);
     cloud.process.terminate(PATIENCE);
 }

@@ -94,7 +94,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Err(err)) => {
+                    // Not the system's: what was said is no websocket, or too much of it.
+                    if err.kind() == std::io::ErrorKind::Other {
+                        self.gate.metrics.refused("websocket").increment(1);
+                    }
+                    return Poll::Ready(false);
+                }
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(false),
                 Poll::Ready(Ok(())) => {
                     let count = u64::try_from(buffer.filled().len()).unwrap_or_default();
