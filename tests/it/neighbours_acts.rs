@@ -412,6 +412,8 @@ fn grpc<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
                 let request = http::Request::post(format!("http://localhost{path}"))
                     .header("content-type", "application/grpc")
                     .header("te", "trailers")
+                    // Without it the Workload API looks at nothing else.
+                    .header("workload.spiffe.io", "true")
                     .body(body)
                     .unwrap();
                 let answer = tower::ServiceExt::oneshot(channel, request);
