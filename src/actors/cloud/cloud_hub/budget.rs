@@ -28,9 +28,18 @@ impl Budget {
     }
 }
 
+/// Between two looks for budgets that can be forgotten: not with each of ten thousand nodes that come back at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
 /// All nodes'. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Budgets(Arc<Mutex<HashMap<NodeName, Arc<Budget>>>>);
+pub struct Budgets(Arc<Mutex<All>>);
+
+#[derive(Default)]
+struct All {
+    by_node: HashMap<NodeName, Arc<Budget>>,
+    swept: Option<Instant>,
+}
 
 impl Budgets {
     /// The one of `node`. Those of nodes that are gone, and owe nothing any more, are forgotten.
@@ -40,8 +49,11 @@ impl Budgets {
         let is_used = |budget: &Arc<Budget>| {
             Arc::strong_count(budget) > 1 || !budget.turns.are_free() || !budget.pace.lock().is_full(now)
         };
-        all.retain(|name, budget| name == node || is_used(budget));
-        Arc::clone(all.entry(node.clone()).or_insert_with(|| Arc::new(Budget::new(now))))
+        if all.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
+            all.swept = Some(now);
+            all.by_node.retain(|name, budget| name == node || is_used(budget));
+        }
+        Arc::clone(all.by_node.entry(node.clone()).or_insert_with(|| Arc::new(Budget::new(now))))
     }
 }
 
@@ -61,7 +73,7 @@ mod tests {
         assert!(budgets.of(&quiet, start).spend(1, start).is_zero());
         let later = start + Duration::from_secs(60);
         let kept = budgets.of(&quiet, later);
-        assert_eq!(budgets.0.lock().len(), 1, "the other one is gone and owes nothing");
+        assert_eq!(budgets.0.lock().by_node.len(), 1, "the other one is gone and owes nothing");
         drop(kept);
     }
 }
