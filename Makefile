@@ -39,9 +39,9 @@ fuzz: ## every decoder under libFuzzer, SECS=60 each; TARGET=frame takes one; wh
 	@$(ROCKSDB) fuzz/build.sh
 	@KUBEEDGE_FUZZ_CORPUS="$${KUBEEDGE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/kubeedge-rs}/fuzz" fuzz/run.sh $(or $(SECS),60) $(TARGET)
 
-storm: ## storms of the seeds 1 to SEEDS (20); KUBEEDGE_STORM_SEED=n plays one (docs/STORM.md)
+storm: ## storms of the seeds 1 to SEEDS (20), AT_ONCE (2) at a time; KUBEEDGE_STORM_SEED=n plays one (docs/STORM.md)
 	@deploy/tools.sh test
-	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_STORM_SEEDS=$(or $(SEEDS),20) cargo test --locked --test it storm::storms_lose_and_double_nothing -- --nocapture
+	@$(ROCKSDB) KUBECTL="$$(deploy/tools.sh kubectl)" KUBEEDGE_STORM_SEEDS=$(or $(SEEDS),20) KUBEEDGE_STORM_AT_ONCE=$(or $(AT_ONCE),2) cargo test --locked --test it storm::storms_lose_and_double_nothing -- --nocapture
 
 test-stack: ## the compose stack from build to `down -v`, an edge cut off, release and package (root; an hour the first time)
 	@deploy/tools.sh stack
