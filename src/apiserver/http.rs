@@ -11,10 +11,11 @@ use actix_web::dev::{Extensions, Server};
 use actix_web::web::to;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use rustls::ServerConfig;
 
+use super::bodies::{Bodies, Held, Incoming};
 use super::body::{MAX_BODY_BYTES, too_large};
 use super::core::ApiCore;
 use super::errors::ApiError;
@@ -64,6 +65,7 @@ pub fn serve(
     lobby: &Arc<Lobby>,
 ) -> std::io::Result<Server> {
     let data = Data::from(Arc::clone(core));
+    let bodies = Data::new(Bodies::default());
     let limits = Limits {
         workers: 1,
         connections: MAX_CONNECTIONS,
@@ -74,7 +76,10 @@ pub fn serve(
         websockets: false,
     };
     web::serve(listener, Some(tls), limits, lobby, remember_peer, move |app| {
-        app.app_data(data.clone()).app_data(Data::new(deadlines)).default_service(to(handle));
+        app.app_data(data.clone())
+            .app_data(bodies.clone())
+            .app_data(Data::new(deadlines))
+            .default_service(to(handle));
     })
 }
 
@@ -96,13 +101,15 @@ async fn handle(
     request: HttpRequest,
     payload: Payload,
     core: Data<ApiCore>,
+    bodies: Data<Bodies>,
     deadlines: Data<Deadlines>,
 ) -> HttpResponse {
     let core = core.into_inner();
     // Bytes that are no HTTP follow, or the connection is what there are too many of.
     let mut ends = wants_upgrade(&request);
-    let mut answer = match receive(&request, payload, &core, deadlines.read).await {
-        Ok(received) => match tokio::time::timeout(deadlines.answer, core.call(received)).await {
+    let bodies = bodies.into_inner();
+    let mut answer = match receive(&request, payload, &core, &bodies, deadlines.read).await {
+        Ok((received, _held)) => match tokio::time::timeout(deadlines.answer, core.call(received)).await {
             Ok(response) => to_actix(response),
             Err(_) => {
                 let late = ApiError::new(Reason::Timeout, "the request was not answered in time");
@@ -127,8 +134,9 @@ async fn receive(
     request: &HttpRequest,
     payload: Payload,
     core: &ApiCore,
+    bodies: &Arc<Bodies>,
     deadline: Duration,
-) -> Result<ApiRequest, ApiError> {
+) -> Result<(ApiRequest, Option<Held>), ApiError> {
     let headers = headers_of(request);
     let authorization = match headers.get(::http::header::AUTHORIZATION) {
         None => None,
@@ -144,18 +152,18 @@ async fn receive(
         line.admit(&user.name).map_err(|limit| ApiError::new(Reason::TooManyRequests, limit.to_string()))?;
     }
     // Strangers do not get to send bodies, and what follows the head of an upgrade is none.
-    let has_body = user.is_some() && !wants_upgrade(request);
-    let body = if has_body { read_body(request, payload, deadline).await? } else { Bytes::new() };
+    let (body, held) = match &user {
+        Some(user) if !wants_upgrade(request) => {
+            let (body, held) = read_body(request, payload, bodies.begin(&user.name), deadline).await?;
+            (body, Some(held))
+        }
+        _ => (Bytes::new(), None),
+    };
     let method = Method::from_bytes(request.method().as_str().as_bytes())
         .map_err(|_| ApiError::method_not_allowed())?;
-    Ok(ApiRequest {
-        method,
-        path: request.uri().path().to_owned(),
-        query: request.query_string().to_owned(),
-        headers,
-        body,
-        user,
-    })
+    let path = request.uri().path().to_owned();
+    let query = request.query_string().to_owned();
+    Ok((ApiRequest { method, path, query, headers, body, user }, held))
 }
 
 /// `kubectl exec` and its like ask for another protocol on this connection.
@@ -178,22 +186,19 @@ fn headers_of(request: &HttpRequest) -> HeaderMap {
 async fn read_body(
     request: &HttpRequest,
     mut payload: Payload,
+    mut incoming: Incoming,
     deadline: Duration,
-) -> Result<Bytes, ApiError> {
+) -> Result<(Bytes, Held), ApiError> {
     let announced = request.headers().get("content-length").and_then(|value| value.to_str().ok());
     if announced.and_then(|text| text.parse::<usize>().ok()).is_some_and(|size| size > MAX_BODY_BYTES) {
         return Err(too_large());
     }
     let read = async {
-        let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|err| ApiError::bad_request(format!("the body ended early: {err}")))?;
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
+            incoming.push(&chunk)?;
         }
-        Ok(body.freeze())
+        Ok(incoming.whole())
     };
     match tokio::time::timeout(deadline, read).await {
         Ok(body) => body,

@@ -13,6 +13,7 @@
 mod admission;
 pub mod authn;
 pub mod authz;
+mod bodies;
 pub mod body;
 pub mod core;
 pub mod custom;

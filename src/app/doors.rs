@@ -75,7 +75,7 @@ pub const KUBERNETES_API: Door = Door {
     rule: Rule::KubernetesUser,
     who: "client certificates of the root, service account tokens; roles and bindings decide what each may do",
     others: "401; without any credentials `/version`, `/healthz`, `/livez` and `/readyz` only",
-    bounds: "3 MiB a body, 512 strangers, 256 connections of one user, deadlines on handshake, head, body and reader; HTTP/1.1",
+    bounds: "3 MiB a body and 16 MiB of bodies of one user, 512 strangers, 256 connections of one user, deadlines on handshake, head, body and reader; HTTP/1.1",
 };
 pub const CLOUD_HUB: Door = Door {
     program: CLOUDCORE,

@@ -65,6 +65,47 @@ fn big_and_slow_requests_end() {
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }
 
+/// Whoever may do nothing may send bodies all the same: they are bounded, and nobody else has to wait.
+#[test]
+fn one_user_fills_no_memory_with_bodies() {
+    let api = Api::start_with(Deadlines { read: Duration::from_secs(15), answer: Duration::from_secs(5) });
+    let day = Duration::from_secs(86_400);
+    let client = |name: &str, group: &str| api.ca.issue_client(name, &[group], day).expect("certificate");
+    let (nobody, admin) = (client("nobody", "nobodies"), client("admin", "system:masters"));
+    let post = |length: usize, body: &str| {
+        format!(
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    };
+    let small = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"small"},"data":{"a":"b"}}"#;
+    let small = post(small.len(), small);
+    let refused = api.raw(Some(&nobody), &small);
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    std::thread::scope(|scope| {
+        // 16 MiB less 20 bytes, none of them whole.
+        let largest = 3 << 20;
+        for bytes in [largest - 1, largest - 1, largest - 1, largest - 1, largest - 1, (1 << 20) - 15] {
+            let unfinished = post(bytes + 1, &" ".repeat(bytes));
+            let (api, nobody) = (&api, &nobody);
+            scope.spawn(move || {
+                let answer = api.raw(Some(nobody), &unfinished);
+                assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+            });
+        }
+        eventually("no more is taken", || {
+            let answer = api.raw(Some(&nobody), &small);
+            let is_full = answer.starts_with("HTTP/1.1 429");
+            assert!(is_full || answer.starts_with("HTTP/1.1 403"), "{answer}");
+            is_full && answer.contains("retry-after: 1") && answer.contains("\\\"nobody\\\"")
+        });
+        let answer = api.raw(Some(&admin), &small);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    });
+    let refused = api.raw(Some(&nobody), &small);
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+}
+
 #[test]
 fn a_panic_of_the_actor_costs_connections_only() {
     let api = Api::start();
