@@ -3,6 +3,7 @@
 mod committer;
 #[cfg(test)]
 mod conformance;
+mod log_check;
 mod memory;
 mod outbox;
 mod reserve;

@@ -12,6 +12,7 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::log_check::{self, Logs};
 use super::reserve::Reserve;
 use super::{Batch, Op, Row, Store, StoreError, Table};
 use crate::telemetry::store::StoreMetrics;
@@ -41,6 +42,9 @@ pub struct Tuning {
     pub background_jobs: i32,
     /// File descriptors held open for tables.
     pub open_files: i32,
+    /// Does it go on without what follows a rotten record of its log, and say so? An edge does: nobody is there to
+    /// help, and the cloud sends its part again. A cloud is the only one who knows.
+    pub forgives_rot: bool,
 }
 
 impl Tuning {
@@ -56,6 +60,7 @@ impl Tuning {
             cache_bytes: 512 << 10,
             background_jobs: 2,
             open_files: 64,
+            forgives_rot: true,
         }
     }
 
@@ -70,6 +75,7 @@ impl Tuning {
             cache_bytes: 1 << 20,
             background_jobs: 2,
             open_files: 256,
+            forgives_rot: false,
         }
     }
 
@@ -83,7 +89,8 @@ impl Tuning {
 /// The store on disk.
 ///
 /// After a power cut the log is replayed up to its first torn record (RocksDB's point-in-time
-/// recovery): everything a synced write has answered is before that record.
+/// recovery): everything a synced write has answered is before that record. A record that rotted on the
+/// disk has others behind it, and is found before (`log_check.rs`).
 ///
 /// RocksDB refuses every write after one failed (a full disk) until it is opened again: the next
 /// write does that, once the disk has room.
@@ -142,7 +149,7 @@ impl RocksStore {
     }
 
     fn damaged(&self, why: &str) -> StoreError {
-        StoreError::Damaged { path: self.path.clone(), why: Arc::from(why) }
+        damaged(&self.path, why)
     }
 
     fn handle<'a>(&self, db: &'a DB, table: Table) -> Result<&'a ColumnFamily, StoreError> {
@@ -223,8 +230,13 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
 
     let mut names: Vec<String> = TABLES.iter().map(|table| family(*table).to_owned()).collect();
     if !fresh {
+        let logs = check_logs(path, tuning)?;
         // Families of a newer program must be opened too before its schema row can be read.
         let listed = DB::list_cf(&options, path).map_err(|err| failure("open", path, &err))?;
+        if logs.have_records && !names.iter().all(|name| listed.contains(name)) {
+            // Tables are made before anything is written.
+            return Err(damaged(path, "its manifest has lost a table"));
+        }
         names.extend(listed.into_iter().filter(|name| name != "default" && !is_ours(name)));
     }
     let families = names.into_iter().map(|name| {
@@ -232,6 +244,44 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
         ColumnFamilyDescriptor::new(name, options)
     });
     DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))
+}
+
+/// RocksDB says nothing of what it leaves out of a log.
+fn check_logs(path: &Path, tuning: Tuning) -> Result<Logs, StoreError> {
+    let io = |err: std::io::Error| StoreError::Io {
+        op: "read the log of",
+        path: path.to_owned(),
+        why: err.to_string().into(),
+    };
+    let logs = log_check::check(path).map_err(io)?;
+    if logs.files == 0 && has_file(path, |name| name.starts_with("OPTIONS-")).map_err(io)? {
+        // That file is written after the first log.
+        return Err(damaged(path, "its log is gone"));
+    }
+    match &logs.broken {
+        Some(broken) if tuning.forgives_rot => {
+            tracing::error!(
+                path = %path.display(), %broken,
+                "the disk has lost something that was written: what follows it is left out, the cloud sends its part again"
+            );
+        }
+        Some(broken) => return Err(damaged(path, &broken.to_string())),
+        None => {}
+    }
+    Ok(logs)
+}
+
+fn has_file(path: &Path, is_meant: impl Fn(&str) -> bool) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        if is_meant(&entry?.file_name().to_string_lossy()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn damaged(path: &Path, why: &str) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), why: why.into() }
 }
 
 impl Store for RocksStore {
@@ -431,13 +481,10 @@ fn is_fresh(path: &Path) -> Result<bool, StoreError> {
     if path.join("CURRENT").exists() {
         return Ok(false);
     }
-    for entry in std::fs::read_dir(path).map_err(io)? {
-        let name = entry.map_err(io)?.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("OPTIONS-") {
-            let why = Arc::from("its CURRENT file is missing");
-            return Err(StoreError::Damaged { path: path.to_owned(), why });
-        }
+    let is_ours =
+        |name: &str| name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("OPTIONS-");
+    if has_file(path, is_ours).map_err(io)? {
+        return Err(damaged(path, "its CURRENT file is missing"));
     }
     Ok(true)
 }
@@ -446,7 +493,7 @@ fn is_fresh(path: &Path) -> Result<bool, StoreError> {
 fn failure(op: &'static str, path: &Path, err: &rocksdb::Error) -> StoreError {
     let why = err.to_string();
     let missing_file = op == "open" && why.contains("No such file or directory");
-    let damaged = match err.kind() {
+    let is_damage = match err.kind() {
         ErrorKind::Corruption => true,
         // How an unreadable CURRENT or a table file that is gone shows.
         ErrorKind::IOError | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
@@ -454,8 +501,8 @@ fn failure(op: &'static str, path: &Path, err: &rocksdb::Error) -> StoreError {
         }
         _ => false,
     };
-    if damaged {
-        return StoreError::Damaged { path: path.to_owned(), why: why.into() };
+    if is_damage {
+        return damaged(path, &why);
     }
     if op == "open" && why.contains("lock") {
         let why = format!("another process has it open ({why})").into();

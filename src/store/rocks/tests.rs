@@ -146,6 +146,82 @@ fn a_flipped_bit_in_a_table_file_is_found_when_it_is_read() {
     assert!(matches!(outcome, Err(StoreError::Damaged { .. })), "{outcome:?}");
 }
 
+/// A store with rows in its log, and the log.
+fn logged(path: &Path, tuning: Tuning) -> (PathBuf, Vec<u8>) {
+    let store = RocksStore::open(path, tuning).unwrap();
+    for n in 0..20 {
+        store.write(&[Batch::new().put(Table::Objects, format!("{n:02}"), "value ".repeat(50))]).unwrap();
+    }
+    drop(store);
+    let (name, log) = files(path).into_iter().rfind(|(name, _)| name.ends_with(".log")).unwrap();
+    (path.join(name), log)
+}
+
+fn rows(path: &Path, tuning: Tuning) -> Result<usize, StoreError> {
+    RocksStore::open(path, tuning).and_then(|store| Ok(store.scan(Table::Objects, b"", None, 1000)?.len()))
+}
+
+#[test]
+fn a_torn_log_is_read_as_far_as_it_goes() {
+    for tuning in [Tuning::edge(), Tuning::cloud()] {
+        for left in [10, 100, 350] {
+            let dir = tempfile::tempdir().unwrap();
+            let (file, log) = logged(dir.path(), tuning);
+            std::fs::write(&file, &log[..log.len() - left]).unwrap();
+            assert_eq!(rows(dir.path(), tuning).unwrap(), if left < 300 { 19 } else { 18 }, "{left}");
+        }
+    }
+}
+
+/// What was acknowledged is there, or it is said that it is not.
+#[test]
+fn a_log_that_rotted_is_not_taken_for_a_torn_one() {
+    for part in 0..19 {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, mut log) = logged(dir.path(), Tuning::cloud());
+        let at = log.len() / 20 * part;
+        log[at] ^= 0x10;
+        std::fs::write(&file, &log).unwrap();
+        let before = files(dir.path());
+        let err = rows(dir.path(), Tuning::cloud()).expect_err("rotten");
+        assert!(matches!(err, StoreError::Damaged { .. }), "{err}");
+        assert!(err.to_string().contains(".log: the record at byte "), "{err}");
+        assert_eq!(files(dir.path()), before);
+        // An edge has nobody to help it.
+        assert!(rows(dir.path(), Tuning::edge()).unwrap() < 20, "part {part}");
+    }
+}
+
+#[test]
+fn logs_and_tables_that_are_gone_are_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = logged(dir.path(), Tuning::cloud());
+    std::fs::remove_file(log).unwrap();
+    let err = rows(dir.path(), Tuning::cloud()).unwrap_err();
+    assert!(err.to_string().contains("its log is gone"), "{err}");
+
+    // Of a manifest that was cut RocksDB takes what is there.
+    let mut cut = 0;
+    loop {
+        let dir = tempfile::tempdir().unwrap();
+        logged(dir.path(), Tuning::cloud());
+        let is_manifest = |(name, _): &(String, Vec<u8>)| name.starts_with("MANIFEST");
+        let (name, manifest) = files(dir.path()).into_iter().find(is_manifest).unwrap();
+        if cut > manifest.len() {
+            break;
+        }
+        std::fs::write(dir.path().join(&name), &manifest[..cut]).unwrap();
+        match rows(dir.path(), Tuning::cloud()) {
+            Ok(found) => assert_eq!(found, 20, "cut to {cut}"),
+            Err(err) => {
+                assert!(matches!(err, StoreError::Damaged { .. }), "cut to {cut}: {err}");
+                assert!(cut < manifest.len());
+            }
+        }
+        cut += 16;
+    }
+}
+
 /// As after a write that failed a while ago.
 fn after_a_failure(store: &RocksStore) {
     *store.failed.lock() = Instant::now().checked_sub(REOPEN_AFTER);
