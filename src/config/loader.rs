@@ -62,6 +62,12 @@ pub struct Loaded<T> {
 pub enum ConfigError {
     #[error("{} does not exist: keadm writes it, and {program} --minconfig prints a short one", path.display())]
     Missing { path: PathBuf, program: &'static str },
+    /// What a power cut leaves of a file that was being written: all defaults are not what its owner wants.
+    #[error(
+        "{} is empty: put it back, or begin anew with what {program} --minconfig prints",
+        path.display()
+    )]
+    Empty { path: PathBuf, program: &'static str },
     #[error("cannot read {}: {why}", path.display())]
     Read { path: PathBuf, why: String },
     #[error("{place}: {why}")]
@@ -115,6 +121,9 @@ pub fn load_with<T: ConfigFile>(path: &Path, sets: &[String]) -> Result<Loaded<T
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(fail("it is larger than 1 MiB".into()));
     }
+    if text.trim().is_empty() {
+        return Err(ConfigError::Empty { path: path.into(), program: T::PROGRAM });
+    }
     parse(&text, &path.display().to_string(), sets)
 }
 
@@ -134,7 +143,7 @@ pub fn parse<T: ConfigFile>(text: &str, file: &str, sets: &[String]) -> Result<L
     let config: T = serde_path_to_error::deserialize(Value::Mapping(tree)).map_err(|err| {
         let key = err.path().to_string();
         let why = err.into_inner().to_string();
-        reader.wrong(&key, why)
+        reader.wrong(&key, in_words(why))
     })?;
     config.validate().map_err(|invalid| reader.wrong(&invalid.key, invalid.why))?;
     Ok(Loaded { config, warnings: reader.warnings })
@@ -291,6 +300,26 @@ impl<'t, T: ConfigFile> Reader<'t, T> {
 
 fn join(above: &str, name: &str) -> String {
     if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") }
+}
+
+/// `expected u16` says little to who does not write Rust.
+fn in_words(why: String) -> String {
+    let numbers = [
+        ("u8", "a whole number from 0 to 255"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number, 0 or more"),
+        ("usize", "a whole number, 0 or more"),
+        ("i32", "a whole number"),
+        ("i64", "a whole number"),
+        ("f64", "a number"),
+        ("a boolean", "true or false"),
+    ];
+    let Some((before, kind)) = why.rsplit_once(", expected ") else { return why };
+    match numbers.iter().find(|(rust, _)| *rust == kind) {
+        Some((_, words)) => format!("{before}, expected {words}"),
+        None => why,
+    }
 }
 
 /// The text after `=` as a value of the type the key has.

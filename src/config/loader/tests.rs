@@ -61,15 +61,15 @@ fn refusals_name_file_line_and_key() {
         ("apiVersion: 1\n", "c.yaml, line 1: apiVersion: want"),
         (
             "modules:\n  cloudHub:\n    nodeLimit: many\n",
-            "c.yaml, line 3: modules.cloudHub.nodeLimit: invalid type: string \"many\", expected u32",
+            "c.yaml, line 3: modules.cloudHub.nodeLimit: invalid type: string \"many\", expected a whole number from 0 to 4294967295",
         ),
         (
             "modules: {cloudHub: {https: {port: 70000}}}\n",
-            "c.yaml, line 1: modules.cloudHub.https.port: invalid value: integer `70000`, expected u16",
+            "c.yaml, line 1: modules.cloudHub.https.port: invalid value: integer `70000`, expected a whole number from 0 to 65535",
         ),
         (
             "modules:\n  cloudHub:\n    enable: yes please\n",
-            "c.yaml, line 3: modules.cloudHub.enable: invalid type: string",
+            "c.yaml, line 3: modules.cloudHub.enable: invalid type: string \"yes please\", expected true or false",
         ),
         ("modules:\n  cloudHub: on\n", "c.yaml, line 2: modules.cloudHub: it is a section"),
         ("modules: []\n", "c.yaml, line 1: modules: it is a section"),
@@ -185,11 +185,17 @@ fn refusals_name_file_line_and_key() {
 }
 
 #[test]
-fn files_missing_or_huge_are_named() {
+fn files_missing_empty_or_huge_are_named() {
     let dir = tempfile::tempdir().expect("temp dir");
     let missing: PathBuf = dir.path().join("missing.yaml");
     let err = load::<CloudCoreConfig>(&missing).expect_err("missing").to_string();
     assert!(err.contains("missing.yaml does not exist: keadm writes it"), "{err}");
+    let cut = dir.path().join("cut.yaml");
+    for left in ["", "\n \n"] {
+        std::fs::write(&cut, left).expect("write");
+        let err = load::<CloudCoreConfig>(&cut).expect_err("empty").to_string();
+        assert!(err.contains("cut.yaml is empty: put it back"), "{err}");
+    }
     let huge = dir.path().join("huge.yaml");
     std::fs::write(&huge, vec![b'#'; 2 * 1024 * 1024]).expect("write");
     assert!(load::<CloudCoreConfig>(&huge).expect_err("huge").to_string().contains("1 MiB"));
