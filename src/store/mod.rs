@@ -3,7 +3,6 @@
 mod committer;
 #[cfg(test)]
 mod conformance;
-mod log_check;
 mod memory;
 mod outbox;
 mod reserve;

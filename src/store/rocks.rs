@@ -1,5 +1,8 @@
 //! RocksDB behind [`Store`]: three column families, synced writes, few megabytes.
 
+mod damage;
+mod log_check;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,11 +11,11 @@ use nix::sys::statvfs::statvfs;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    CompactOptions, DB, DBCompressionType, Direction, ErrorKind, FlushOptions, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    CompactOptions, DB, DBCompressionType, Direction, FlushOptions, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
-use super::log_check::{self, Logs};
+use self::damage::{check_logs, damaged, failure, io_failure, is_fresh};
 use super::reserve::Reserve;
 use super::{Batch, Op, Row, Store, StoreError, Table};
 use crate::telemetry::store::StoreMetrics;
@@ -90,7 +93,7 @@ impl Tuning {
 ///
 /// After a power cut the log is replayed up to its first torn record (RocksDB's point-in-time
 /// recovery): everything a synced write has answered is before that record. A record that rotted on the
-/// disk has others behind it, and is found before (`log_check.rs`).
+/// disk has others behind it, and is found before (`rocks/log_check.rs`).
 ///
 /// RocksDB refuses every write after one failed (a full disk) until it is opened again: the next
 /// write does that, once the disk has room.
@@ -230,7 +233,7 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
 
     let mut names: Vec<String> = TABLES.iter().map(|table| family(*table).to_owned()).collect();
     if !fresh {
-        let logs = check_logs(path, tuning)?;
+        let logs = check_logs(path, tuning.forgives_rot)?;
         // Families of a newer program must be opened too before its schema row can be read.
         let listed = DB::list_cf(&options, path).map_err(|err| failure("open", path, &err))?;
         if logs.have_records && !names.iter().all(|name| listed.contains(name)) {
@@ -244,44 +247,6 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
         ColumnFamilyDescriptor::new(name, options)
     });
     DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))
-}
-
-/// RocksDB says nothing of what it leaves out of a log.
-fn check_logs(path: &Path, tuning: Tuning) -> Result<Logs, StoreError> {
-    let io = |err: std::io::Error| StoreError::Io {
-        op: "read the log of",
-        path: path.to_owned(),
-        why: err.to_string().into(),
-    };
-    let logs = log_check::check(path).map_err(io)?;
-    if logs.files == 0 && has_file(path, |name| name.starts_with("OPTIONS-")).map_err(io)? {
-        // That file is written after the first log.
-        return Err(damaged(path, "its log is gone"));
-    }
-    match &logs.broken {
-        Some(broken) if tuning.forgives_rot => {
-            tracing::error!(
-                path = %path.display(), %broken,
-                "the disk has lost something that was written: what follows it is left out, the cloud sends its part again"
-            );
-        }
-        Some(broken) => return Err(damaged(path, &broken.to_string())),
-        None => {}
-    }
-    Ok(logs)
-}
-
-fn has_file(path: &Path, is_meant: impl Fn(&str) -> bool) -> std::io::Result<bool> {
-    for entry in std::fs::read_dir(path)? {
-        if is_meant(&entry?.file_name().to_string_lossy()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn damaged(path: &Path, why: &str) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), why: why.into() }
 }
 
 impl Store for RocksStore {
@@ -441,8 +406,7 @@ fn is_ours(name: &str) -> bool {
 
 fn private_folder(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    let io =
-        |op, err: std::io::Error| StoreError::Io { op, path: path.to_owned(), why: err.to_string().into() };
+    let io = |op, err| io_failure(op, path, &err);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|err| io("create", err))?;
     let mode = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(path, mode).map_err(|err| io("set the mode of", err))
@@ -452,11 +416,7 @@ fn private_folder(path: &Path) -> Result<(), StoreError> {
 /// engine gives new files what the umask leaves of 0644.
 fn private_files(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::PermissionsExt;
-    let io = |err: std::io::Error| StoreError::Io {
-        op: "close",
-        path: path.to_owned(),
-        why: err.to_string().into(),
-    };
+    let io = |err| io_failure("close", path, &err);
     for entry in std::fs::read_dir(path).map_err(io)? {
         let entry = entry.map_err(io)?;
         // The engine removes files of its own meanwhile.
@@ -469,46 +429,6 @@ fn private_files(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-/// Is there no store yet? A creation that was cut short counts as none: it holds no data file.
-fn is_fresh(path: &Path) -> Result<bool, StoreError> {
-    let io = |err: std::io::Error| StoreError::Io {
-        op: "list",
-        path: path.to_owned(),
-        why: err.to_string().into(),
-    };
-    if path.join("CURRENT").exists() {
-        return Ok(false);
-    }
-    let is_ours =
-        |name: &str| name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("OPTIONS-");
-    if has_file(path, is_ours).map_err(io)? {
-        return Err(damaged(path, "its CURRENT file is missing"));
-    }
-    Ok(true)
-}
-
-/// Sorts the engine's refusals into damage and everything else.
-fn failure(op: &'static str, path: &Path, err: &rocksdb::Error) -> StoreError {
-    let why = err.to_string();
-    let missing_file = op == "open" && why.contains("No such file or directory");
-    let is_damage = match err.kind() {
-        ErrorKind::Corruption => true,
-        // How an unreadable CURRENT or a table file that is gone shows.
-        ErrorKind::IOError | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
-            missing_file || why.contains("CURRENT")
-        }
-        _ => false,
-    };
-    if is_damage {
-        return damaged(path, &why);
-    }
-    if op == "open" && why.contains("lock") {
-        let why = format!("another process has it open ({why})").into();
-        return StoreError::Io { op, path: path.to_owned(), why };
-    }
-    StoreError::Io { op, path: path.to_owned(), why: why.into() }
 }
 
 #[cfg(test)]
