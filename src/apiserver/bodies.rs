@@ -1,5 +1,5 @@
-//! Bytes of request bodies in memory, by user: a body is kept until its end has come and it was answered, and one
-//! user may have many connections.
+//! The length of request bodies under way, by user: a body is kept until its end has come and it was answered, and one
+//! user may have many connections. (A buffer that grows may take twice what it holds.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,28 +10,27 @@ use parking_lot::Mutex;
 use super::body::{MAX_BODY_BYTES, too_large};
 use super::errors::ApiError;
 
-/// Of one user: five of the largest requests at once.
-const MAX_OF_ONE_USER: usize = 16 * 1024 * 1024;
+/// Five of the largest requests at once.
+const MAX_BYTES_OF_ONE_USER: usize = 16 * 1024 * 1024;
 
 /// What each user's bodies take.
 #[derive(Debug, Default)]
 pub struct Bodies {
-    held: Mutex<HashMap<String, usize>>,
+    held: Mutex<HashMap<Arc<str>, usize>>,
 }
 
 /// A body that comes in, counted as its user's.
 #[derive(Debug)]
 pub struct Incoming {
-    bodies: Arc<Bodies>,
-    user: String,
     bytes: BytesMut,
+    held: Held,
 }
 
 /// A body's share, until it is dropped.
 #[derive(Debug)]
 pub struct Held {
     bodies: Arc<Bodies>,
-    user: String,
+    user: Arc<str>,
     bytes: usize,
 }
 
@@ -39,30 +38,8 @@ impl Bodies {
     /// A body of this user begins.
     #[must_use]
     pub fn begin(self: &Arc<Self>, user: &str) -> Incoming {
-        Incoming { bodies: Arc::clone(self), user: user.to_owned(), bytes: BytesMut::new() }
-    }
-
-    fn take(&self, user: &str, bytes: usize) -> Result<(), ApiError> {
-        let mut held = self.held.lock();
-        let sum = held.entry(user.to_owned()).or_default();
-        if *sum + bytes > MAX_OF_ONE_USER {
-            return Err(ApiError::busy(format!(
-                "requests of {user:?} that are under way have {} bytes of the {MAX_OF_ONE_USER} they may have",
-                *sum
-            )));
-        }
-        *sum += bytes;
-        Ok(())
-    }
-
-    fn give_back(&self, user: &str, bytes: usize) {
-        let mut held = self.held.lock();
-        if let Some(sum) = held.get_mut(user) {
-            *sum = sum.saturating_sub(bytes);
-            if *sum == 0 {
-                held.remove(user);
-            }
-        }
+        let held = Held { bodies: Arc::clone(self), user: user.into(), bytes: 0 };
+        Incoming { bytes: BytesMut::new(), held }
     }
 }
 
@@ -73,33 +50,43 @@ impl Incoming {
         if self.bytes.len() + chunk.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
-        self.bodies.take(&self.user, chunk.len())?;
+        self.held.grow(chunk.len())?;
         self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 
     /// The whole body, and its share.
     #[must_use]
-    pub fn whole(mut self) -> (Bytes, Held) {
-        let bytes = std::mem::take(&mut self.bytes).freeze();
-        let held = Held {
-            bodies: Arc::clone(&self.bodies),
-            user: std::mem::take(&mut self.user),
-            bytes: bytes.len(),
-        };
-        (bytes, held)
+    pub fn whole(self) -> (Bytes, Held) {
+        (self.bytes.freeze(), self.held)
     }
 }
 
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        self.bodies.give_back(&self.user, self.bytes.len());
+impl Held {
+    fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let mut held = self.bodies.held.lock();
+        let sum = held.entry(Arc::clone(&self.user)).or_default();
+        if *sum + bytes > MAX_BYTES_OF_ONE_USER {
+            return Err(ApiError::busy(format!(
+                "{:?} already has {sum} of {MAX_BYTES_OF_ONE_USER} bytes of request bodies under way",
+                self.user
+            )));
+        }
+        *sum += bytes;
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bodies.give_back(&self.user, self.bytes);
+        let mut held = self.bodies.held.lock();
+        if let Some(sum) = held.get_mut(&self.user) {
+            *sum = sum.saturating_sub(self.bytes);
+            if *sum == 0 {
+                held.remove(&self.user);
+            }
+        }
     }
 }
 

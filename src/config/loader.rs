@@ -121,7 +121,8 @@ pub fn load_with<T: ConfigFile>(path: &Path, sets: &[String]) -> Result<Loaded<T
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(fail("it is larger than 1 MiB".into()));
     }
-    if text.trim().is_empty() {
+    // Of a device it is meant.
+    if meta.is_file() && text.chars().all(|c| c.is_whitespace() || c == '\0') {
         return Err(ConfigError::Empty { path: path.into(), program: T::PROGRAM });
     }
     parse(&text, &path.display().to_string(), sets)
@@ -309,10 +310,6 @@ fn in_words(why: String) -> String {
         ("u16", "a whole number from 0 to 65535"),
         ("u32", "a whole number from 0 to 4294967295"),
         ("u64", "a whole number, 0 or more"),
-        ("usize", "a whole number, 0 or more"),
-        ("i32", "a whole number"),
-        ("i64", "a whole number"),
-        ("f64", "a number"),
         ("a boolean", "true or false"),
     ];
     let Some((before, kind)) = why.rsplit_once(", expected ") else { return why };

@@ -1,5 +1,8 @@
 //! "Did you mean": the known word nearest to an unknown one.
 
+/// Nobody meant a longer word.
+const MAX_LETTERS: usize = 64;
+
 /// The nearest candidate, if it is near enough to be meant: equal but for case, or at most a third
 /// of its letters (and three) changed, added, left out or in each other's place.
 pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -15,9 +18,6 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
-
-/// Nobody meant a longer word.
-const MAX_LETTERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

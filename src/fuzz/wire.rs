@@ -151,7 +151,13 @@ pub fn handshake(bytes: &[u8]) {
     let (common_name, organization) = (next().unwrap_or_default().to_owned(), next().map(str::to_owned));
     let spiffe_id = next().map(str::to_owned);
     let peer = PeerIdentity { common_name, organizations: organization.into_iter().collect(), spiffe_id };
-    let asked = Asked { connection_use: next(), node_id: next(), extensions: next(), instance: next() };
+    let asked = Asked {
+        connection_use: next(),
+        node_id: next(),
+        extensions: next(),
+        instance: next(),
+        silence: next(),
+    };
     let Ok(accepted) = admit(Some(&peer), &asked) else { return };
     assert_eq!(peer.node().as_ref(), Some(&accepted.node), "the certificate says who it is");
     drop(extensions_header(accepted.extensions));

@@ -15,7 +15,7 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
-use self::damage::{check_logs, damaged, failure, io_failure, is_fresh};
+use self::damage::{damaged, failure, io_failure, is_finished, is_fresh};
 use super::reserve::Reserve;
 use super::{Batch, Op, Row, Store, StoreError, Table};
 use crate::telemetry::store::StoreMetrics;
@@ -28,9 +28,10 @@ const SCHEMA_KEY: &[u8] = b"store/schema";
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// Room on the disk below which opening it again would only fail.
 const REOPEN_BYTES: u64 = 2 << 20;
+/// Every store has them all: one more needs a step that makes it in the stores there are.
 const TABLES: [Table; 3] = [Table::Objects, Table::Outbox, Table::Local];
 
-/// How much memory and disk one store may take. Sizes in bytes.
+/// How much memory and disk one store may take, and what it does on a bad disk. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Memtable of one table before it is flushed.
@@ -45,8 +46,8 @@ pub struct Tuning {
     pub background_jobs: i32,
     /// File descriptors held open for tables.
     pub open_files: i32,
-    /// Does it go on without what follows a rotten record of its log, and say so? An edge does: nobody is there to
-    /// help, and the cloud sends its part again. A cloud is the only one who knows.
+    /// Does it go on without what follows a rotten record of its log, where RocksDB can, and say so? An edge does: nobody
+    /// is there to help, and the cloud sends its part again. A cloud is the only one who knows.
     pub forgives_rot: bool,
 }
 
@@ -93,7 +94,7 @@ impl Tuning {
 ///
 /// After a power cut the log is replayed up to its first torn record (RocksDB's point-in-time
 /// recovery): everything a synced write has answered is before that record. A record that rotted on the
-/// disk has others behind it, and is found before (`rocks/log_check.rs`).
+/// disk mostly has others behind it, and is found before (`rocks/log_check.rs`).
 ///
 /// RocksDB refuses every write after one failed (a full disk) until it is opened again: the next
 /// write does that, once the disk has room.
@@ -232,12 +233,15 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
     options.create_missing_column_families(true);
 
     let mut names: Vec<String> = TABLES.iter().map(|table| family(*table).to_owned()).collect();
+    let mut rot = None;
     if !fresh {
-        let logs = check_logs(path, tuning.forgives_rot)?;
+        rot = damage::of_logs(path)?;
+        if let (Some(why), false) = (&rot, tuning.forgives_rot) {
+            return Err(damaged(path, why));
+        }
         // Families of a newer program must be opened too before its schema row can be read.
         let listed = DB::list_cf(&options, path).map_err(|err| failure("open", path, &err))?;
-        if logs.have_records && !names.iter().all(|name| listed.contains(name)) {
-            // Tables are made before anything is written.
+        if !names.iter().all(|name| listed.contains(name)) && is_finished(path)? {
             return Err(damaged(path, "its manifest has lost a table"));
         }
         names.extend(listed.into_iter().filter(|name| name != "default" && !is_ours(name)));
@@ -246,7 +250,14 @@ fn open(path: &Path, tuning: Tuning, fresh: bool) -> Result<DB, StoreError> {
         let options = shared.family(&name, tuning);
         ColumnFamilyDescriptor::new(name, options)
     });
-    DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))
+    let db = DB::open_cf_descriptors(&options, path, families).map_err(|err| failure("open", path, &err))?;
+    if let Some(why) = rot {
+        tracing::error!(
+            path = %path.display(), %why,
+            "the disk has lost something that was written: what followed it is left out, the cloud sends its part again"
+        );
+    }
+    Ok(db)
 }
 
 impl Store for RocksStore {

@@ -19,4 +19,4 @@ mod tests;
 pub use lobby::{GuestLimit, Lobby};
 pub use server::{Limits, serve};
 pub use slices::Slices;
-pub use stream::{Line, Wire};
+pub use stream::{Line, Uptake, Wire};

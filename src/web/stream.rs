@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -105,15 +105,34 @@ pub(super) struct Patience {
     pub reader: Duration,
 }
 
+/// Does a client take what is written? It is not listened to while it does not.
+#[derive(Debug, Default)]
+pub struct Uptake {
+    is_stuck: AtomicBool,
+    resumed: AtomicU64,
+}
+
+impl Uptake {
+    /// It takes nothing now.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// How often it went on taking after it took nothing more for a while: a sign of life, as it was not listened to in
+    /// between.
+    #[must_use]
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
+    }
+}
+
 /// The connection.
 pub struct Wire {
     io: Io,
     line: Line,
     patience: Patience,
-    /// The client does not take what was written.
-    is_stuck: bool,
-    /// How often it went on taking.
-    resumed: Arc<AtomicU64>,
+    uptake: Arc<Uptake>,
     /// It did so since it was listened to last: who reads slowly is heard slowly.
     may_speak: bool,
     /// It has had its turn of reading in this poll.
@@ -142,16 +161,7 @@ impl Wire {
             reader: Cell::new(None),
         };
         let line = Line(Rc::new(inner));
-        Self {
-            io,
-            line,
-            patience,
-            is_stuck: false,
-            resumed: Arc::default(),
-            may_speak: false,
-            has_read: false,
-            timer: None,
-        }
+        Self { io, line, patience, uptake: Arc::default(), may_speak: false, has_read: false, timer: None }
     }
 
     #[must_use]
@@ -159,11 +169,10 @@ impl Wire {
         self.line.clone()
     }
 
-    /// Grows whenever the client takes something after it took nothing more for a while. It is not listened to in
-    /// between: this is a sign of life then.
+    /// Of its client, from now on.
     #[must_use]
-    pub fn resumed(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.resumed)
+    pub fn uptake(&self) -> Arc<Uptake> {
+        Arc::clone(&self.uptake)
     }
 
     /// The socket.
@@ -198,7 +207,7 @@ impl Wire {
         if self.line.0.place.borrow().end.poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let waits = if self.is_stuck {
+        let waits = if self.uptake.is_stuck() {
             Some((Waits::Reader, self.patience.reader))
         } else if self.line.0.flow.borrow().awaits_head() {
             Some((Waits::Head, self.patience.head))
@@ -225,16 +234,17 @@ impl Wire {
     fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match outcome {
             Poll::Pending => {
-                self.is_stuck = true;
+                self.uptake.is_stuck.store(true, Ordering::Relaxed);
                 match self.check(cx) {
                     Ok(()) => Poll::Pending,
                     Err(err) => Poll::Ready(Err(err)),
                 }
             }
             ready => {
-                if std::mem::replace(&mut self.is_stuck, false) {
+                if self.uptake.is_stuck() {
                     self.timer = None;
-                    self.resumed.fetch_add(1, Ordering::Relaxed);
+                    self.uptake.resumed.fetch_add(1, Ordering::Relaxed);
+                    self.uptake.is_stuck.store(false, Ordering::Relaxed);
                     self.may_speak = true;
                     // It was not read while it was stuck.
                     cx.waker().wake_by_ref();
@@ -253,7 +263,7 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         me.check(cx)?;
-        if me.is_stuck && !std::mem::take(&mut me.may_speak) {
+        if me.uptake.is_stuck() && !std::mem::take(&mut me.may_speak) {
             // The socket wakes us when it takes more.
             return Poll::Pending;
         }

@@ -6,6 +6,10 @@ pub const HEADER: &str = "kubeedge-extensions";
 /// Tells one process from another one with the same certificate (a cloned disk): random.
 pub const INSTANCE_HEADER: &str = "kubeedge-instance";
 
+/// Seconds without a byte from this edge after which it is to be taken for gone: it says something at least twice in them.
+/// The cloud is the only one who knows at once that nothing of an edge arrives, if the other way is open.
+pub const SILENCE_HEADER: &str = "kubeedge-silence";
+
 /// More than one message of the cloud may be unacknowledged.
 pub const ACK_WINDOW: &str = "ack-window";
 /// The edge lists what it holds, and the cloud sends what differs.

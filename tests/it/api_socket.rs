@@ -68,7 +68,7 @@ fn big_and_slow_requests_end() {
 /// Whoever may do nothing may send bodies all the same: they are bounded, and nobody else has to wait.
 #[test]
 fn one_user_fills_no_memory_with_bodies() {
-    let api = Api::start_with(Deadlines { read: Duration::from_secs(15), answer: Duration::from_secs(5) });
+    let api = Api::start_with(Deadlines { read: Duration::from_secs(40), answer: Duration::from_secs(10) });
     let day = Duration::from_secs(86_400);
     let client = |name: &str, group: &str| api.ca.issue_client(name, &[group], day).expect("certificate");
     let (nobody, admin) = (client("nobody", "nobodies"), client("admin", "system:masters"));

@@ -191,7 +191,7 @@ fn files_missing_empty_or_huge_are_named() {
     let err = load::<CloudCoreConfig>(&missing).expect_err("missing").to_string();
     assert!(err.contains("missing.yaml does not exist: keadm writes it"), "{err}");
     let cut = dir.path().join("cut.yaml");
-    for left in ["", "\n \n"] {
+    for left in ["", "\n \n", "\0\0\0"] {
         std::fs::write(&cut, left).expect("write");
         let err = load::<CloudCoreConfig>(&cut).expect_err("empty").to_string();
         assert!(err.contains("cut.yaml is empty: put it back"), "{err}");

@@ -5,42 +5,34 @@ use std::path::Path;
 
 use rocksdb::ErrorKind;
 
-use super::log_check::{self, Logs};
+use super::log_check;
 use crate::store::StoreError;
 
 /// Is there no store yet? A creation that was cut short counts as none: it holds no data file.
 pub(super) fn is_fresh(path: &Path) -> Result<bool, StoreError> {
-    let io = |err| io_failure("list", path, &err);
     if path.join("CURRENT").exists() {
         return Ok(false);
     }
-    let is_ours =
-        |name: &str| name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("OPTIONS-");
-    if has_file(path, is_ours).map_err(io)? {
+    let holds_data = |name: &str| name.ends_with(".sst") || name.ends_with(".log");
+    if is_finished(path)? || has_file(path, holds_data)? {
         return Err(damaged(path, "its CURRENT file is missing"));
     }
     Ok(true)
 }
 
-/// RocksDB says nothing of what it leaves out of a log.
-pub(super) fn check_logs(path: &Path, forgives_rot: bool) -> Result<Logs, StoreError> {
-    let io = |err| io_failure("read the log of", path, &err);
-    let logs = log_check::check(path).map_err(io)?;
-    if logs.files == 0 && has_file(path, |name| name.starts_with("OPTIONS-")).map_err(io)? {
-        // That file is written after the first log.
-        return Err(damaged(path, "its log is gone"));
+/// Is something wrong with its logs, of which RocksDB would say nothing?
+pub(super) fn of_logs(path: &Path) -> Result<Option<String>, StoreError> {
+    let logs = log_check::check(path).map_err(|err| io_failure("read the log of", path, &err))?;
+    // A finished store has a log, if an empty one.
+    if logs.files == 0 && is_finished(path)? {
+        return Ok(Some("its log is gone".to_owned()));
     }
-    match &logs.broken {
-        Some(broken) if forgives_rot => {
-            tracing::error!(
-                path = %path.display(), %broken,
-                "the disk has lost something that was written: what follows it is left out, the cloud sends its part again"
-            );
-        }
-        Some(broken) => return Err(damaged(path, &broken.to_string())),
-        None => {}
-    }
-    Ok(logs)
+    Ok(logs.broken.map(|broken| broken.to_string()))
+}
+
+/// Was the creation of the store finished, all its tables made? RocksDB writes its options last.
+pub(super) fn is_finished(path: &Path) -> Result<bool, StoreError> {
+    has_file(path, |name| name.starts_with("OPTIONS-") && !name.ends_with(".dbtmp"))
 }
 
 /// Sorts the engine's refusals into damage and everything else.
@@ -65,9 +57,10 @@ pub(super) fn failure(op: &'static str, path: &Path, err: &rocksdb::Error) -> St
     StoreError::Io { op, path: path.to_owned(), why: why.into() }
 }
 
-fn has_file(path: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<bool> {
-    for entry in std::fs::read_dir(path)? {
-        if is_meant(&entry?.file_name().to_string_lossy()) {
+fn has_file(path: &Path, is_meant: impl Fn(&str) -> bool) -> Result<bool, StoreError> {
+    let io = |err| io_failure("list", path, &err);
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        if is_meant(&entry.map_err(io)?.file_name().to_string_lossy()) {
             return Ok(true);
         }
     }

@@ -40,17 +40,14 @@ fn kept(seed: u64) -> PathBuf {
 /// Plays one storm and says what it came to; what it panicked with if it failed.
 fn play(seed: u64) -> std::thread::Result<()> {
     let keep = kept(seed);
-    match catch_unwind(AssertUnwindSafe(|| run::storm(seed, &keep))) {
-        Ok(outcome) => println!("storm seed {seed}: {outcome}"),
-        Err(cause) => {
+    catch_unwind(AssertUnwindSafe(|| run::storm(seed, &keep)))
+        .map(|outcome| println!("storm seed {seed}: {outcome}"))
+        .inspect_err(|_| {
             println!(
                 "storm seed {seed} FAILED; logs are in {}\nto repeat it: KUBEEDGE_STORM_SEED={seed} make storm",
                 keep.display()
             );
-            return Err(cause);
-        }
-    }
-    Ok(())
+        })
 }
 
 /// `KUBEEDGE_STORM_AT_ONCE=n` plays n at a time. After the first failure no other storm begins.

@@ -24,7 +24,7 @@ use crate::harness::process::{PATIENCE, until};
 
 /// What users are promised after a link is back.
 const PROMISE: Duration = Duration::from_secs(10);
-/// The same where two processors play three edges in debug builds beside other tests.
+/// The same where two processors play three edges, or two times three, in debug builds beside other tests.
 const PROMISE_HERE: Duration = Duration::from_secs(25);
 /// After a storm everything is as it should be by then: pods start one after the other on a slow machine.
 const PEACE: Duration = Duration::from_secs(120);

@@ -2,14 +2,13 @@
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix_web::dev::Extensions;
 
 use crate::bus::cloud_hub::EndReason;
 use crate::identity::NodePeer;
-use crate::web::Wire;
+use crate::web::{Uptake, Wire};
 
 /// Shared by the HTTP side and the session. The socket is a second handle on the connection: a
 /// websocket actor that waits for a slow client is not polled any more, so only this ends it.
@@ -21,8 +20,7 @@ pub struct Connection {
     pub unclear: bool,
     socket: Option<TcpStream>,
     ended: OnceLock<EndReason>,
-    /// See [`Wire::resumed`].
-    resumed: Arc<AtomicU64>,
+    uptake: Arc<Uptake>,
 }
 
 impl Connection {
@@ -42,10 +40,10 @@ impl Connection {
         self.socket.as_ref().and_then(|socket| socket.peer_addr().ok())
     }
 
-    /// How often the other end went on reading after it had not.
+    /// Does the other end take what is written?
     #[must_use]
-    pub fn resumed(&self) -> u64 {
-        self.resumed.load(Ordering::Relaxed)
+    pub fn uptake(&self) -> &Uptake {
+        &self.uptake
     }
 
     /// Why it ended, if it did.
@@ -75,6 +73,6 @@ pub fn remember(wire: &Wire, extensions: &mut Extensions) {
             None
         }
     };
-    let (ended, resumed) = (OnceLock::new(), wire.resumed());
-    extensions.insert(Arc::new(Connection { peer, unclear, socket, ended, resumed }));
+    let (ended, uptake) = (OnceLock::new(), wire.uptake());
+    extensions.insert(Arc::new(Connection { peer, unclear, socket, ended, uptake }));
 }

@@ -1,5 +1,7 @@
 //! Who may open a session, decided before the websocket upgrade. No I/O.
 
+use std::time::Duration;
+
 use crate::bus::sync::Extensions;
 use crate::identity::PeerIdentity;
 use crate::model::NodeName;
@@ -14,6 +16,8 @@ pub struct Asked<'a> {
     pub extensions: Option<&'a str>,
     /// `Kubeedge-Instance`: random, another one for each process of an edge of ours.
     pub instance: Option<&'a str>,
+    /// `Kubeedge-Silence`: seconds in which an edge of ours says something.
+    pub silence: Option<&'a str>,
 }
 
 /// An accepted request.
@@ -22,6 +26,8 @@ pub struct Accepted {
     pub node: NodeName,
     pub extensions: Extensions,
     pub instance: Option<String>,
+    /// Without a word of it for so long the node is gone; as it says itself.
+    pub silence: Option<Duration>,
 }
 
 /// Why a request was refused. `Display` is the response's body.
@@ -63,7 +69,8 @@ pub fn admit(peer: Option<&PeerIdentity>, asked: &Asked<'_>) -> Result<Accepted,
     }
     let extensions = parse_extensions(asked.extensions.unwrap_or_default());
     let instance = asked.instance.filter(|text| is_instance(text)).map(str::to_owned);
-    Ok(Accepted { node, extensions, instance })
+    let silence = asked.silence.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    Ok(Accepted { node, extensions, instance, silence })
 }
 
 /// A UUID or the like. Anything else is as good as none.
@@ -132,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn instances() {
+    fn what_an_edge_says_of_itself() {
         let node = PeerIdentity {
             common_name: "system:node:edge-1".into(),
             organizations: vec!["system:nodes".into()],
@@ -150,6 +157,11 @@ mod tests {
             let asked = Asked { connection_use: Some("msg"), instance, ..Asked::default() };
             let accepted = admit(Some(&node), &asked).unwrap();
             assert_eq!(accepted.instance.as_deref(), want, "{instance:?}");
+        }
+        for (silence, want) in [(None, None), (Some("6"), Some(6)), (Some("-1"), None), (Some("6s"), None)] {
+            let asked = Asked { connection_use: Some("msg"), silence, ..Asked::default() };
+            let accepted = admit(Some(&node), &asked).unwrap();
+            assert_eq!(accepted.silence, want.map(Duration::from_secs), "{silence:?}");
         }
     }
 }

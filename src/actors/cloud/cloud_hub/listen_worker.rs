@@ -136,6 +136,7 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
         node_id: header("node_id"),
         extensions: header(extensions::HEADER),
         instance: header(extensions::INSTANCE_HEADER),
+        silence: header(extensions::SILENCE_HEADER),
     };
     let identity = connection.peer.as_ref().map(|peer| &peer.identity);
     let accepted = match handshake::admit(identity, &asked) {
@@ -170,7 +171,13 @@ async fn upgrade(request: HttpRequest, payload: web::Payload, door: web::Data<Do
     let extensions = accepted.extensions;
     let subject = accepted.node.as_str().to_owned();
     let budget = door.budgets.of(&accepted.node, Instant::now());
-    let message = OpenSession { node: accepted.node, extensions, instance: accepted.instance, connection };
+    let message = OpenSession {
+        node: accepted.node,
+        extensions,
+        instance: accepted.instance,
+        silence: accepted.silence,
+        connection,
+    };
     let opened = match door.open.ask(message, OPEN_DEADLINE).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(NotOpened::Denied(denied))) => return deny(&subject, denied),

@@ -181,6 +181,7 @@ pub(crate) struct OpenSession {
     node: NodeName,
     extensions: Extensions,
     instance: Option<String>,
+    silence: Option<Duration>,
     connection: Arc<Connection>,
 }
 
@@ -303,7 +304,7 @@ impl CloudHub {
     }
 
     fn open(&mut self, asked: OpenSession, ctx: &mut Context<Self>) -> Result<Opened, NotOpened> {
-        let OpenSession { node, extensions, instance, connection } = asked;
+        let OpenSession { node, extensions, instance, silence, connection } = asked;
         let Some(peer) = &connection.peer else {
             let denied = Denied::new(403, Refused::Chain, "no client certificate");
             return Err(NotOpened::Denied(denied));
@@ -328,7 +329,8 @@ impl CloudHub {
         let settings = Settings::new(
             Duration::from_secs(config.keepalive_interval.max(1)),
             Duration::from_secs(config.write_timeout.max(1)),
-        );
+        )
+        .told(silence);
         let cluster_ca = Arc::clone(&self.parts.cluster_ca_pem);
         let worker = SessionWorker {
             node: node.clone(),

@@ -184,7 +184,10 @@ impl Pump {
             link.ask(FromEdge(envelope, turn), TAKE_DEADLINE).await
         };
         // Until the session has it, nothing more is read: TCP slows the edge down.
+        self.pipe.is_deaf.store(true, Ordering::Release);
         ctx.wait(taken.into_actor(self).map(|result, actor, ctx| {
+            *actor.pipe.heard.lock() = Some(Instant::now());
+            actor.pipe.is_deaf.store(false, Ordering::Release);
             if let Err(err) = result {
                 actor.fail(&err.to_string(), ctx);
             }

@@ -24,10 +24,18 @@ const UNREAD_ANSWERS: usize = 4 << 20;
 /// Messages in flight with the `ack-window` extension; a Go edge gets one (protocol section 4.2).
 const ACK_WINDOW: usize = 32;
 
+/// Nobody is gone sooner.
+const LEAST_SILENCE: Duration = Duration::from_secs(2);
+/// A node that is silent is looked at once more after this: if it was us who stood still, its words are still to be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Times and sizes of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
+    /// Without a sign of the node for so long it is gone.
     pub keepalive: Duration,
+    /// The same while it is listened to, if the node said so: at most `keepalive`.
+    pub silence: Duration,
     pub write_timeout: Duration,
     pub queue_messages: usize,
     pub queue_bytes: usize,
@@ -36,7 +44,17 @@ pub struct Settings {
 impl Settings {
     #[must_use]
     pub fn new(keepalive: Duration, write_timeout: Duration) -> Self {
-        Self { keepalive, write_timeout, queue_messages: 16_384, queue_bytes: 64 << 20 }
+        let silence = keepalive;
+        Self { keepalive, silence, write_timeout, queue_messages: 16_384, queue_bytes: 64 << 20 }
+    }
+
+    /// With what the node said of its silence.
+    #[must_use]
+    pub fn told(mut self, silence: Option<Duration>) -> Self {
+        if let Some(silence) = silence {
+            self.silence = silence.max(LEAST_SILENCE).min(self.keepalive);
+        }
+        self
     }
 }
 
@@ -47,6 +65,8 @@ pub struct Progress {
     pub taken: u64,
     /// How often the node took bytes again after the connection had been full.
     pub resumed: u64,
+    /// The node is not listened to now: the connection is full, or what it said last waits for its turn.
+    pub is_deaf: bool,
     /// When bytes of the node came last: parts of a large message count, its keepalives wait behind that.
     pub heard: Option<Instant>,
 }
@@ -100,6 +120,8 @@ pub struct Session {
     progress: Progress,
     /// The last sign that the node reads. A full connection is not listened to: its keepalives wait behind that.
     moved: Instant,
+    /// Since when the node is thought to be gone.
+    suspected: Option<Instant>,
     /// When the node's certificate ends: `None` where it has no end here.
     ends: Option<Instant>,
     /// A renewal is being signed.
@@ -129,6 +151,7 @@ impl Session {
             pipe_bytes: 0,
             progress: Progress::default(),
             moved: now,
+            suspected: None,
             ends: None,
             renewing: false,
             ended: false,
@@ -213,6 +236,7 @@ impl Session {
             self.progress.resumed = progress.resumed;
             self.moved = now;
         }
+        self.progress.is_deaf = progress.is_deaf;
         self.heard = progress.heard.map_or(self.heard, |heard| self.heard.max(heard));
         while self.progress.taken < progress.taken {
             self.progress.taken += 1;
@@ -223,7 +247,7 @@ impl Session {
         let stuck = self.stuck_at().is_some_and(|at| at <= now);
         if self.ends.is_some_and(|ends| ends <= now) {
             self.end(EndReason::Expired, &mut effects);
-        } else if self.silent_at() <= now {
+        } else if self.is_gone(now) {
             self.end(EndReason::KeepaliveLost, &mut effects);
         } else if stuck {
             self.end(EndReason::WriteTimeout, &mut effects);
@@ -237,7 +261,8 @@ impl Session {
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         let others = [self.ends, self.stuck_at()];
-        let deadline = others.into_iter().flatten().fold(self.silent_at(), Instant::min);
+        let silent = self.suspected.map_or_else(|| self.silent_at(), |since| since + LOOK_AGAIN);
+        let deadline = others.into_iter().flatten().fold(silent, Instant::min);
         match self.queue.next_deadline() {
             Some(resend) if self.pipe_has_room() => deadline.min(resend),
             _ => deadline,
@@ -246,7 +271,17 @@ impl Session {
 
     /// When the node has said nothing for too long.
     fn silent_at(&self) -> Instant {
-        self.heard.max(self.moved) + self.settings.keepalive
+        let patience = if self.progress.is_deaf { self.settings.keepalive } else { self.settings.silence };
+        self.heard.max(self.moved) + patience
+    }
+
+    /// Was it silent for too long, and still is after another look?
+    fn is_gone(&mut self, now: Instant) -> bool {
+        if now < self.silent_at() {
+            self.suspected = None;
+            return false;
+        }
+        *self.suspected.get_or_insert(now) + LOOK_AGAIN <= now
     }
 
     /// When the node has taken nothing for too long.

@@ -104,7 +104,7 @@ fn acknowledgements() {
 }
 
 fn took(taken: u64) -> Progress {
-    Progress { taken, resumed: 0, heard: None }
+    Progress { taken, ..Progress::default() }
 }
 
 #[test]
@@ -145,16 +145,16 @@ fn deadlines() {
     assert_eq!(idle.next_deadline(), at(30));
     idle.receive(upstream("websocket", "keepalive", "node"), at(20), 0);
     assert_eq!(kinds(&idle.turn(took(0), at(49))), [""; 0]);
-    assert_eq!(kinds(&idle.turn(took(0), at(50))), ["keepalive_lost"]);
-    assert_eq!(kinds(&idle.turn(took(0), at(51))), [""; 0], "ends once");
+    assert_eq!(kinds(&idle.turn(took(0), at(50))), [""; 0], "it is looked at once more");
+    assert_eq!(idle.next_deadline(), at(51));
+    assert_eq!(kinds(&idle.turn(took(0), at(51))), ["keepalive_lost"]);
+    assert_eq!(kinds(&idle.turn(took(0), at(52))), [""; 0], "ends once");
 
     let mut large = session(Extensions::default(), start);
     let parts = Progress { heard: Some(at(29)), ..Progress::default() };
     assert_eq!(kinds(&large.turn(parts, at(30))), [""; 0], "a large message comes, its end is not there yet");
-    assert_eq!(
-        (large.next_deadline(), kinds(&large.turn(parts, at(59)))),
-        (at(59), vec!["keepalive_lost".into()])
-    );
+    assert_eq!((large.next_deadline(), kinds(&large.turn(parts, at(59)))), (at(59), vec![]));
+    assert_eq!(kinds(&large.turn(parts, at(60))), ["keepalive_lost"]);
 
     let mut slow = session(Extensions::default(), start);
     slow.send(Outgoing::new(pod("a")), at(1));
@@ -169,6 +169,37 @@ fn deadlines() {
     taken.send(Outgoing::new(pod("a")), at(1));
     assert_eq!(kinds(&taken.turn(took(1), at(2))), [""; 0]);
     assert_eq!(kinds(&taken.turn(took(1), at(12))), ["write"], "unacknowledged is not unwritten");
+}
+
+/// Its own words may not arrive while it takes all of ours: it says itself how long it is silent at most.
+#[test]
+fn a_node_that_told_its_silence_is_missed_sooner() {
+    let start = Instant::now();
+    let at = |secs| start + Duration::from_secs(secs);
+    let told = |silence: u64| {
+        Settings::new(Duration::from_secs(30), Duration::from_secs(10))
+            .told(Some(Duration::from_secs(silence)))
+            .silence
+            .as_secs()
+    };
+    assert_eq!([told(0), told(6), told(30), told(u64::MAX)], [2, 6, 30, 30]);
+
+    let heard = |secs| Progress { heard: Some(at(secs)), ..Progress::default() };
+    let deaf = |progress| Progress { is_deaf: true, ..progress };
+    let mut node = session(Extensions::default(), start);
+    node.settings = node.settings.told(Some(Duration::from_secs(6)));
+    assert_eq!(node.next_deadline(), at(6));
+    // We stood still: its words were there.
+    assert_eq!(kinds(&node.turn(Progress::default(), at(20))), [""; 0]);
+    assert_eq!(node.next_deadline(), at(21));
+    assert_eq!(kinds(&node.turn(heard(20), at(21))), [""; 0]);
+    assert_eq!(node.next_deadline(), at(26));
+    // Nobody listens to it.
+    assert_eq!(kinds(&node.turn(deaf(heard(20)), at(40))), [""; 0]);
+    assert_eq!(node.next_deadline(), at(50));
+    assert_eq!(kinds(&node.turn(heard(45), at(46))), [""; 0]);
+    assert_eq!(kinds(&node.turn(heard(45), at(51))), [""; 0]);
+    assert_eq!(kinds(&node.turn(heard(45), at(52))), ["keepalive_lost"]);
 }
 
 #[test]

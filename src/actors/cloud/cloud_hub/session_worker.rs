@@ -57,6 +57,8 @@ pub struct Pipe {
     pub taken: AtomicU64,
     /// When bytes of the node came last.
     pub heard: Mutex<Option<Instant>>,
+    /// The pump waits until what the node said last is dealt with, and does not listen meanwhile.
+    pub is_deaf: AtomicBool,
     /// The session wants [`PipeMoved`].
     pub starved: AtomicBool,
 }
@@ -113,7 +115,8 @@ impl SessionWorker {
     fn progress(&self) -> Progress {
         Progress {
             taken: self.pipe.taken.load(Ordering::Acquire),
-            resumed: self.connection.resumed(),
+            resumed: self.connection.uptake().resumed(),
+            is_deaf: self.connection.uptake().is_stuck() || self.pipe.is_deaf.load(Ordering::Acquire),
             heard: *self.pipe.heard.lock(),
         }
     }

@@ -82,6 +82,13 @@ pub struct Dialling<'a> {
     pub instance: &'a str,
 }
 
+/// Without anything from the other side for so long the link is dead.
+#[must_use]
+pub fn patience(config: &EdgeHubConfig) -> Duration {
+    let seconds = config.websocket.read_deadline.max(config.heartbeat.max(1).saturating_mul(2));
+    Duration::from_secs(seconds)
+}
+
 /// How the pump talks to the actor, and how patient it is.
 pub struct PumpSettings {
     pub session: u64,
@@ -133,6 +140,7 @@ async fn handshake(dialling: Dialling<'_>) -> Result<Dialled, NotDialled> {
     offered.extend(reports.then_some(extensions::REPORT));
     headers.insert(extensions::HEADER, value(&offered.join(","))?);
     headers.insert(extensions::INSTANCE_HEADER, value(instance)?);
+    headers.insert(extensions::SILENCE_HEADER, patience(config).as_secs().into());
 
     let held = &identity.credentials;
     let tls = client_tls(&held.roots_pem, Some(&held.svid)).map_err(|err| err.to_string())?;

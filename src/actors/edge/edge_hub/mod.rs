@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::credential_files::Identity;
 pub use self::credential_files::Places;
 use self::join_worker::Joiner;
-use self::link_worker::{Dialled, Dialling, NotDialled, PumpSettings, dial, pump};
+use self::link_worker::{Dialled, Dialling, NotDialled, PumpSettings, dial, patience, pump};
 use self::queues::{Outgoing, Purpose};
 use self::renewal_worker::Renewing;
 pub use self::report::Rendered;
@@ -262,7 +262,7 @@ impl EdgeHub {
             metrics: self.metrics.clone(),
             heartbeat,
             write_deadline: Duration::from_secs(websocket.write_deadline.max(1)),
-            idle: Duration::from_secs(websocket.read_deadline).max(heartbeat * 2),
+            idle: patience(&self.config),
             flow: dialled.flow,
         };
         tracing::debug!(server = %websocket.server, session, resync = dialled.resync, "session open");
