@@ -2,7 +2,9 @@
 //!
 //! Signatures cannot be guessed, so each target also takes what stands behind them on its own.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -11,8 +13,10 @@ use super::{cut, json, text};
 use crate::actors::cloud::cloud_hub::attest;
 use crate::actors::cloud::cloud_hub::join::{self, route};
 use crate::actors::edge::edge_hub::certificate::{Certificate, next_renewal};
+use crate::actors::edge::edge_hub::credential_files::{self as files, Identity, Places};
 use crate::actors::edge::edged::gate::cosign::CosignKey;
 use crate::actors::edge::identity::document;
+use crate::config::EdgeHubConfig;
 use crate::console::door::{Hosts, Origin};
 use crate::console::page::takes_gzip;
 use crate::console::sign_in::Token;
@@ -198,6 +202,47 @@ pub fn edge_identity(bytes: &[u8]) {
     let again = json(&canonical).expect("canonical JSON is JSON");
     assert_eq!(seal::canonical(&again), canonical);
     drop(seal::pod_payload(&value));
+}
+
+/// What a crash may leave beside an edge's key, text before and after a zero byte: a set that was being put in its places, and
+/// what was asked with a token. A set is put there or dropped, and what is read then can be saved and read.
+pub fn credentials(bytes: &[u8]) {
+    let (set, asked) = cut(bytes, b"\0");
+    let (Some(set), Some(asked)) = (text(set), text(asked)) else { return };
+    // Every write is synced, which costs nothing in memory.
+    let memory = Path::new("/dev/shm");
+    let memory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let thread = std::thread::current().id();
+    let folder = memory.join(format!("kubeedge-fuzz-credentials-{}-{thread:?}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let places = Places::new(&EdgeHubConfig {
+        tls_ca_file: folder.join("rootCA.crt"),
+        tls_cert_file: folder.join("server.crt"),
+        tls_private_key_file: folder.join("server.key"),
+        ..EdgeHubConfig::default()
+    });
+    let (staged, node) = (folder.join("credentials.next"), node());
+    fs::write(&staged, set).expect("a file");
+    fs::write(folder.join("join.asked"), asked).expect("a file");
+
+    let parts = |identity: Identity| {
+        let held = identity.credentials;
+        let ca = held.node_ca.map(|pair| (pair.cert_pem, pair.key_pem));
+        (held.svid.cert_pem, held.svid.key_pem, ca, held.jwt_key_pem, held.roots_pem)
+    };
+    let loaded = files::load(&places, &node);
+    assert!(!staged.exists(), "it is in its places, or dropped");
+    if let Ok(Some(identity)) = loaded {
+        files::save(&places, &identity.credentials).expect("what was read can be saved");
+        let again = files::load(&places, &node).expect("what is saved is read").expect("it is there");
+        assert_eq!(parts(again), parts(identity));
+    }
+    let hash = json(asked.as_bytes()).and_then(|asked| Some(asked.get("token_hash")?.as_str()?.to_owned()));
+    if let Ok(Some(asked)) = files::load_asked(&places, &hash.unwrap_or_default()) {
+        files::save_asked(&places, &asked).expect("what was read can be saved");
+        assert!(matches!(files::load_asked(&places, &asked.token_hash), Ok(Some(_))), "and read");
+    }
+    fs::remove_dir_all(&folder).expect("the folder goes");
 }
 
 /// A cosign signature: first line the key's file, base64 of the signature after it, then the payload.

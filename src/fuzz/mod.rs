@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     target("config", local::config),
     target("cosign", identity::cosign),
     target("crd", kube::crd),
+    target("credentials", identity::credentials),
     target("cri", edge::runtime),
     target("csr", identity::csr),
     target("device", device::story),

@@ -6,16 +6,18 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use kubeedge::model::{Body, Envelope, Resource};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::device_controller::{DEVICE, Edge as HandEdge};
-use super::harness::cluster::{Cloud, Edge, Kubectl, PATIENT};
+use super::harness::api_proxy::{ApiProxy, Request};
+use super::harness::cluster::{Cloud, Edge, Kubectl, PATIENT, actors};
 use super::harness::containerd::Containerd;
 use super::harness::process::{PATIENCE, http, until};
-use super::kubernetes_manifests::{Beside, cluster};
+use super::kubernetes_manifests::{Beside, cluster, proxy};
 use super::main_job::sleeper;
 
 /// A load balancer: every connection goes to the port it has now.
@@ -57,8 +59,8 @@ impl Balancer {
     }
 }
 
-/// Several, with the same root and the same key of join tokens.
-fn several(cluster: &Cloud, dir: &Path, names: &[&str]) -> Vec<Beside> {
+/// Several, with the same root and the same key of join tokens. What they ask the cluster goes through the proxy.
+fn several(cluster: &Cloud, proxy: Option<&ApiProxy>, dir: &Path, names: &[&str]) -> Vec<Beside> {
     let mut all: Vec<Beside> = Vec::new();
     for name in names {
         let own = dir.join(name);
@@ -67,7 +69,10 @@ fn several(cluster: &Cloud, dir: &Path, names: &[&str]) -> Vec<Beside> {
             let key = "ca/join-token.key";
             fs::copy(first.cloud.dir.join(key), own.join(key)).unwrap();
         }
-        all.push(Beside::start(cluster, &own, &[PATIENT]));
+        all.push(match proxy {
+            Some(proxy) => Beside::behind(cluster, proxy, &own, &[PATIENT]),
+            None => Beside::start(cluster, &own, &[PATIENT]),
+        });
     }
     all
 }
@@ -100,13 +105,67 @@ fn never_back(watch: &str) {
     assert!(!last.is_empty(), "the watch saw nothing");
 }
 
+/// What cloudcore runs where it is the cluster itself. A real one has its own.
+const OF_A_CLUSTER: [&str; 3] = ["ApiServer", "Scheduler", "NodeMonitor"];
+
+/// Those of [`OF_A_CLUSTER`] that run in this program.
+fn duties(monitor: &str) -> Vec<&'static str> {
+    let tree = actors(monitor);
+    let rows = tree["actors"].as_array().unwrap_or_else(|| panic!("no actors in {tree}"));
+    let runs = |name: &str| rows.iter().any(|row| row["name"] == name);
+    assert!(runs("EdgeController"), "{tree}");
+    OF_A_CLUSTER.into_iter().filter(|name| runs(name)).collect()
+}
+
+/// What was written how often: `PATCH nodes/status`.
+fn writes(log: &[Request]) -> BTreeMap<String, usize> {
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
+    for request in log.iter().filter(|request| request.method != "GET") {
+        let parts: Vec<&str> = request.path.split('/').skip(1).collect();
+        let rest = match parts[..] {
+            ["api", _, "namespaces", _, _, ..] => &parts[4..],
+            ["api", _, ..] => &parts[2..],
+            ["apis", _, _, "namespaces", _, _, ..] => &parts[5..],
+            ["apis", _, _, ..] => &parts[3..],
+            _ => panic!("not a resource: {request:?}"),
+        };
+        let resource = rest.first().copied().unwrap_or_default();
+        let part = rest.get(2).map(|part| format!("/{part}")).unwrap_or_default();
+        *all.entry(format!("{} {resource}{part}", request.method)).or_default() += 1;
+    }
+    all
+}
+
+const IDLE: Duration = Duration::from_secs(30);
+/// All that is written while nothing happens: a node is there (its lease, every ten seconds), is well, and tells.
+const ALLOWED: [&str; 5] = ["PUT leases", "PATCH nodes/status", "POST events", "PUT events", "PATCH events"];
+/// Of each, in that time. Two that write against each other do it at once, again and again.
+const MOST: usize = 10;
+
+/// Waits for half a minute in which the cloudcores write nothing but [`ALLOWED`]: what happened before may still be
+/// written down at first, but whoever fights never stops.
+fn keep_still(proxy: &ApiProxy) {
+    until("nothing is written but what is allowed", PATIENCE * 2, || {
+        let (from, since) = (proxy.log().len(), Instant::now());
+        until("half a minute went by", PATIENCE, || {
+            if since.elapsed() < IDLE { Err("not yet".to_owned()) } else { Ok(()) }
+        });
+        let seen = writes(&proxy.log()[from..]);
+        println!("idle for {:?}: {seen:?}", since.elapsed());
+        let fine = seen.iter().all(|(what, times)| ALLOWED.contains(&what.as_str()) && *times <= MOST);
+        // The node lives, and what it says comes by here.
+        if fine && seen.contains_key("PUT leases") { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
 #[test]
 fn a_node_moves_between_two_cloudcores_while_everything_changes() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Containerd::start();
     let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
-    let mut clouds = several(&cluster, dir.path(), &["one", "two"]);
+    let proxy = proxy(&cluster);
+    let mut clouds = several(&cluster, Some(&proxy), dir.path(), &["one", "two"]);
     let ports: Vec<(u16, u16)> = clouds.iter().map(|it| (it.cloud.hub_port, it.cloud.join_port)).collect();
     let (hub, join) = (Balancer::to(ports[0].0), Balancer::to(ports[0].1));
     (clouds[0].cloud.hub_port, clouds[0].cloud.join_port) = (hub.port, join.port);
@@ -165,7 +224,12 @@ fn a_node_moves_between_two_cloudcores_while_everything_changes() {
     kubectl.wait_node("edge-1", "True");
     never_back(&watch.log());
     settled(&kubectl);
+    keep_still(&proxy);
+    // The pods name no node: the cluster bound them, nobody else.
+    assert_eq!(writes(&proxy.log()).get("POST pods/binding"), None);
+    assert_eq!(duties(&cluster.monitor), OF_A_CLUSTER, "these are their names");
     for beside in &clouds {
+        assert_eq!(duties(&beside.cloud.monitor), [""; 0], "a cluster does this itself");
         assert_eq!(beside.refusals(), Vec::<String>::new());
         let (status, text) = http("GET", &beside.cloud.monitor, "/readyz", &[]).unwrap();
         assert_eq!(status, 200, "{text}");
@@ -205,7 +269,7 @@ fn two_hundred_pods_reach_nodes_that_change_their_cloudcore_at_random() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
-    let clouds = several(&cluster, dir.path(), &["one", "two", "three"]);
+    let clouds = several(&cluster, None, dir.path(), &["one", "two", "three"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pods: String = (0..NODES * PODS)
         .map(|pod| {
@@ -310,7 +374,7 @@ fn what_a_device_reports_moves_on_whichever_cloudcore_hears_it() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
-    let clouds = several(&cluster, dir.path(), &["one", "two"]);
+    let clouds = several(&cluster, None, dir.path(), &["one", "two"]);
     kubectl.apply(DEVICE);
     let value = "custom-columns=V:.status.twins[0].reported.value";
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -344,7 +408,7 @@ fn a_cloudcore_with_another_root_is_not_ready_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = cluster(&dir.path().join("cluster"));
     let kubectl = cluster.kubectl();
-    let clouds = several(&cluster, dir.path(), &["one"]);
+    let clouds = several(&cluster, None, dir.path(), &["one"]);
     settled(&kubectl);
     let bundle = || {
         let path = "jsonpath={.metadata.resourceVersion} {.data.roots\\.pem}";

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::harness::cluster::{Edge, Kubectl};
+use super::harness::hostile::figure;
 use super::harness::modbus::{ModbusServer, SLAVE};
 use super::harness::mosquitto::{Mosquitto, Mqtt};
-use super::harness::process::{PATIENCE, Process, eventually, free_port, http, until};
+use super::harness::process::{PATIENCE, Process, alone, eventually, free_port, http, until};
 use super::harness::samples::power;
 use super::main_job::{World, sleeper};
+use super::neighbours::Ends;
 
 /// Reported and desired value of a property in a DeviceStatus.
 fn twin(status: &Value, property: &str) -> Option<(String, String)> {
@@ -284,17 +287,59 @@ fn an_external_mosquitto_serves_the_same_topics_and_may_go_away() {
 
 #[test]
 fn a_device_flood_delays_no_pod() {
+    /// Messages of one publisher; the next one follows.
+    const BATCH: u64 = 5_000;
+    /// So many are no flood.
+    const FEW: f64 = 100.0;
+    let _alone = alone();
     let world = World::start();
     let (kubectl, broker) = (world.kubectl(), world.edge.broker);
     apply_example(&kubectl, "lamp.yaml");
     wait_member(broker, world.dir.path(), "lamp-1");
-    let lines: Vec<String> = (1..=5_000).map(power).collect();
-    std::thread::scope(|scope| {
-        scope.spawn(|| broker.publish_lines(&topic("lamp-1", "twin/update"), &lines));
-        kubectl.apply(&sleeper("during-flood", ""));
-        kubectl.wait_running("during-flood");
+    let start = |pods: &[&str]| {
+        let begun = Instant::now();
+        for pod in pods {
+            kubectl.apply(&sleeper(pod, ""));
+            kubectl.wait_running(pod);
+        }
+        begun.elapsed()
+    };
+    start(&["warm"]);
+    let calm = start(&["calm-1", "calm-2", "calm-3"]);
+    kubectl.run(&["delete", "pod", "calm-1", "calm-2", "calm-3"]);
+    let heard =
+        || figure(&world.edge.monitor, "kubeedge_eventbus_messages_total{direction=\"in\",qos=\"1\"}");
+    let goes_on = |what: &str, from: f64| {
+        until(what, PATIENCE, || match heard() {
+            now if now > from + FEW => Ok(now),
+            now => Err(format!("{from} messages then, {now} now")),
+        })
+    };
+    let before = heard();
+    let stop = AtomicBool::new(false);
+    let (flooded, last) = std::thread::scope(|scope| {
+        let ends = Ends(&stop);
+        let flood = scope.spawn(|| {
+            let mut last = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let lines: Vec<String> = (last + 1..=last + BATCH).map(power).collect();
+                broker.publish_lines(&topic("lamp-1", "twin/update"), &lines);
+                last += BATCH;
+            }
+            last
+        });
+        let from = goes_on("the flood begins", before);
+        let flooded = start(&["one", "two", "three"]);
+        let by_then = heard();
+        assert!(by_then > from + FEW, "that was no flood: {} messages", by_then - from);
+        goes_on("the flood goes on", by_then);
+        drop(ends);
+        (flooded, flood.join().unwrap())
     });
-    reported(&kubectl, "lamp-1", "power", "5000");
+    println!("three pods: {flooded:.1?} beside a flood of {last} messages, {calm:.1?} before");
+    let most = calm * 3 + Duration::from_secs(5);
+    assert!(flooded <= most, "three pods took {flooded:.1?} beside a flood, {calm:.1?} before");
+    reported(&kubectl, "lamp-1", "power", &last.to_string());
 }
 
 #[test]

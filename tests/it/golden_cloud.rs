@@ -94,6 +94,18 @@ impl World {
         self.cloud.push(push).await;
     }
 
+    /// What the edge said, but for the first `from`.
+    fn said(&self, from: usize) -> Vec<String> {
+        self.cloud.said.iter().skip(from).map(what).collect()
+    }
+
+    /// Each of these came before the next one, in the recording and here.
+    fn in_recorded_order(&self, order: &[&str]) {
+        let recorded: Vec<String> = self.all.iter().filter(|one| one.up).map(Recorded::what).collect();
+        in_order(&recorded, order);
+        in_order(&self.said(0), order);
+    }
+
     async fn pod_reports(&mut self, why: &str, fits: impl Fn(&Value) -> bool) -> Value {
         self.cloud
             .wait(&format!("the pod reports {why}"), |cloud| {
@@ -106,6 +118,12 @@ impl World {
     fn in_container(&self, path: &str) -> Result<String, String> {
         self.runtime.try_exec("web-1", "c", &["/bin/sh", "-c", &format!("cat {path}")])
     }
+}
+
+/// Panics unless each of these is there and comes for the first time before the next one does.
+fn in_order(said: &[String], order: &[&str]) {
+    let places: Vec<Option<usize>> = order.iter().map(|one| said.iter().position(|is| is == one)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "not {order:?}: {said:?}");
 }
 
 #[test]
@@ -143,6 +161,12 @@ impl World {
             .await;
         let update = self.cloud.hear(&format!("update {lease}"), 0).await;
         self.compare(45, &update);
+        // A cloud refuses the status and the lease of a node it does not know, and a lease is asked for first.
+        self.in_recorded_order(&[NODE, "patch null/nodepatch/edge-1"]);
+        let (asked, made, renewed) =
+            (format!("query {lease}"), format!("insert {lease}"), format!("update {lease}"));
+        self.in_recorded_order(&[&asked, &made, &renewed]);
+        self.in_recorded_order(&[NODE, &made]);
         assert!(self.cloud.keepalives > 0, "the session lives by keepalives alone");
     }
 
@@ -177,6 +201,26 @@ impl World {
         }
         let query = self.cloud.hear("query default/serviceaccounttoken/default", 0).await;
         self.compare(30, &query);
+        // The node is registered and tells how it is before its pods ask, and a pod runs when it has what it asked for.
+        let queries = [
+            "query default/serviceaccounttoken/default",
+            "query default/secret/sec1",
+            "query default/configmap/cm1",
+            "query default/configmap/kube-root-ca.crt",
+            "query default/configmap/openshift-service-ca.crt",
+        ];
+        let runs = |said: &Envelope| {
+            let Body::Text(text) = &said.body else { return false };
+            let patch: Value = serde_json::from_str(text).unwrap_or_default();
+            what(said) == "patch default/podpatch/web-1" && patch["status"]["phase"] == "Running"
+        };
+        let said = self.said(0);
+        let runs = self.cloud.said.iter().position(runs);
+        for query in queries {
+            self.in_recorded_order(&[NODE, "patch null/nodepatch/edge-1", query]);
+            let asked = said.iter().position(|is| is == query);
+            assert!(asked < runs, "{query} after the pod ran: {said:?}");
+        }
         self.cloud.settle().await;
         for tracked in ["response default/secret/sec1", "response default/configmap/cm1"] {
             assert!(self.cloud.acked.contains(&tracked.to_owned()), "{tracked}: {:?}", self.cloud.acked);
@@ -287,12 +331,17 @@ impl World {
         // An edge whose store was wiped: the Node is there already, and no push brings it.
         self.edge.process.kill9();
         std::fs::remove_dir_all(self.edge.dir.join("edge")).unwrap();
+        // Nothing that the old one said is read any more.
+        self.cloud.hang_up();
         let from = self.cloud.said.len();
         self.edge.restart(&[]);
         self.cloud.hear("insert null/node/edge-1", from).await;
         self.cloud.hear("query null/node/edge-1", from).await;
         self.cloud.hear("patch null/nodepatch/edge-1", from).await;
         self.cloud.hear("update kube-node-lease/lease/edge-1", from).await;
+        let said = self.said(from);
+        in_order(&said, &[NODE, "query null/node/edge-1", "patch null/nodepatch/edge-1"]);
+        in_order(&said, &[NODE, "update kube-node-lease/lease/edge-1"]);
 
         let from = self.cloud.said.len();
         self.cloud.api.objects.remove("null/node/edge-1");
@@ -300,6 +349,7 @@ impl World {
         self.cloud.hang_up();
         self.cloud.hear("insert null/node/edge-1", from).await;
         self.cloud.hear("insert kube-node-lease/lease/edge-1", from).await;
+        in_order(&self.said(from), &[NODE, "insert kube-node-lease/lease/edge-1"]);
         self.cloud.settle().await;
 
         self.verdict.assert_clean(&DIFFERENCES);

@@ -1,11 +1,30 @@
 //! A real Mosquitto outside, stopped and started; the edge is its client.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+
+use kubeedge::store::{RocksStore, Table, Tuning, scan_all};
+use serde_json::Value;
 
 use super::harness::mosquitto::{Mosquitto, Mqtt};
 use super::harness::mqtt::Broker;
 use super::harness::process::{PATIENCE, eventually, free_port, until};
 use super::mqtt_clients::certificates;
+
+/// Payloads that wait for the cloud, by topic, on the disk of an edge that does not run.
+fn stored(broker: &Broker) -> BTreeMap<String, Vec<String>> {
+    let store = RocksStore::open(&broker.dir.join("edge/store"), Tuning::edge()).unwrap();
+    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    scan_all(&store, Table::Outbox, "upload/", |rows| {
+        for (_, row) in rows {
+            let row: Value = serde_json::from_slice(&row).unwrap();
+            let text = |field: &str| row[field].as_str().unwrap().to_owned();
+            held.entry(text("topic")).or_default().push(text("payload"));
+        }
+    })
+    .unwrap();
+    held
+}
 
 #[test]
 fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
@@ -18,7 +37,8 @@ fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
     eventually("connected", || is_connected(&broker));
     // The cloud is away: what goes to it waits on disk, and is counted.
     let upload = |n: u32| {
-        let out = Mqtt(port).try_publish(&["-q", "1", "-t", &format!("x/user/{n}"), "-m", "v"]);
+        let (topic, payload) = (format!("x/user/{n}"), format!("v{n}"));
+        let out = Mqtt(port).try_publish(&["-q", "1", "-t", &topic, "-m", &payload]);
         assert!(out.status.success(), "{out:?}");
     };
     // Its SUBSCRIBE may still be on its way.
@@ -30,6 +50,7 @@ fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
             Err("nothing yet".into())
         }
     });
+    // So many at least: some may have come twice. Which ones came is looked up in the end.
     let waiting = |broker: &Broker| broker.metric("kubeedge_eventbus_upload_messages");
     let before = waiting(&broker);
     (1..=10).for_each(upload);
@@ -50,6 +71,20 @@ fn mosquitto_is_stopped_and_started_and_nothing_acknowledged_is_lost() {
     let now = waiting(&broker);
     (21..=25).for_each(upload);
     eventually("and five more", || waiting(&broker) >= now + 5.0);
+
+    // Each that was acknowledged is on the disk; what an edge that was killed had not taken comes again.
+    until("each of them waits for the cloud", PATIENCE, || {
+        eventually("connected", || is_connected(&broker));
+        broker.process.kill9();
+        let held = stored(&broker);
+        broker.restart();
+        let missing: Vec<u32> = (1..=25).filter(|n| !held.contains_key(&format!("x/user/{n}"))).collect();
+        for (topic, payloads) in &held {
+            let own = topic.replace("x/user/", "v");
+            assert!(payloads.iter().all(|payload| *payload == own), "{topic}: {payloads:?}");
+        }
+        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing: {held:?}")) }
+    });
     assert!(mosquitto.process.is_running());
 }
 

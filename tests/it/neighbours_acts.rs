@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::harness::hostile::{Tls, dial, pour, rest, status, tls};
 use super::harness::machine::Session;
-use super::harness::process::PATIENCE;
+use super::harness::process::{PATIENCE, until};
 use super::neighbours::{House, websocket};
 
 /// Where a client of HTTP/2 begins: its preface and an empty SETTINGS frame (RFC 9113 section 3.4).
@@ -26,7 +26,19 @@ const FOUR_GIGABYTES: u64 = u32::MAX as u64;
 const DEAF: usize = 32;
 
 type Act<'h> = (&'static str, Vec<&'static str>, Box<dyn Fn() + Send + Sync + 'h>);
-type Stop<'h> = (&'static str, Box<dyn Fn() -> bool + Send + Sync + 'h>);
+/// What somebody begins, in what time the door ends it (docs/SECURITY.md), and how long that took.
+type Stop<'h> = (&'static str, Duration, Box<dyn Fn() -> Duration + Send + Sync + 'h>);
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const HEAD: Duration = Duration::from_secs(20);
+/// For a CONNECT, with the handshake before it, and for the first bytes of HTTP/2.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+/// Between two bytes of whoever says one a second.
+const A_SECOND: Duration = Duration::from_millis(900);
+/// How a TLS client begins: a record of 512 bytes with a ClientHello (RFC 8446 section 5.1).
+const TLS_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc];
+/// How a client of MQTT 5 with a name of 242 bytes begins.
+const LONG_CONNECT: &[u8] = &[0x10, 0xff, 0x01, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 0, 0, 242];
 
 /// An MQTT 5 CONNECT.
 pub fn mqtt_connect() -> Vec<u8> {
@@ -74,6 +86,28 @@ impl Write for Line {
             Self::Tls(stream) => stream.flush(),
         }
     }
+}
+
+impl Line {
+    fn socket(&self) -> &std::net::TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+/// One with its handshake done.
+fn shaken(house: &House, door: &Door) -> Line {
+    until(&format!("a handshake with {}", door.name), PATIENCE, || {
+        let mut line = line(house, door);
+        if let Line::Tls(stream) = &mut line {
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).map_err(|err| err.to_string())?;
+            }
+        }
+        Ok(line)
+    })
 }
 
 fn line(house: &House, door: &Door) -> Line {
@@ -459,19 +493,43 @@ pub fn first_word(door: &Door) -> &'static [u8] {
 }
 
 /// As many connections as the socket takes; the rest is refused at once.
-pub fn unix_crowd(path: &Path, most: usize) -> Vec<tokio::net::UnixStream> {
-    let runtime =
-        Box::leak(Box::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()));
+pub fn unix_crowd(path: &Path, most: usize) -> Vec<UnixStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut open = Vec::new();
         for _ in 0..most {
             let connect = tokio::net::UnixStream::connect(path);
             if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(50), connect).await {
-                open.push(stream);
+                open.push(stream.into_std().unwrap());
             }
         }
         open
     })
+}
+
+/// How many of a crowd at a socket nobody has ended yet.
+pub fn still_open(crowd: &[UnixStream]) -> usize {
+    let is_open = |mut stream: &UnixStream| match stream.read(&mut [0; 512]) {
+        Ok(count) => count > 0,
+        // It waits for nothing.
+        Err(err) => is_late(&err),
+    };
+    crowd.iter().filter(|stream| is_open(stream)).count()
+}
+
+/// The same at a port: connections of the hostile that the door has not ended, or not taken yet.
+pub fn crowd_left(to: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let door = format!(":{:04X}", to.port());
+    let is_there = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // The door's own address, then 127.0.66.x from its end, then ESTABLISHED.
+        fields.len() > 3
+            && fields[1].ends_with(&door)
+            && fields[2].get(2..8) == Some("42007F")
+            && fields[3] == "01"
+    };
+    table.lines().filter(is_there).count()
 }
 
 /// What moves when somebody stops half way.
@@ -479,85 +537,93 @@ pub fn stop_counters(door: &Door) -> Vec<&'static str> {
     vec![label(door)]
 }
 
-/// Says something and waits for the end: did it come?
-fn ended(mut stream: impl Read + Write, words: &[u8]) -> bool {
-    if stream.write_all(words).and_then(|()| stream.flush()).is_err() {
-        return true;
-    }
+/// Says something and waits for the end: how long until it came.
+fn ended(mut stream: impl Read + Write, words: &[u8]) -> Duration {
     let begun = Instant::now();
+    if stream.write_all(words).and_then(|()| stream.flush()).is_err() {
+        return begun.elapsed();
+    }
     let mut piece = [0; 4 << 10];
-    loop {
+    while begun.elapsed() < PATIENCE {
         match stream.read(&mut piece) {
-            Ok(0) => return true,
+            Ok(0) => break,
             Ok(_) => {}
-            Err(err) if is_late(&err) => {
-                if begun.elapsed() > PATIENCE {
-                    return false;
-                }
-            }
-            Err(_) => return true,
+            Err(err) if is_late(&err) => {}
+            Err(_) => break,
         }
     }
+    begun.elapsed()
 }
 
-/// A byte a second: was it ended?
-fn drips(address: SocketAddr, words: &'static [u8]) -> bool {
-    let mut stream = dial(address).unwrap();
+/// A byte a second, of `words` first, to a stream that is read so long: how long until it was ended.
+fn drips(mut stream: impl Read + Write, words: &[u8]) -> Duration {
     let begun = Instant::now();
-    stream.set_read_timeout(Some(Duration::from_millis(900))).unwrap();
-    for byte in words.iter().cycle() {
-        if stream.write_all(&[*byte]).is_err() {
-            return true;
+    for byte in words.iter().copied().chain(std::iter::repeat(b'x')) {
+        if stream.write_all(&[byte]).and_then(|()| stream.flush()).is_err() {
+            break;
         }
-        if matches!(stream.read(&mut [0; 512]), Ok(0)) || begun.elapsed() > PATIENCE {
+        match stream.read(&mut [0; 512]) {
+            Ok(0) => break,
+            Err(err) if !is_late(&err) => break,
+            _ => {}
+        }
+        if begun.elapsed() > PATIENCE {
             break;
         }
     }
-    begun.elapsed() < PATIENCE
+    begun.elapsed()
 }
 
 /// All the ways to begin and not go on.
 pub fn stops<'h>(house: &'h House, door: &'static Door) -> Vec<Stop<'h>> {
     if [doors::DMI, doors::WORKLOAD_API].contains(door) {
-        let open = |path: PathBuf, words: &'static [u8]| {
+        let open = |path: PathBuf, patience: Duration| {
             let stream = UnixStream::connect(path).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            ended(stream, words)
+            stream.set_read_timeout(Some(patience)).unwrap();
+            stream
         };
+        let silent = move || open(house.unix(door), Duration::from_secs(5));
         return vec![
-            ("nothing is said", Box::new(move || open(house.unix(door), b""))),
-            ("half a hello", Box::new(move || open(house.unix(door), &HTTP2_HELLO[..10]))),
+            ("nothing is said", FIRST_WORDS, Box::new(move || ended(silent(), b""))),
+            ("half a hello", FIRST_WORDS, Box::new(move || ended(silent(), &HTTP2_HELLO[..10]))),
+            ("a byte a second", FIRST_WORDS, {
+                Box::new(move || drips(open(house.unix(door), A_SECOND), HTTP2_HELLO))
+            }),
         ];
     }
     let address = house.tcp(door);
+    let request = if is_http(door) { HEAD } else { FIRST_WORDS };
+    let greeting = if is_http(door) && has_tls(door) { HANDSHAKE } else { request };
     let mut all: Vec<Stop<'h>> =
-        vec![("nothing is said", Box::new(move || ended(dial(address).unwrap(), b"")))];
+        vec![("nothing is said", greeting, Box::new(move || ended(dial(address).unwrap(), b"")))];
     if has_tls(door) {
-        // A handshake record of 512 bytes of which three have come (RFC 8446 section 5.1).
-        all.push((
-            "half a handshake",
-            Box::new(move || ended(dial(address).unwrap(), &[0x16, 3, 1, 2, 0, 1, 0, 1])),
-        ));
-        all.push(("after the handshake", {
+        // Three bytes of what the record holds have come.
+        all.push(("half a handshake", greeting, {
+            Box::new(move || ended(dial(address).unwrap(), &TLS_HELLO[..8]))
+        }));
+        all.push(("a handshake, a byte a second", greeting, {
             Box::new(move || {
-                let Line::Tls(mut stream) = line(house, door) else { return false };
-                while stream.conn.is_handshaking() {
-                    if stream.conn.complete_io(&mut stream.sock).is_err() {
-                        return true;
-                    }
-                }
-                ended(stream, b"")
+                let stream = dial(address).unwrap();
+                stream.set_read_timeout(Some(A_SECOND)).unwrap();
+                drips(stream, TLS_HELLO)
             })
         }));
+        all.push(("after the handshake", request, Box::new(move || ended(shaken(house, door), b""))));
     } else {
         let words: &'static [u8] = if *door == doors::MQTT { &[0x10, 0x7f, 0, 4, b'M'] } else { b"GET /con" };
-        all.push(("half a request", Box::new(move || ended(dial(address).unwrap(), words))));
-        if *door != doors::MQTT {
-            all.push(("a byte a second", Box::new(move || drips(address, b"GET / HTTP/1.1\r\nX: x"))));
-        }
+        all.push(("half a request", request, Box::new(move || ended(dial(address).unwrap(), words))));
     }
+    let words: &'static [u8] =
+        if [doors::MQTT, doors::MQTT_TLS].contains(door) { LONG_CONNECT } else { b"GET / HTTP/1.1\r\nX: " };
+    all.push(("a byte a second", request, {
+        Box::new(move || {
+            let line = shaken(house, door);
+            line.socket().set_read_timeout(Some(A_SECOND)).unwrap();
+            drips(line, words)
+        })
+    }));
     if is_http(door) {
-        all.push(("half a second request", {
+        all.push(("half a second request", request, {
             Box::new(move || {
                 let path = if *door == doors::CLOUD_HUB { "/" } else { asked(door) };
                 let mut line = line(house, door);

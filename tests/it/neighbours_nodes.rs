@@ -1,6 +1,7 @@
 //! Enrolled nodes that are hostile: floods of valid messages, old ones again, another node's name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use kubeedge::identity::{NodeRequest, TrustBundle};
 use kubeedge::model::identity::{AttestationRequest, Evidence};
@@ -9,13 +10,19 @@ use serde_json::{Value, json};
 use super::harness::cluster::{Cloud, PATIENT};
 use super::harness::hostile::{Watch, figure};
 use super::harness::machine::{Session, call, join, jwt, node, token};
-use super::harness::process::{PATIENCE, until};
+use super::harness::process::{PATIENCE, alone, until};
 use super::main_job::{World, sleeper};
+use super::neighbours::Ends;
 
 /// What cloudcore may grow by for one hostile node, KiB.
 const RISE_KIB: u64 = 24 << 10;
 /// Connections of the node that floods.
 const FLOODING_SESSIONS: usize = 2;
+/// What one node may say at once, and in a second (docs/SECURITY.md).
+const BURST: f64 = 8_000.0;
+const PER_SEC: f64 = 2_000.0;
+/// More than a node that is not hostile says during a test; less than a flood.
+const QUIET: f64 = 1_000.0;
 
 fn message(operation: &str, resource: &str, content: &Value) -> Vec<u8> {
     said("edged", "meta", operation, resource, content, None)
@@ -58,10 +65,38 @@ fn renewed(world: &World) -> String {
     ])
 }
 
+/// What cloudcore heard from all nodes.
+fn heard(cloud: &Cloud) -> f64 {
+    let kind = |kind: &str| format!("kubeedge_cloudhub_messages_total{{direction=\"up\",kind=\"{kind}\"}}");
+    ["keepalive", "response", "request"].iter().map(|name| figure(&cloud.monitor, &kind(name))).sum()
+}
+
+/// Three pods, one after the other, and from one renewal of the node's lease to the next: how long each took.
+fn pods_and_a_lease(world: &World, pods: [&str; 3]) -> [Duration; 2] {
+    let kubectl = world.kubectl();
+    let begun = Instant::now();
+    for pod in pods {
+        kubectl.apply(&sleeper(pod, ""));
+        kubectl.wait_running(pod);
+    }
+    let started = begun.elapsed();
+    let next = |last: &str| {
+        until("the lease of a node beside is renewed", PATIENCE, || {
+            let now = renewed(world);
+            if now.as_str() > last { Ok(now) } else { Err(now) }
+        })
+    };
+    let first = next(&renewed(world));
+    let begun = Instant::now();
+    next(&first);
+    [started, begun.elapsed()]
+}
+
 /// Everything a node may say, as fast as it is heard, from two nodes: another node works on as if
 /// nothing were.
 #[test]
 fn a_flood_of_valid_messages_delays_no_other_node() {
+    let _alone = alone();
     let world = World::with(&[PATIENT], &[]);
     let kubectl = world.kubectl();
     let nodes: Vec<_> = (0..FLOODING_SESSIONS)
@@ -76,37 +111,49 @@ fn a_flood_of_valid_messages_delays_no_other_node() {
         .collect();
     kubectl.apply(&sleeper("warm", ""));
     kubectl.wait_running("warm");
+    let calm = pods_and_a_lease(&world, ["calm-1", "calm-2", "calm-3"]);
+    kubectl.run(&["delete", "pod", "calm-1", "calm-2", "calm-3"]);
     let held = "kubeedge_cloudhub_messages_total{direction=\"up\",kind=\"held\"}";
     let before = figure(&world.cloud.monitor, held);
     let watch = Watch::of(world.cloud.process.pid());
+    let (begun, heard_before) = (Instant::now(), heard(&world.cloud));
     let stop = AtomicBool::new(false);
-    let sent = std::thread::scope(|scope| {
+    let (sent, flooded) = std::thread::scope(|scope| {
+        let ends = Ends(&stop);
         let (cloud, until_then) = (&world.cloud, &stop);
         let threads: Vec<_> = nodes
             .iter()
             .map(|(name, held)| scope.spawn(move || flood(cloud, name, &held.svid, until_then)))
             .collect();
-        // Others start pods, are told of changes, and renew their leases meanwhile.
-        let first = renewed(&world);
-        for pod in ["one", "two", "three"] {
-            kubectl.apply(&sleeper(pod, ""));
-            kubectl.wait_running(pod);
-        }
-        until("the lease of a node beside is renewed", PATIENCE, || {
-            let now = renewed(&world);
-            if now > first { Ok(()) } else { Err(now) }
-        });
-        kubectl.wait_node("edge-1", "True");
-        kubectl.run(&["delete", "pod", "one", "two"]);
         until("the flood is held back", PATIENCE, || {
-            let now = figure(&world.cloud.monitor, held);
+            let now = figure(&cloud.monitor, held);
             if now > before { Ok(()) } else { Err(format!("{now} messages")) }
         });
-        stop.store(true, Ordering::Relaxed);
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+        // Others start pods, are told of changes, and renew their leases meanwhile.
+        let from = heard(cloud);
+        let flooded = pods_and_a_lease(&world, ["one", "two", "three"]);
+        let by_then = heard(cloud);
+        assert!(by_then > from + QUIET, "that was no flood: {} messages heard", by_then - from);
+        kubectl.wait_node("edge-1", "True");
+        kubectl.run(&["delete", "pod", "one", "two"]);
+        until("the flood goes on", PATIENCE, || {
+            let now = heard(cloud);
+            if now > by_then + QUIET { Ok(()) } else { Err(format!("{by_then} messages then, {now} now")) }
+        });
+        drop(ends);
+        (threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>(), flooded)
     });
+    let all = heard(&world.cloud) - heard_before;
+    let most = FLOODING_SESSIONS as f64 * (BURST + PER_SEC * begun.elapsed().as_secs_f64()) + QUIET;
     let rise = watch.rise();
-    println!("{sent} messages of {FLOODING_SESSIONS} nodes: {rise} KiB");
+    println!(
+        "{sent} messages of {FLOODING_SESSIONS} nodes, {all} heard: {rise} KiB; pods and lease {flooded:.1?}, {calm:.1?} before"
+    );
+    assert!(all <= most, "{all} messages were heard, not {most}");
+    for (what, (flooded, calm)) in ["three pods", "a lease"].into_iter().zip(flooded.into_iter().zip(calm)) {
+        let most = calm * 3 + Duration::from_secs(5);
+        assert!(flooded <= most, "{what} took {flooded:.1?} beside a flood, {calm:.1?} before");
+    }
     assert!(rise <= RISE_KIB, "the flood cost {rise} KiB");
     assert!(sent > 2_000, "that was no flood: {sent} messages");
     assert_eq!(world.runtime.running_containers("three"), 1);

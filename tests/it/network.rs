@@ -10,9 +10,10 @@ use super::harness::process::{http, until};
 use super::harness::proxy::{Cut, Proxy};
 use super::main_job::{World, sleeper};
 
-/// What users are promised after the link is back.
+/// What users are promised after the link is back, and what the names of tests say.
 const PROMISE: Duration = Duration::from_secs(10);
-/// The same where two processors play everything in debug builds beside other tests.
+/// Where these tests fail: two processors play everything in debug builds beside other tests. They print what they
+/// measured, and whether it was over the promise.
 const PROMISE_HERE: Duration = Duration::from_secs(25);
 
 /// A world whose node reaches its cloud through a proxy, with fast judgement of silent nodes.
@@ -27,7 +28,8 @@ pub fn behind_a_proxy() -> (World, Proxy) {
     (World { edge, cloud, runtime, dir }, proxy)
 }
 
-fn ready_within_the_promise(world: &World, what: &str, since: Instant) {
+/// Ready within [`PROMISE_HERE`]; how long it took.
+fn ready_again(world: &World, what: &str, since: Instant) -> Duration {
     world.kubectl().wait_node("edge-1", "True");
     let took = since.elapsed();
     let within = if took <= PROMISE { "" } else { " (over 10 s)" };
@@ -37,12 +39,15 @@ fn ready_within_the_promise(world: &World, what: &str, since: Instant) {
         "{what}: Ready {took:?} after the link was back\n{}",
         world.edge.process.tail()
     );
+    took
 }
 
+/// Promised are ten seconds; this fails at [`PROMISE_HERE`].
 #[test]
 fn a_node_is_ready_ten_seconds_after_a_half_open_link_is_back() {
     let (mut world, proxy) = behind_a_proxy();
     let kubectl = world.kubectl();
+    let mut worst = Duration::ZERO;
     for cut in [Cut::Up, Cut::Down] {
         proxy.cut(cut);
         kubectl.wait_node("edge-1", "Unknown");
@@ -52,8 +57,9 @@ fn a_node_is_ready_ten_seconds_after_a_half_open_link_is_back() {
         });
         let back = Instant::now();
         proxy.restore();
-        ready_within_the_promise(&world, &format!("{cut:?}"), back);
+        worst = worst.max(ready_again(&world, &format!("{cut:?}"), back));
     }
+    println!("the worst: {worst:?}, of {PROMISE:?} promised");
     assert!(world.edge.process.is_running() && world.cloud.process.is_running());
 }
 
@@ -93,7 +99,7 @@ fn a_long_cut_restarts_nothing_and_loses_nothing() {
 
     let back = Instant::now();
     proxy.restore();
-    ready_within_the_promise(&world, "both ways", back);
+    ready_again(&world, "both ways", back);
     until("the edit arrives", PATIENCE, || {
         let is = world.runtime.try_exec("steady", "main", &["cat", "/app/key"])?;
         if is == "three" { Ok(()) } else { Err(is) }

@@ -3,10 +3,12 @@
 
 use std::fs;
 
+use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::cluster::{Edge, Kubectl};
 use super::harness::containerd::Containerd;
 use super::harness::process::{PATIENCE, until};
-use super::identity_edges::{wait_connected, wait_expired};
+use super::harness::samples::power;
+use super::identity_edges::{metric, wait_connected, wait_expired};
 use super::main_job::{World, sleeper};
 use super::network::behind_a_proxy;
 
@@ -139,23 +141,44 @@ fn an_edge_that_was_away_finds_what_became_of_everything() {
     wait_agreement(&world);
     assert_eq!(identity(&kubectl, "steady"), steady, "it was left alone again");
     assert_eq!(word(&world.runtime, "again"), "fourth");
+
+    // Its Node is deleted once more, while it is cut off and runs on.
+    let uid = || kubectl.run(&["get", "node", "edge-1", "-o", "jsonpath={.metadata.uid}"]);
+    let before = uid();
+    proxy.cut(super::harness::proxy::Cut::Both);
+    until("the edge knows that it is cut off", PATIENCE, || {
+        match metric(&world.edge.monitor, "kubeedge_edgehub_connected") {
+            0.0 => Ok(()),
+            other => Err(format!("connected: {other}")),
+        }
+    });
+    kubectl.run(&["delete", "node", "edge-1"]);
+    proxy.restore();
+    kubectl.wait_node("edge-1", "True");
+    assert_ne!(uid(), before, "it has registered again");
+    wait_agreement(&world);
+    assert_eq!(identity(&kubectl, "steady"), steady, "it was left alone once more");
 }
 
-/// A store that is gone: without the cloud nothing that runs is touched, with it everything is adopted, and what was
-/// deleted meanwhile ends.
+/// A store that is gone, and the Node with it: without the cloud nothing that runs is touched, with it everything is
+/// adopted, what was deleted meanwhile ends, and devices that nobody changed are there again.
 #[test]
 fn an_edge_whose_store_was_wiped_adopts_what_runs() {
     let mut world = World::start();
     let kubectl = world.kubectl();
     make_config(&kubectl, "one", "a");
-    for pod in ["steady", "gone"] {
+    apply_example(&kubectl, "lamp.yaml");
+    for pod in ["steady", "gone", "leaving"] {
         kubectl.apply(&bound(pod, MOUNTS));
         kubectl.wait_running(pod);
     }
+    wait_member(world.edge.broker, world.dir.path(), "lamp-1");
     let (steady, gone) = (identity(&kubectl, "steady"), world.runtime.running("gone", None));
     world.edge.process.kill9();
     kubectl.run(&["delete", "pod", "gone", "--force", "--grace-period=0"]);
     kubectl.wait_gone("pod/gone");
+    kubectl.run(&["delete", "pod", "leaving", "--wait=false"]);
+    kubectl.run(&["delete", "node", "edge-1"]);
     edit_config(&kubectl, "two", "b");
     world.cloud.process.kill9();
     fs::remove_dir_all(world.edge.dir.join("edge/store")).unwrap();
@@ -168,10 +191,14 @@ fn an_edge_whose_store_was_wiped_adopts_what_runs() {
     wait_connected(&mut world.edge);
     kubectl.wait_node("edge-1", "True");
     wait_files(&world.runtime, "steady", "two b");
+    kubectl.wait_gone("pod/leaving");
     kubectl.apply(&bound("after", MOUNTS));
     kubectl.wait_running("after");
     wait_agreement(&world);
     assert_eq!(identity(&kubectl, "steady"), steady, "adopted, not made again");
+    wait_member(world.edge.broker, world.dir.path(), "lamp-1");
+    world.edge.broker.publish(&topic("lamp-1", "twin/update"), &power("after"));
+    reported(&kubectl, "lamp-1", "power", "after");
 }
 
 /// Its certificate ran out while it was away, and its pods ran on all the time.

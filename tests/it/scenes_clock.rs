@@ -1,22 +1,59 @@
 //! Clocks that are set while everything runs, and programs that stand still for a while.
 
+use std::time::{Duration, Instant};
+
 use super::devices::{apply_example, reported, topic, wait_member};
 use super::harness::clock::FakedClock;
 use super::harness::cluster::Kubectl;
-use super::harness::process::{PATIENCE, until};
+use super::harness::process::{PATIENCE, Process, until};
 use super::identity_edges::{metric, wait_connected};
 use super::main_job::World;
 use super::scenes::{bound, identity, wait_agreement};
 
 const HOUR: i64 = 3600;
 
-/// Waits until the node is Ready, and stays so for as many looks as a judgement takes.
-fn stays_ready(kubectl: &Kubectl) {
-    kubectl.wait_node("edge-1", "True");
-    for _ in 0..3 {
-        renewed(kubectl);
+/// Seconds of silence until a node is Unknown here: many renewals of its lease, and far less than a clock is set by.
+const GRACE: u64 = 16;
+/// Who is taken for silent because a clock was set is so by then.
+const JUDGED: Duration = Duration::from_secs(GRACE + 6);
+
+/// Reads along what Ready of edge-1 is, from now on.
+pub struct ReadyWatch(Process);
+
+impl ReadyWatch {
+    /// `name` is that of its log. The node must be Ready.
+    pub fn start(kubectl: &Kubectl, name: &str) -> Self {
+        let columns =
+            "custom-columns=M:.metadata.labels.mark,R:.status.conditions[?(@.type==\"Ready\")].status";
+        let watch = kubectl.spawn(&["get", "node", "edge-1", "-w", "--no-headers", "-o", columns], name);
+        until("the watch has begun", PATIENCE, || {
+            if watch.log().contains('\n') { Ok(()) } else { Err(watch.log()) }
+        });
+        Self(watch)
     }
-    is_ready(kubectl).unwrap();
+
+    /// Panics unless it was True all the time. A mark on the Node, another one each time, shows that everything up to
+    /// now was read.
+    pub fn was_ready(&mut self, kubectl: &Kubectl, mark: &str) {
+        kubectl.run(&["label", "node", "edge-1", "--overwrite", &format!("mark={mark}")]);
+        let watch = &mut self.0;
+        let log = until("the watch reads along", PATIENCE, || {
+            assert!(watch.is_running(), "the watch ended\n{}", watch.tail());
+            let log = watch.log();
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole).to_owned();
+            let is_there = whole.lines().any(|line| line.split_whitespace().next() == Some(mark));
+            if is_there { Ok(whole) } else { Err(log) }
+        });
+        let other = log.lines().find(|line| line.split_whitespace().nth(1) != Some("True"));
+        assert_eq!(other, None, "{mark}: the node was not Ready all the time\n{log}");
+    }
+}
+
+/// How often the edge connected anew, and how many sessions have ended for the cloud.
+fn sessions(world: &World) -> String {
+    let reconnects = metric(&world.edge.monitor, "kubeedge_edgehub_reconnects_total");
+    let ended = metric(&world.cloud.monitor, "kubeedge_cloudhub_sessions_total");
+    format!("{reconnects} reconnects, {ended} ended")
 }
 
 fn renewed(kubectl: &Kubectl) {
@@ -57,7 +94,8 @@ fn reported_ms(kubectl: &Kubectl) -> i64 {
 #[test]
 fn clocks_that_are_set_make_nobody_silent() {
     let lease = "modules.edged.tailoredKubeletConfig.nodeLeaseDurationSeconds=8";
-    let silent = "modules.nodeMonitor.gracePeriodSecs=12";
+    let silent = format!("modules.nodeMonitor.gracePeriodSecs={GRACE}");
+    let silent = silent.as_str();
     let mut world = World::with(&[silent], &[lease]);
     let kubectl = world.kubectl();
     let (edge_clock, cloud_clock) = (FakedClock::new(&world.edge.dir), FakedClock::new(&world.cloud.dir));
@@ -75,7 +113,7 @@ fn clocks_that_are_set_make_nobody_silent() {
 
     let mut value = 0;
     let mut check = |world: &mut World, what: &str| {
-        stays_ready(&kubectl);
+        let begun = Instant::now();
         value += 1;
         let payload = format!(
             "{{\"twin\":{{\"power\":{{\"actual\":{{\"value\":\"{value}\"}},\"metadata\":{{\"type\":\"string\"}}}}}}}}"
@@ -89,9 +127,17 @@ fn clocks_that_are_set_make_nobody_silent() {
         kubectl.run(&["delete", "pod", &pod]);
         wait_agreement(world);
         assert_eq!(identity(&kubectl, "steady"), steady, "{what}");
+        while begun.elapsed() < JUDGED {
+            renewed(&kubectl);
+        }
+        is_ready(&kubectl).unwrap_or_else(|is| panic!("{what}: {is}"));
         assert!(world.edge.process.is_running() && world.cloud.process.is_running(), "{what}");
         reported_ms(&kubectl)
     };
+    let ready_again = || until("Ready, and no taint is left", PATIENCE, || is_ready(&kubectl));
+    ready_again();
+    let mut watch = ReadyWatch::start(&kubectl, "ready-edge");
+    let before = sessions(&world);
     // Times of devices are the cloud's to judge: none of the future stands in the way of a later one.
     for (beside, what) in
         [(0, "right"), (HOUR, "the edge's forward"), (-HOUR, "the edge's back"), (0, "right again")]
@@ -101,16 +147,19 @@ fn clocks_that_are_set_make_nobody_silent() {
         let at = check(&mut world, what);
         near(at, 0).unwrap_or_else(|why| panic!("{what}: a value {why}"));
     }
-    let reconnects = metric(&world.edge.monitor, "kubeedge_edgehub_reconnects_total");
-    assert!(reconnects < 0.5, "{reconnects} reconnects");
+    watch.was_ready(&kubectl, "edge-set");
+    assert_eq!(sessions(&world), before, "the edge's clock was set");
     // A machine without a battery, switched on again.
     edge_clock.set(-HOUR);
     world.edge.process.kill9();
     world.edge.restart_with(&[lease], &edge_clock.env());
     wait_connected(&mut world.edge);
+    ready_again();
     check(&mut world, "a new session while the edge's is behind");
-    edge_clock.set(0);
 
+    let mut watch = ReadyWatch::start(&kubectl, "ready-cloud");
+    let before = sessions(&world);
+    edge_clock.set(0);
     for (beside, what) in [(HOUR, "the cloud's forward"), (-HOUR, "the cloud's back")] {
         cloud_clock.set(beside);
         until("the cloud goes by that clock", PATIENCE, || {
@@ -122,13 +171,20 @@ fn clocks_that_are_set_make_nobody_silent() {
         });
         check(&mut world, what);
     }
+    watch.was_ready(&kubectl, "cloud-set");
+    assert_eq!(sessions(&world), before, "the cloud's clock was set");
     // What was signed a minute ago begins in an hour, as this clock goes. A new session opens all the same.
     world.edge.process.kill9();
     world.edge.restart_with(&[lease], &edge_clock.env());
     wait_connected(&mut world.edge);
+    ready_again();
     check(&mut world, "a new session while the cloud's is behind");
+    let mut watch = ReadyWatch::start(&kubectl, "ready-right");
+    let before = sessions(&world);
     cloud_clock.set(0);
     check(&mut world, "the cloud's right again");
+    watch.was_ready(&kubectl, "right-again");
+    assert_eq!(sessions(&world), before, "the cloud's clock was set right");
     for process in [&world.edge.process, &world.cloud.process] {
         assert!(!process.log().contains("panicked"), "{}", process.tail());
     }

@@ -57,12 +57,10 @@ fn an_edge_whose_syncs_fail_confirms_nothing_it_does_not_keep() {
     let errors = metric(&world.edge.monitor, "kubeedge_store_errors_total");
     assert!(errors > 0.0, "{errors}");
     assert_eq!(world.runtime.running_containers("steady"), 1);
-    // What was confirmed is kept; what was not may be.
-    world.edge.process.kill9();
+    // The disk is well again, and so is the program, which nobody starts anew.
     disk.mend();
-    world.edge.restart(&[&data]);
-    world.edge.wait_ready();
     wait_well(&world.edge.monitor);
+    // What was confirmed is kept; what was not may be.
     until("what was confirmed is reported", PATIENCE, || {
         let status = kubectl.json(&["get", "devicestatus", "lamp-1"]);
         let shown = &status["status"]["twins"][0]["reported"]["value"];
@@ -76,6 +74,21 @@ fn an_edge_whose_syncs_fail_confirms_nothing_it_does_not_keep() {
         value += 1;
         if publish(value) { Ok(()) } else { Err(world.edge.process.tail()) }
     });
+    reported(&kubectl, "lamp-1", "power", &value.to_string());
+    kubectl.wait_node("edge-1", "True");
+    assert!(world.edge.process.is_running(), "{}", world.edge.process.tail());
+    assert_eq!(store_check(&world.edge.monitor), (200, true));
+
+    // What it confirms now is kept on its disk, and nowhere else: the cloud is away.
+    world.cloud.process.kill9();
+    until("a report is confirmed without the cloud", PATIENCE, || {
+        value += 1;
+        if publish(value) { Ok(()) } else { Err(world.edge.process.tail()) }
+    });
+    world.edge.process.kill9();
+    world.edge.restart(&[&data]);
+    world.edge.wait_ready();
+    world.cloud.restart(&[]);
     reported(&kubectl, "lamp-1", "power", &value.to_string());
     kubectl.wait_node("edge-1", "True");
     assert_eq!(identity(&kubectl, "steady"), steady);
