@@ -22,7 +22,9 @@ use crate::actors::edge::identity::{self, Identity, IdentitySettings, NodeAttest
 use crate::actors::edge::meta_manager::{
     MetaManager, MetaMetrics, MetaSettings, SealedStore, SecretSettings,
 };
-use crate::config::{EdgeCoreConfig, EdgeIdentityConfig, Loaded, PodSeals, host, parse_go_duration};
+use crate::config::{
+    EdgeCoreConfig, EdgeHubConfig, EdgeIdentityConfig, Loaded, PodSeals, host, parse_go_duration,
+};
 use crate::cri::client::CriClient;
 use crate::cri::runtime::Runtime;
 use crate::kube::names::{label_value, qualified_name};
@@ -59,6 +61,7 @@ fn declare(stage: &mut Stage, config: &EdgeCoreConfig) -> Result<KeepAlive, Fata
     let modules = &config.modules;
     let node = node_name(&modules.edged.hostname_override)?;
     check_labels(&modules.edged.node_labels)?;
+    own_files(&modules.edge_hub)?;
     let kubelet = &modules.edged.tailored_kubelet_config;
 
     let metrics = MetaMetrics::default();
@@ -207,6 +210,23 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Fatal> {
         }
     }
     Ok(())
+}
+
+/// Both programs have their files at the same places by default. What a join writes must not replace a cloud's.
+fn own_files(hub: &EdgeHubConfig) -> Result<(), Fatal> {
+    let root = &hub.tls_ca_file;
+    // The root's key may be elsewhere; the issuing CA's never is.
+    let keys = [root.with_extension("key"), root.with_file_name("issuing.key")];
+    let Some(key) = keys.iter().find(|key| **key != hub.tls_private_key_file && key.exists()) else {
+        return Ok(());
+    };
+    let why = format!(
+        "modules.edgeHub.tlsCaFile: {} is the root of a cloudcore on this machine ({} is beside it): give tlsCaFile, \
+         tlsCertFile and tlsPrivateKeyFile places of their own, as keadm join does",
+        root.display(),
+        key.display()
+    );
+    Err(why.into())
 }
 
 fn node_name(configured: &str) -> Result<NodeName, Fatal> {

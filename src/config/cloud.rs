@@ -249,7 +249,8 @@ impl Default for ApiServerConfig {
 pub struct CloudHubConfig {
     /// Cannot be turned off: nothing reaches the edges without it.
     pub enable: bool,
-    /// Seconds without a keepalive after which a session ends.
+    /// Seconds without a keepalive after which a session ends; sooner where an edge of kubeedge-rs is set to speak more
+    /// often (its `readDeadline`, or two heartbeats).
     pub keepalive_interval: u64,
     /// Nodes connected at once, at most.
     pub node_limit: u32,

@@ -202,7 +202,7 @@ pub struct WebsocketConfig {
     pub handshake_timeout: u64,
     /// Seconds one frame may take to be written.
     pub write_deadline: u64,
-    /// Seconds without anything read after which the link is given up. 0: two heartbeats.
+    /// Seconds without anything read after which the link is given up, by the cloud too; two heartbeats if those are longer.
     pub read_deadline: u64,
     /// `host:port` of CloudHub.
     pub server: String,

@@ -204,11 +204,10 @@ pub fn edge_identity(bytes: &[u8]) {
     drop(seal::pod_payload(&value));
 }
 
-/// What a crash may leave beside an edge's key, text before and after a zero byte: a set that was being put in its places, and
+/// What a crash may leave beside an edge's key, before and after a zero byte: a set that was being put in its places, and
 /// what was asked with a token. A set is put there or dropped, and what is read then can be saved and read.
 pub fn credentials(bytes: &[u8]) {
     let (set, asked) = cut(bytes, b"\0");
-    let (Some(set), Some(asked)) = (text(set), text(asked)) else { return };
     // Every write is synced, which costs nothing in memory.
     let memory = Path::new("/dev/shm");
     let memory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -237,7 +236,7 @@ pub fn credentials(bytes: &[u8]) {
         let again = files::load(&places, &node).expect("what is saved is read").expect("it is there");
         assert_eq!(parts(again), parts(identity));
     }
-    let hash = json(asked.as_bytes()).and_then(|asked| Some(asked.get("token_hash")?.as_str()?.to_owned()));
+    let hash = json(asked).and_then(|asked| Some(asked.get("token_hash")?.as_str()?.to_owned()));
     if let Ok(Some(asked)) = files::load_asked(&places, &hash.unwrap_or_default()) {
         files::save_asked(&places, &asked).expect("what was read can be saved");
         assert!(matches!(files::load_asked(&places, &asked.token_hash), Ok(Some(_))), "and read");

@@ -294,6 +294,9 @@ impl Ca {
         payload: &[u8],
         now: SystemTime,
     ) -> Result<String, IdentityError> {
+        // A seal is judged by its own time. This clock may have been set to before the CA began, which is noticed
+        // only some seconds later.
+        let now = now.max(self.state().issuing.valid.not_before);
         let sealer = self.sealer(now)?;
         seal::sign(&sealer.key, &sealer.chain, kind, node, payload, now)
     }

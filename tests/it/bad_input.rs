@@ -65,6 +65,27 @@ fn config_mistakes_name_the_key_and_the_line() {
     }
 }
 
+/// What an edge is given at its join would replace the files of a cloud that has them at the same places.
+#[test]
+fn an_edge_beside_a_cloud_keeps_off_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(at("rootCA.crt"), "the cloud's").unwrap();
+    fs::write(at("rootCA.key"), "the cloud's").unwrap();
+    let text = format!(
+        "dataDir: {}\ncommonConfig: {{monitorServer: {{bindAddress: \"127.0.0.1:0\"}}}}\n\
+         modules: {{edgeHub: {{tlsCaFile: {}}}, edged: {{hostnameOverride: edge-1}}}}\n",
+        at("data"),
+        at("rootCA.crt")
+    );
+    fs::write(at("edgecore.yaml"), text).unwrap();
+    let out = run(env!("CARGO_BIN_EXE_edgecore"), Path::new(&at("edgecore.yaml")));
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("is the root of a cloudcore on this machine"), "{said}");
+    assert_eq!(fs::read_to_string(at("rootCA.crt")).unwrap(), "the cloud's");
+    assert!(!Path::new(&at("data")).exists(), "nothing was begun");
+}
+
 #[test]
 fn tokens_that_do_not_count() {
     let dir = tempfile::tempdir().unwrap();

@@ -58,6 +58,7 @@ mod mqtt_outside;
 mod neighbours;
 mod neighbours_acts;
 mod neighbours_nodes;
+mod neighbours_stops;
 mod network;
 mod panics;
 mod pods;

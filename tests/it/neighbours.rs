@@ -23,6 +23,7 @@ use super::harness::machine::{self, Session, join, token};
 use super::harness::process::{PATIENCE, alone, free_port, until};
 use super::main_job::{World, sleeper};
 use super::neighbours_acts as acts;
+use super::neighbours_stops as stops;
 
 /// What a program may grow by during one act, KiB.
 const RISE_KIB: u64 = 16 << 10;
@@ -355,23 +356,23 @@ fn five_thousand_connections_at_any_door_keep_nobody_out() {
     }
     all_is_well(&house, "first");
     at_both(|door| {
-        costs(&house, door, "crowd", &acts::crowd_counters(door), || {
+        costs(&house, door, "crowd", &stops::crowd_counters(door), || {
             if [doors::DMI, doors::WORKLOAD_API].contains(door) {
                 let gather = || {
-                    let crowd = acts::unix_crowd(&house.unix(door), CROWD);
+                    let crowd = stops::unix_crowd(&house.unix(door), CROWD);
                     assert!(!crowd.is_empty());
                     crowd
                 };
-                return beside_a_crowd(&house, door, gather, |crowd| acts::still_open(crowd));
+                return beside_a_crowd(&house, door, gather, |crowd| stops::still_open(crowd));
             }
-            let (to, word) = (house.tcp(door), acts::first_word(door));
+            let (to, word) = (house.tcp(door), stops::first_word(door));
             let gather = || {
                 let crowd = Crowd::at(to, CROWD, word);
                 // The system's own queue is full at least; the door let in what it lets in.
                 assert!(crowd.open > 1_000, "{}: only {} connections", door.name, crowd.open);
                 crowd
             };
-            beside_a_crowd(&house, door, gather, |_| acts::crowd_left(to));
+            beside_a_crowd(&house, door, gather, |_| stops::crowd_left(to));
         });
     });
     all_is_well(&house, "second");
@@ -383,14 +384,14 @@ fn whoever_stops_half_way_is_ended() {
     hostile::many_files();
     let house = House::new();
     let before = |door: &Door| -> f64 {
-        acts::stop_counters(door).iter().map(|start| figure(house.monitor(door), start)).sum()
+        stops::stop_counters(door).iter().map(|start| figure(house.monitor(door), start)).sum()
     };
     let counted: Vec<f64> = ALL.iter().map(before).collect();
     let watches = ["cloudcore", "edgecore"]
         .map(|program| (program, Watch::of(house.pid(of_program(program).next().unwrap()))));
     std::thread::scope(|scope| {
         for door in &ALL {
-            for (how, within, stop) in acts::stops(&house, door) {
+            for (how, within, stop) in stops::stops(&house, door) {
                 scope.spawn(move || {
                     let took = stop();
                     assert!(
@@ -410,7 +411,7 @@ fn whoever_stops_half_way_is_ended() {
     }
     for (door, counted) in ALL.iter().zip(counted) {
         // A client may see its end a moment before it is counted.
-        let what = format!("{} of {}: {:?} moved", door.name, door.program, acts::stop_counters(door));
+        let what = format!("{} of {}: {:?} moved", door.name, door.program, stops::stop_counters(door));
         until(&what, PATIENCE, || match before(door) {
             now if now > counted => Ok(()),
             now => Err(format!("{counted} before, {now} now")),

@@ -1,9 +1,7 @@
 //! The hostile acts, one list for each door.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -26,19 +24,6 @@ const FOUR_GIGABYTES: u64 = u32::MAX as u64;
 const DEAF: usize = 32;
 
 type Act<'h> = (&'static str, Vec<&'static str>, Box<dyn Fn() + Send + Sync + 'h>);
-/// What somebody begins, in what time the door ends it (docs/SECURITY.md), and how long that took.
-type Stop<'h> = (&'static str, Duration, Box<dyn Fn() -> Duration + Send + Sync + 'h>);
-
-const HANDSHAKE: Duration = Duration::from_secs(5);
-const HEAD: Duration = Duration::from_secs(20);
-/// For a CONNECT, with the handshake before it, and for the first bytes of HTTP/2.
-const FIRST_WORDS: Duration = Duration::from_secs(10);
-/// Between two bytes of whoever says one a second.
-const A_SECOND: Duration = Duration::from_millis(900);
-/// How a TLS client begins: a record of 512 bytes with a ClientHello (RFC 8446 section 5.1).
-const TLS_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc];
-/// How a client of MQTT 5 with a name of 242 bytes begins.
-const LONG_CONNECT: &[u8] = &[0x10, 0xff, 0x01, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 0, 0, 242];
 
 /// An MQTT 5 CONNECT.
 pub fn mqtt_connect() -> Vec<u8> {
@@ -58,7 +43,7 @@ fn with_length(method: &str, path: &str, length: u64, more: &str) -> Vec<u8> {
 }
 
 /// A connection as far as this door lets this client.
-enum Line {
+pub enum Line {
     Plain(std::net::TcpStream),
     Tls(Box<Tls>),
 }
@@ -89,7 +74,7 @@ impl Write for Line {
 }
 
 impl Line {
-    fn socket(&self) -> &std::net::TcpStream {
+    pub fn socket(&self) -> &std::net::TcpStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => &stream.sock,
@@ -98,7 +83,7 @@ impl Line {
 }
 
 /// One with its handshake done.
-fn shaken(house: &House, door: &Door) -> Line {
+pub fn shaken(house: &House, door: &Door) -> Line {
     until(&format!("a handshake with {}", door.name), PATIENCE, || {
         let mut line = line(house, door);
         if let Line::Tls(stream) = &mut line {
@@ -110,7 +95,7 @@ fn shaken(house: &House, door: &Door) -> Line {
     })
 }
 
-fn line(house: &House, door: &Door) -> Line {
+pub fn line(house: &House, door: &Door) -> Line {
     wrapped(house, door, dial(house.tcp(door)).unwrap())
 }
 
@@ -118,16 +103,16 @@ fn wrapped(house: &House, door: &Door, stream: std::net::TcpStream) -> Line {
     if has_tls(door) { Line::Tls(Box::new(tls(stream, house.pair(door)))) } else { Line::Plain(stream) }
 }
 
-fn has_tls(door: &Door) -> bool {
+pub fn has_tls(door: &Door) -> bool {
     [doors::KUBERNETES_API, doors::CLOUD_HUB, doors::JOIN_SERVER, doors::MQTT_TLS].contains(door)
 }
 
-fn is_http(door: &Door) -> bool {
+pub fn is_http(door: &Door) -> bool {
     ![doors::MQTT, doors::MQTT_TLS, doors::MQTT_WEBSOCKET, doors::DMI, doors::WORKLOAD_API].contains(door)
 }
 
 /// What a door with HTTP is asked for, again and again.
-fn asked(door: &Door) -> &'static str {
+pub fn asked(door: &Door) -> &'static str {
     match *door {
         doors::KUBERNETES_API => "/api/v1/nodes",
         doors::JOIN_SERVER => "/bundle.json",
@@ -138,7 +123,7 @@ fn asked(door: &Door) -> &'static str {
 }
 
 /// The label of a door's counter.
-fn label(door: &Door) -> &'static str {
+pub fn label(door: &Door) -> &'static str {
     match *door {
         doors::KUBERNETES_API => "kubeedge_door_refused_total{door=\"api\"",
         doors::CLOUD_HUB => "kubeedge_door_refused_total{door=\"cloudhub\"",
@@ -239,7 +224,7 @@ fn deaf(house: &House, door: &Door) {
     });
 }
 
-fn is_late(err: &std::io::Error) -> bool {
+pub fn is_late(err: &std::io::Error) -> bool {
     matches!(err.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
@@ -475,164 +460,6 @@ fn grpc<'h>(house: &'h House, door: &'static Door) -> Vec<Act<'h>> {
     let mut all: Vec<Act<'h>> = vec![("4 GB declared", vec![counter], Box::new(call))];
     if dmi {
         all.push(("long frame", Vec::new(), Box::new(endless_frame)));
-    }
-    all
-}
-
-/// What moves when a crowd comes.
-pub fn crowd_counters(door: &Door) -> Vec<&'static str> {
-    match *door {
-        doors::CLOUD_HUB => vec!["kubeedge_door_refused_total{door=\"cloudhub\",reason=\"crowd\""],
-        _ => vec![label(door)],
-    }
-}
-
-/// The first bytes of an honest client, as far as a silent one says them.
-pub fn first_word(door: &Door) -> &'static [u8] {
-    if [doors::KUBERNETES_API, doors::CLOUD_HUB].contains(door) { b"\x16\x03\x01" } else { b"" }
-}
-
-/// As many connections as the socket takes; the rest is refused at once.
-pub fn unix_crowd(path: &Path, most: usize) -> Vec<UnixStream> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut open = Vec::new();
-        for _ in 0..most {
-            let connect = tokio::net::UnixStream::connect(path);
-            if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(50), connect).await {
-                open.push(stream.into_std().unwrap());
-            }
-        }
-        open
-    })
-}
-
-/// How many of a crowd at a socket nobody has ended yet.
-pub fn still_open(crowd: &[UnixStream]) -> usize {
-    let is_open = |mut stream: &UnixStream| match stream.read(&mut [0; 512]) {
-        Ok(count) => count > 0,
-        // It waits for nothing.
-        Err(err) => is_late(&err),
-    };
-    crowd.iter().filter(|stream| is_open(stream)).count()
-}
-
-/// The same at a port: connections of the hostile that the door has not ended, or not taken yet.
-pub fn crowd_left(to: SocketAddr) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let door = format!(":{:04X}", to.port());
-    let is_there = |line: &&str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // The door's own address, then 127.0.66.x from its end, then ESTABLISHED.
-        fields.len() > 3
-            && fields[1].ends_with(&door)
-            && fields[2].get(2..8) == Some("42007F")
-            && fields[3] == "01"
-    };
-    table.lines().filter(is_there).count()
-}
-
-/// What moves when somebody stops half way.
-pub fn stop_counters(door: &Door) -> Vec<&'static str> {
-    vec![label(door)]
-}
-
-/// Says something and waits for the end: how long until it came.
-fn ended(mut stream: impl Read + Write, words: &[u8]) -> Duration {
-    let begun = Instant::now();
-    if stream.write_all(words).and_then(|()| stream.flush()).is_err() {
-        return begun.elapsed();
-    }
-    let mut piece = [0; 4 << 10];
-    while begun.elapsed() < PATIENCE {
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(err) if is_late(&err) => {}
-            Err(_) => break,
-        }
-    }
-    begun.elapsed()
-}
-
-/// A byte a second, of `words` first, to a stream that is read so long: how long until it was ended.
-fn drips(mut stream: impl Read + Write, words: &[u8]) -> Duration {
-    let begun = Instant::now();
-    for byte in words.iter().copied().chain(std::iter::repeat(b'x')) {
-        if stream.write_all(&[byte]).and_then(|()| stream.flush()).is_err() {
-            break;
-        }
-        match stream.read(&mut [0; 512]) {
-            Ok(0) => break,
-            Err(err) if !is_late(&err) => break,
-            _ => {}
-        }
-        if begun.elapsed() > PATIENCE {
-            break;
-        }
-    }
-    begun.elapsed()
-}
-
-/// All the ways to begin and not go on.
-pub fn stops<'h>(house: &'h House, door: &'static Door) -> Vec<Stop<'h>> {
-    if [doors::DMI, doors::WORKLOAD_API].contains(door) {
-        let open = |path: PathBuf, patience: Duration| {
-            let stream = UnixStream::connect(path).unwrap();
-            stream.set_read_timeout(Some(patience)).unwrap();
-            stream
-        };
-        let silent = move || open(house.unix(door), Duration::from_secs(5));
-        return vec![
-            ("nothing is said", FIRST_WORDS, Box::new(move || ended(silent(), b""))),
-            ("half a hello", FIRST_WORDS, Box::new(move || ended(silent(), &HTTP2_HELLO[..10]))),
-            ("a byte a second", FIRST_WORDS, {
-                Box::new(move || drips(open(house.unix(door), A_SECOND), HTTP2_HELLO))
-            }),
-        ];
-    }
-    let address = house.tcp(door);
-    let request = if is_http(door) { HEAD } else { FIRST_WORDS };
-    let greeting = if is_http(door) && has_tls(door) { HANDSHAKE } else { request };
-    let mut all: Vec<Stop<'h>> =
-        vec![("nothing is said", greeting, Box::new(move || ended(dial(address).unwrap(), b"")))];
-    if has_tls(door) {
-        // Three bytes of what the record holds have come.
-        all.push(("half a handshake", greeting, {
-            Box::new(move || ended(dial(address).unwrap(), &TLS_HELLO[..8]))
-        }));
-        all.push(("a handshake, a byte a second", greeting, {
-            Box::new(move || {
-                let stream = dial(address).unwrap();
-                stream.set_read_timeout(Some(A_SECOND)).unwrap();
-                drips(stream, TLS_HELLO)
-            })
-        }));
-        all.push(("after the handshake", request, Box::new(move || ended(shaken(house, door), b""))));
-    } else {
-        let words: &'static [u8] = if *door == doors::MQTT { &[0x10, 0x7f, 0, 4, b'M'] } else { b"GET /con" };
-        all.push(("half a request", request, Box::new(move || ended(dial(address).unwrap(), words))));
-    }
-    let words: &'static [u8] =
-        if [doors::MQTT, doors::MQTT_TLS].contains(door) { LONG_CONNECT } else { b"GET / HTTP/1.1\r\nX: " };
-    all.push(("a byte a second", request, {
-        Box::new(move || {
-            let line = shaken(house, door);
-            line.socket().set_read_timeout(Some(A_SECOND)).unwrap();
-            drips(line, words)
-        })
-    }));
-    if is_http(door) {
-        all.push(("half a second request", request, {
-            Box::new(move || {
-                let path = if *door == doors::CLOUD_HUB { "/" } else { asked(door) };
-                let mut line = line(house, door);
-                let first = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-                let asked = line.write_all(first.as_bytes()).and_then(|()| line.read(&mut [0; 16 << 10]));
-                assert!(asked.is_ok_and(|count| count > 0), "{} answers nothing", door.name);
-                ended(line, b"GET /")
-            })
-        }));
     }
     all
 }

@@ -15,7 +15,7 @@ use crate::actors::edge::edge_hub::backoff::Backoff;
 use crate::actors::edge::edge_hub::credential_files::Identity;
 use crate::actors::edge::edge_hub::join_error::JoinError;
 use crate::actors::edge::edge_hub::join_worker::Joiner;
-use crate::actors::edge::edge_hub::link_worker::{Dialling, Stream, dial, keepalive};
+use crate::actors::edge::edge_hub::link_worker::{Dialling, Stream, dial, keepalive, patience};
 use crate::config::EdgeHubConfig;
 use crate::model::{Envelope, Moment, NodeName};
 use crate::wire::frame::{self, MAX_MESSAGE_BYTES};
@@ -122,7 +122,7 @@ impl Linked {
     ) -> (bool, String) {
         let mut registered = false;
         let heartbeat = Duration::from_secs(self.config.heartbeat.max(1));
-        let idle = Duration::from_secs(self.config.websocket.read_deadline).max(heartbeat * 2);
+        let idle = patience(&self.config);
         let first = tokio::time::Instant::now() + heartbeat.mul_f64(fastrand::f64());
         let mut beat = interval_at(first, heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

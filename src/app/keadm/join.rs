@@ -168,7 +168,8 @@ fn node_name(asked: Option<&str>) -> Result<NodeName, Refusal> {
 fn config(args: &JoinArgs, place: &Cloud, node: &NodeName) -> Result<EdgeCoreConfig, Refusal> {
     let mut config = args.places.edge_defaults();
     let hub = &mut config.modules.edge_hub;
-    if args.places.below(Path::new("/etc/kubeedge/config/cloudcore.yaml")).exists() {
+    let cloud = args.places.below(Path::new("/etc/kubeedge/config/cloudcore.yaml"));
+    if cloud.exists() || hub.tls_ca_file.with_extension("key").exists() {
         // A cloud on the same machine has its own files at the default places.
         for (path, name) in [
             (&mut hub.tls_ca_file, "rootCA.crt"),

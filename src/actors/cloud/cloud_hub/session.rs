@@ -26,8 +26,10 @@ const ACK_WINDOW: usize = 32;
 
 /// Nobody is gone sooner.
 const LEAST_SILENCE: Duration = Duration::from_secs(2);
-/// A node that is silent is looked at once more after this: if it was us who stood still, its words are still to be read.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A node that is silent is looked at once more after this part of its silence, but within [`LOOK_AGAIN`]: if it was us who
+/// stood still, its words are still to be read.
+const LOOK_AGAIN_PART: u32 = 3;
+const LOOK_AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(5);
 
 /// Times and sizes of a session.
 #[derive(Debug, Clone, Copy)]
@@ -120,8 +122,8 @@ pub struct Session {
     progress: Progress,
     /// The last sign that the node reads. A full connection is not listened to: its keepalives wait behind that.
     moved: Instant,
-    /// Since when the node is thought to be gone.
-    suspected: Option<Instant>,
+    /// Since when the node is thought to be gone, and what the last sign of it was then.
+    suspected: Option<(Instant, Instant)>,
     /// When the node's certificate ends: `None` where it has no end here.
     ends: Option<Instant>,
     /// A renewal is being signed.
@@ -193,8 +195,11 @@ impl Session {
         if self.ended {
             return effects;
         }
+        // It is listened to right now.
+        self.heard = now;
+        self.progress.is_deaf = false;
         match envelope.route.operation.as_str() {
-            operation::KEEPALIVE => self.heard = now,
+            operation::KEEPALIVE => {}
             operation::RESPONSE => self.acknowledge(&envelope, now, &mut effects),
             "config" | "ping" | "pong" => {
                 let ack = envelope.response(Body::Text("ack".to_owned()), now_ms);
@@ -261,7 +266,7 @@ impl Session {
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         let others = [self.ends, self.stuck_at()];
-        let silent = self.suspected.map_or_else(|| self.silent_at(), |since| since + LOOK_AGAIN);
+        let silent = self.suspected.map_or_else(|| self.silent_at(), |(since, _)| since + self.look_again());
         let deadline = others.into_iter().flatten().fold(silent, Instant::min);
         match self.queue.next_deadline() {
             Some(resend) if self.pipe_has_room() => deadline.min(resend),
@@ -281,7 +286,16 @@ impl Session {
             self.suspected = None;
             return false;
         }
-        *self.suspected.get_or_insert(now) + LOOK_AGAIN <= now
+        let sign = self.heard.max(self.moved);
+        let (since, _) = *self.suspected.insert(match self.suspected {
+            Some((since, before)) if before == sign => (since, sign),
+            _ => (now, sign),
+        });
+        since + self.look_again() <= now
+    }
+
+    fn look_again(&self) -> Duration {
+        (self.settings.silence / LOOK_AGAIN_PART).clamp(*LOOK_AGAIN.start(), *LOOK_AGAIN.end())
     }
 
     /// When the node has taken nothing for too long.

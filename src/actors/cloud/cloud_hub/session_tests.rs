@@ -146,15 +146,15 @@ fn deadlines() {
     idle.receive(upstream("websocket", "keepalive", "node"), at(20), 0);
     assert_eq!(kinds(&idle.turn(took(0), at(49))), [""; 0]);
     assert_eq!(kinds(&idle.turn(took(0), at(50))), [""; 0], "it is looked at once more");
-    assert_eq!(idle.next_deadline(), at(51));
-    assert_eq!(kinds(&idle.turn(took(0), at(51))), ["keepalive_lost"]);
-    assert_eq!(kinds(&idle.turn(took(0), at(52))), [""; 0], "ends once");
+    assert_eq!(idle.next_deadline(), at(55));
+    assert_eq!(kinds(&idle.turn(took(0), at(55))), ["keepalive_lost"]);
+    assert_eq!(kinds(&idle.turn(took(0), at(56))), [""; 0], "ends once");
 
     let mut large = session(Extensions::default(), start);
     let parts = Progress { heard: Some(at(29)), ..Progress::default() };
     assert_eq!(kinds(&large.turn(parts, at(30))), [""; 0], "a large message comes, its end is not there yet");
     assert_eq!((large.next_deadline(), kinds(&large.turn(parts, at(59)))), (at(59), vec![]));
-    assert_eq!(kinds(&large.turn(parts, at(60))), ["keepalive_lost"]);
+    assert_eq!(kinds(&large.turn(parts, at(64))), ["keepalive_lost"]);
 
     let mut slow = session(Extensions::default(), start);
     slow.send(Outgoing::new(pod("a")), at(1));
@@ -191,7 +191,7 @@ fn a_node_that_told_its_silence_is_missed_sooner() {
     assert_eq!(node.next_deadline(), at(6));
     // We stood still: its words were there.
     assert_eq!(kinds(&node.turn(Progress::default(), at(20))), [""; 0]);
-    assert_eq!(node.next_deadline(), at(21));
+    assert_eq!(node.next_deadline(), at(22));
     assert_eq!(kinds(&node.turn(heard(20), at(21))), [""; 0]);
     assert_eq!(node.next_deadline(), at(26));
     // Nobody listens to it.
@@ -199,7 +199,15 @@ fn a_node_that_told_its_silence_is_missed_sooner() {
     assert_eq!(node.next_deadline(), at(50));
     assert_eq!(kinds(&node.turn(heard(45), at(46))), [""; 0]);
     assert_eq!(kinds(&node.turn(heard(45), at(51))), [""; 0]);
-    assert_eq!(kinds(&node.turn(heard(45), at(52))), ["keepalive_lost"]);
+    // A word, and then we stand still: that is no second look.
+    assert_eq!(kinds(&node.turn(heard(52), at(70))), [""; 0]);
+    // What is dealt with was heard just now, whatever the pump says.
+    node.receive(upstream("websocket", "keepalive", "node"), at(71), 0);
+    assert_eq!(kinds(&node.turn(deaf(heard(52)), at(71))), [""; 0]);
+    node.receive(upstream("websocket", "keepalive", "node"), at(71), 0);
+    assert_eq!(node.next_deadline(), at(77));
+    assert_eq!(kinds(&node.turn(heard(71), at(77))), [""; 0]);
+    assert_eq!(kinds(&node.turn(heard(71), at(79))), ["keepalive_lost"]);
 }
 
 #[test]

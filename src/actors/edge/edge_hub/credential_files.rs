@@ -241,8 +241,8 @@ pub fn sweep(places: &Places, now: SystemTime) {
 }
 
 fn finish(places: &Places) -> Result<(), IdentityError> {
-    let Some(text) = read(&places.staged)? else { return Ok(()) };
-    match serde_json::from_str::<Set>(&text) {
+    let Some(bytes) = read_bytes(&places.staged)? else { return Ok(()) };
+    match serde_json::from_slice::<Set>(&bytes) {
         Ok(set) => set.install(places).iter().try_for_each(Step::run),
         Err(err) => {
             // It was written as a whole, so the disk is at fault; the files in place are read then.
@@ -285,8 +285,8 @@ pub fn save_asked(places: &Places, asked: &Asked) -> Result<(), IdentityError> {
 /// # Errors
 /// [`IdentityError::File`] naming the file.
 pub fn load_asked(places: &Places, token_hash: &str) -> Result<Option<Asked>, IdentityError> {
-    let Some(text) = read(&places.asked)? else { return Ok(None) };
-    let asked = serde_json::from_str::<Asked>(&text).ok();
+    let Some(bytes) = read_bytes(&places.asked)? else { return Ok(None) };
+    let asked = serde_json::from_slice::<Asked>(&bytes).ok();
     Ok(asked.filter(|asked| asked.token_hash == token_hash))
 }
 
@@ -304,8 +304,13 @@ pub fn forget_asked(places: &Places, bootstrap_file: &Path) -> Result<(), Identi
 /// # Errors
 /// [`IdentityError::File`] naming the file.
 pub fn read(path: &Path) -> Result<Option<String>, IdentityError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|err| wrong("read", path, &err))
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(wrong("read", path, &err)),
     }

@@ -171,6 +171,20 @@ async fn a_silent_edge_loses_its_session() {
     assert!(matches!(world.next_told().await, Told::Gone(_)));
 }
 
+/// It takes what it is sent, and nothing of it arrives.
+#[actix::test]
+async fn an_edge_that_told_its_silence_is_missed_after_that() {
+    let mut world = World::start(|config| config.keepalive_interval = 600);
+    let pair = world.certificate("edge-1");
+    let (mut edge, _) = world.dial(&pair, &[MSG, ("Kubeedge-Silence", "2")]).await.unwrap();
+    assert!(matches!(world.next_told().await, Told::Connected(_)));
+    // Its words are dealt with, and after them it is listened to again.
+    say(&mut edge, &keepalive()).await;
+    send(&world, "edge-1", pod("nginx", 10)).await;
+    assert!(hear(&mut edge).await.is_some());
+    assert!(matches!(world.next_told().await, Told::Gone(_)));
+}
+
 #[actix::test]
 async fn an_edge_that_does_not_read_loses_its_session() {
     let mut world = World::start(|config| config.write_timeout = 1);

@@ -1,8 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
-
 use super::*;
 use crate::actors::edge::edge_hub::tests::authority::Authority;
 use crate::identity::{NodeRequest, write_atomic};
@@ -116,11 +114,12 @@ fn damage_is_named_or_mended() {
     let places = Places::new(&config(dir.path()));
     assert!(load(&places, &node()).unwrap().is_none());
 
-    let broken = |file: &Path, text: &str| {
+    let rotten = |file: &Path, bytes: &[u8]| {
         save(&places, &one).unwrap();
-        write_atomic(file, text.as_bytes(), KEY_MODE).unwrap();
+        write_atomic(file, bytes, KEY_MODE).unwrap();
         load(&places, &node())
     };
+    let broken = |file: &Path, text: &str| rotten(file, text.as_bytes());
     let foreign_key = other.svid.key_pem.as_str();
     for (case, file, text, want) in [
         ("no certificate", &places.svid, "x", "server.crt"),
@@ -139,9 +138,11 @@ fn damage_is_named_or_mended() {
         assert_eq!(parts(&found.credentials), parts(&bare(&one)), "{case}");
         assert!(found.node_ca.is_none(), "{case}");
     }
-    let found = broken(&places.staged, "{\"roots\":").unwrap().unwrap();
-    assert_eq!(parts(&found.credentials), parts(&one));
-    assert!(!places.staged.exists());
+    for set in [&b"{\"roots\":"[..], b"\xff\0\xfe"] {
+        let found = rotten(&places.staged, set).unwrap().unwrap();
+        assert_eq!(parts(&found.credentials), parts(&one));
+        assert!(!places.staged.exists());
+    }
     save(&places, &one).unwrap();
     std::fs::remove_file(&places.roots).unwrap();
     let err = load(&places, &node()).unwrap_err().to_string();
@@ -170,8 +171,10 @@ fn what_was_asked_with_a_token_is_asked_again() {
     forget_asked(&places, &config.bootstrap_file).unwrap();
     forget_asked(&places, &config.bootstrap_file).unwrap();
     assert!(load_asked(&places, "aa").unwrap().is_none() && !config.bootstrap_file.exists());
-    write_atomic(&places.asked, json!({"tokenHash": 1}).to_string().as_bytes(), KEY_MODE).unwrap();
-    assert!(load_asked(&places, "aa").unwrap().is_none(), "damaged: asked anew");
+    for damaged in [&br#"{"tokenHash": 1}"#[..], b"\xff\0\xfe"] {
+        write_atomic(&places.asked, damaged, KEY_MODE).unwrap();
+        assert!(load_asked(&places, "aa").unwrap().is_none(), "asked anew");
+    }
 }
 
 #[test]

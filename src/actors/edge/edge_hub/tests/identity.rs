@@ -62,6 +62,8 @@ async fn joins_with_a_single_use_token_and_gets_everything() {
     let mut edge = edge(&cloud);
     let session = cloud.session().await;
     assert!(uuid::Uuid::parse_str(session.header("kubeedge-instance").unwrap()).is_ok());
+    let silence = patience(&cloud.config).as_secs().to_string();
+    assert_eq!(session.header("kubeedge-silence"), Some(silence.as_str()));
     let credentials = published(&mut edge).await;
     assert!(credentials.node_ca.is_some() && credentials.jwt_key_pem.is_some());
     assert_eq!(credentials.trust_domain, "kubeedge.local");
