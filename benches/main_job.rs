@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use harness::cluster::{Cloud, Edge};
 use harness::containerd::Containerd;
-use harness::process::PATIENCE;
+use harness::process::{PATIENCE, program};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -59,9 +59,17 @@ fn main() {
 async fn run() {
     println!("| what | here | Go KubeEdge 1.23 (measured elsewhere on a like machine) |");
     println!("|---|---|---|");
-    row("binary edgecore", &format!("{:.1} MB", megabytes(env!("CARGO_BIN_EXE_edgecore"))), "~100 MB");
-    row("binary cloudcore", &format!("{:.1} MB", megabytes(env!("CARGO_BIN_EXE_cloudcore"))), "71.0 MB");
-    row("binary keadm", &format!("{:.1} MB", megabytes(env!("CARGO_BIN_EXE_keadm"))), "-");
+    row(
+        "binary edgecore",
+        &format!("{:.1} MB", megabytes(&program(env!("CARGO_BIN_EXE_edgecore")))),
+        "~100 MB",
+    );
+    row(
+        "binary cloudcore",
+        &format!("{:.1} MB", megabytes(&program(env!("CARGO_BIN_EXE_cloudcore")))),
+        "71.0 MB",
+    );
+    row("binary keadm", &format!("{:.1} MB", megabytes(&program(env!("CARGO_BIN_EXE_keadm")))), "-");
 
     let dir = tempfile::tempdir().unwrap();
     let containerd = Containerd::start();

@@ -1,6 +1,7 @@
 //! What a process costs, and middles of samples.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const KIB_PER_MIB: f64 = 1024.0;
@@ -101,6 +102,6 @@ pub fn quantile(samples: &[f64], q: f64) -> f64 {
 }
 
 /// Size of a file in MB.
-pub fn megabytes(path: &str) -> f64 {
+pub fn megabytes(path: &Path) -> f64 {
     fs::metadata(path).unwrap().len() as f64 / 1e6
 }
