@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::harness::cluster::{Cloud, Kubectl};
-use super::harness::process::{PATIENCE, Process, alone, until};
+use super::harness::process::{PATIENCE, Process, alone, eventually, until};
 
 const NODES: usize = 50;
 
@@ -76,6 +76,7 @@ fn a_fleet_joins_runs_pods_outlives_the_cloud_and_leaves() {
     let mut cloud = cloud_of_a_factory(dir.path());
     let kubectl = cloud.kubectl();
     let kubeconfig = cloud.dir.join("admin.conf");
+    eventually("the kubeconfig is written", || kubeconfig.exists());
     let more = ["--pods", "1", "--reports", "2", "--kubeconfig", kubeconfig.to_str().unwrap()];
     let mut fleet = fleet(&cloud, NODES, &more);
     let registered = |said: &Value| said["registered"] == NODES;

@@ -100,6 +100,7 @@ struct InFlight {
     lane: String,
     item: Item,
     first_sent: Instant,
+    sent: Instant,
     resend_at: Instant,
     pause: Duration,
 }
@@ -225,6 +226,7 @@ impl Queue {
             lane: lane_name,
             item,
             first_sent: now,
+            sent: now,
             resend_at: now + RESEND_AFTER,
             pause: RESEND_AFTER,
         });
@@ -245,7 +247,25 @@ impl Queue {
                 self.ready.push_back(sent.lane);
             }
         }
-        Some(Acked { message: sent.item.message, waited: now.saturating_duration_since(sent.first_sent) })
+        let waited = now.saturating_duration_since(sent.first_sent);
+        self.wait_behind(waited, now);
+        Some(Acked { message: sent.item.message, waited })
+    }
+
+    /// One took so long, and others stand behind it on the same line: a copy of each would only make that longer. None waits
+    /// for more than [`RESEND_CAP`].
+    fn wait_behind(&mut self, waited: Duration, now: Instant) {
+        let pause = (waited * 2).clamp(RESEND_AFTER, RESEND_CAP);
+        for sent in &mut self.in_flight {
+            sent.resend_at = sent.resend_at.max((now + pause).min(sent.sent + RESEND_CAP));
+        }
+    }
+
+    /// The line is busy: what is due may not even have left yet.
+    pub fn postpone(&mut self, now: Instant) {
+        for sent in self.in_flight.iter_mut().filter(|sent| sent.resend_at <= now) {
+            sent.resend_at = now + RESEND_AFTER;
+        }
     }
 
     /// When the oldest unacknowledged message is due again.
@@ -289,7 +309,7 @@ impl Queue {
         } else {
             sent.pause = (sent.pause * 2).min(RESEND_CAP);
         }
-        sent.resend_at = now + sent.pause;
+        (sent.sent, sent.resend_at) = (now, now + sent.pause);
         let frame = sent.item.frame.clone();
         if freed > 0 {
             self.count_out(freed);

@@ -139,6 +139,37 @@ fn no_head_of_line_blocking() {
     assert_eq!(queue.next(now).as_deref(), Some(&b"answer"[..]), "answers pass a full window");
 }
 
+/// A megabyte in eight messages at 25 kB/s: each takes five seconds, and none is sent twice.
+#[test]
+fn what_stands_behind_others_on_a_slow_line_is_not_sent_again() {
+    let start = Instant::now();
+    let at = |secs| start + Duration::from_secs(secs);
+    let mut queue = Queue::new(LIMITS);
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for name in &names[..3] {
+        let (message, frame) = change("insert", name, "1", 1);
+        queue.push(message, frame);
+    }
+    assert_eq!(std::iter::from_fn(|| queue.next(at(0))).count(), 3);
+    // It has not left yet.
+    queue.postpone(at(5));
+    assert_eq!(queue.next(at(6)), None);
+    assert!(queue.ack("insert a 1 1", at(7)).is_some());
+    assert_eq!((queue.next(at(13)), queue.next_deadline()), (None, Some(at(21))));
+    assert!(queue.ack("insert b 1 1", at(14)).is_some());
+    assert_eq!(queue.next_deadline(), Some(at(42)), "twice as long as it took");
+    // The third is lost, and others keep coming: it is sent again all the same.
+    for (index, name) in names[3..].iter().enumerate() {
+        let (message, frame) = change("insert", name, "1", 1);
+        queue.push(message, frame);
+        let secs = 20 + 12 * index as u64;
+        assert!(queue.next(at(secs)).is_some());
+        assert!(queue.ack(&format!("insert {name} 1 1"), at(secs + 11)).is_some());
+    }
+    assert_eq!(queue.next_deadline(), Some(at(80)));
+    assert_eq!(queue.next(at(80)).as_deref(), Some(&b"insert c 1 1"[..]));
+}
+
 #[test]
 fn resends_back_off_and_carry_the_newest() {
     let start = Instant::now();

@@ -419,6 +419,9 @@ impl Session {
     }
 
     fn fill_pipe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if !self.pipe.is_empty() || self.progress.is_deaf {
+            self.queue.postpone(now);
+        }
         while !self.ended && self.pipe_has_room() {
             let Some(frame) = self.queue.next(now) else { return };
             self.pipe.push_back((now, frame.len()));
