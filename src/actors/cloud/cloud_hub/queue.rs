@@ -261,10 +261,11 @@ impl Queue {
         }
     }
 
-    /// The line is busy: what is due may not even have left yet.
+    /// The line is busy: what is due may not even have left yet. A line may be busy for ever: nothing waits for more than
+    /// [`RESEND_CAP`] here either.
     pub fn postpone(&mut self, now: Instant) {
         for sent in self.in_flight.iter_mut().filter(|sent| sent.resend_at <= now) {
-            sent.resend_at = now + RESEND_AFTER;
+            sent.resend_at = sent.resend_at.max((now + RESEND_AFTER).min(sent.sent + RESEND_CAP));
         }
     }
 

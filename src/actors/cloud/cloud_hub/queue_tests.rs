@@ -168,6 +168,12 @@ fn what_stands_behind_others_on_a_slow_line_is_not_sent_again() {
     }
     assert_eq!(queue.next_deadline(), Some(at(80)));
     assert_eq!(queue.next(at(80)).as_deref(), Some(&b"insert c 1 1"[..]));
+    // The line is never free again.
+    let again = (81..400).find(|secs| {
+        queue.postpone(at(*secs));
+        queue.next(at(*secs)).is_some()
+    });
+    assert_eq!(again, Some(160));
 }
 
 #[test]
